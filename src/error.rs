@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: MPL-2.0
+//! What can go wrong in the engine. Every message names the file, tensor, option or frame at fault
+//! and, where there is one, the remedy.
+
+use std::path::PathBuf;
+
+pub type Result<T> = std::result::Result<T, EngineError>;
+
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// A file or folder that could not be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+
+    /// A checkpoint folder or file whose content is not what the engine can run.
+    #[error("{}: {reason}", path.display())]
+    Checkpoint { path: PathBuf, reason: String },
+
+    /// A tensor that is missing, or whose shape contradicts the config.
+    #[error("tensor `{name}` in {}: {reason}", path.display())]
+    Tensor { path: PathBuf, name: String, reason: String },
+
+    #[error("unknown method `{name}`; known methods: {known}")]
+    UnknownMethod { name: String, known: String },
+
+    /// A method option with an unknown name or a value out of range.
+    #[error("method option `{key}`: {reason}")]
+    Option { key: String, reason: String },
+
+    /// A frame whose buffer does not fit its size, or that has no picture at all.
+    #[error("frame at {time:.3} s: {reason}")]
+    Frame { time: f64, reason: String },
+
+    #[error("question: {0}")]
+    Question(String),
+
+    #[error("device `{name}`: {reason}")]
+    Device { name: String, reason: String },
+
+    /// The caller raised the [`Cancel`](crate::Cancel) flag.
+    #[error("cancelled")]
+    Cancelled,
+
+    #[error(transparent)]
+    Compute(#[from] candle_core::Error),
+}

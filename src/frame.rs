@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: MPL-2.0
+//! One picture of a stream, as the engine takes it.
+
+use crate::error::{EngineError, Result};
+
+/// A packed 8-bit RGB picture and the stream time it belongs to.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    rgb: Vec<u8>,
+    width: usize,
+    height: usize,
+    time: f64,
+}
+
+impl Frame {
+    /// `rgb` is row-major, `width * height * 3` bytes without padding; `time` is in seconds and is
+    /// what [`Evidence`](crate::Evidence) refers to.
+    ///
+    /// # Errors
+    /// [`EngineError::Frame`] if the picture is empty, the buffer does not fit its size, or the
+    /// time is not finite.
+    pub fn new(rgb: Vec<u8>, width: usize, height: usize, time: f64) -> Result<Self> {
+        let fault = |reason: String| Err(EngineError::Frame { time, reason });
+        if width == 0 || height == 0 {
+            return fault(format!("the picture is {width}x{height}; both sides must be at least 1"));
+        }
+        if !time.is_finite() {
+            return fault("the time is not a finite number of seconds".into());
+        }
+        let expected = width.checked_mul(height).and_then(|pixels| pixels.checked_mul(3));
+        if expected != Some(rgb.len()) {
+            return fault(format!(
+                "{} bytes do not fill {width}x{height} packed RGB pixels",
+                rgb.len()
+            ));
+        }
+        Ok(Self { rgb, width, height, time })
+    }
+
+    pub fn rgb(&self) -> &[u8] {
+        &self.rgb
+    }
+
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    pub fn height(&self) -> usize {
+        self.height
+    }
+
+    /// Seconds of stream time.
+    pub fn time(&self) -> f64 {
+        self.time
+    }
+}
