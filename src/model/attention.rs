@@ -9,6 +9,8 @@
 
 pub mod cpu;
 mod simd;
+#[cfg(test)]
+mod tests;
 
 use candle_core::{D, DType, Device, Tensor};
 

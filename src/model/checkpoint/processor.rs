@@ -23,7 +23,8 @@ pub struct ProcessorConfig {
     pub std: [f64; 3],
 }
 
-/// Defaults of `LlavaOnevisionVideoProcessor`.
+/// Defaults of `LlavaOnevisionVideoProcessor`. The published files also say `do_pad` and
+/// `image_grid_pinpoints`; those are for still images.
 #[derive(Deserialize)]
 #[serde(default)]
 struct Raw {
@@ -34,7 +35,6 @@ struct Raw {
     rescale_factor: f64,
     do_normalize: bool,
     do_center_crop: Option<bool>,
-    do_pad: Option<Value>,
     image_mean: Vec<f64>,
     image_std: Vec<f64>,
 }
@@ -49,7 +49,6 @@ impl Default for Raw {
             rescale_factor: 1.0 / 255.0,
             do_normalize: true,
             do_center_crop: None,
-            do_pad: None,
             image_mean: vec![0.481_454_66, 0.457_827_5, 0.408_210_73],
             image_std: vec![0.268_629_54, 0.261_302_58, 0.275_777_11],
         }
@@ -120,10 +119,10 @@ impl ProcessorConfig {
                 "`size` is {side}, but the vision tower of config.json takes {image_size}"
             ));
         }
-        if !raw.do_resize || raw.do_center_crop == Some(true) || raw.do_pad == Some(true.into()) {
+        if !raw.do_resize || raw.do_center_crop == Some(true) {
             return fault(
-                "only resizing to `size` is supported: `do_resize` must be true, \
-                 `do_center_crop` and `do_pad` false"
+                "only resizing to `size` is supported: `do_resize` must be true and \
+                 `do_center_crop` false"
                     .into(),
             );
         }

@@ -3,9 +3,7 @@
 //! layers, before `post_layernorm`.
 
 use candle_core::Tensor;
-use candle_nn::{
-    Activation, Conv2d, Conv2dConfig, Embedding, LayerNorm, Linear, Module, VarBuilder,
-};
+use candle_nn::{Activation, Embedding, LayerNorm, Linear, Module, VarBuilder};
 
 use crate::cancel::Cancel;
 use crate::error::Result;
@@ -89,9 +87,41 @@ impl Block {
     }
 }
 
+/// The patch embedding: a convolution whose stride is its size, which is one product over the
+/// patches (candle's convolution has no bf16 on the CPU).
+struct Patches {
+    linear: Linear,
+    grid: usize,
+    side: usize,
+}
+
+impl Patches {
+    fn new(cfg: &VisionConfig, vb: VarBuilder) -> candle_core::Result<Self> {
+        let (width, side) = (cfg.hidden_size, cfg.patch_size);
+        let weight = vb.get((width, 3, side, side), "weight")?;
+        let weight = weight.reshape((width, 3 * side * side))?;
+        let linear = Linear::new(weight, Some(vb.get(width, "bias")?));
+        Ok(Self { linear, grid: cfg.grid(), side })
+    }
+}
+
+impl Module for Patches {
+    /// `[f * g * g, D]` of pixels `[f, 3, S, S]`; pixels beyond the last whole patch are dropped.
+    fn forward(&self, pixels: &Tensor) -> candle_core::Result<Tensor> {
+        let (frames, (grid, side)) = (pixels.dim(0)?, (self.grid, self.side));
+        let pixels = pixels.narrow(2, 0, grid * side)?.narrow(3, 0, grid * side)?;
+        let patches = pixels
+            .contiguous()?
+            .reshape(&[frames, 3, grid, side, grid, side])?
+            .permute(vec![0, 2, 4, 1, 3, 5])?
+            .reshape((frames * grid * grid, 3 * side * side))?;
+        self.linear.forward(&patches)
+    }
+}
+
 /// The tower up to the last layer that is read out.
 pub struct Siglip {
-    patches: Conv2d,
+    patches: Patches,
     positions: Tensor,
     blocks: Vec<Block>,
     /// Which hidden states are read; 0 is the embedding output.
@@ -105,10 +135,8 @@ impl Siglip {
         vb: VarBuilder,
     ) -> candle_core::Result<Self> {
         let embeddings = vb.pp("embeddings");
-        let conv = Conv2dConfig { stride: cfg.patch_size, ..Default::default() };
-        let grid = cfg.grid();
         let positions: Embedding = candle_nn::embedding(
-            grid * grid,
+            cfg.grid() * cfg.grid(),
             cfg.hidden_size,
             embeddings.pp("position_embedding"),
         )?;
@@ -117,13 +145,7 @@ impl Siglip {
             .map(|i| Block::new(cfg, vb.pp("encoder").pp("layers").pp(i)))
             .collect::<candle_core::Result<_>>()?;
         Ok(Self {
-            patches: candle_nn::conv2d(
-                3,
-                cfg.hidden_size,
-                cfg.patch_size,
-                conv,
-                embeddings.pp("patch_embedding"),
-            )?,
+            patches: Patches::new(cfg, embeddings.pp("patch_embedding"))?,
             positions: positions.embeddings().clone(),
             blocks,
             read: read.to_vec(),
@@ -133,19 +155,21 @@ impl Siglip {
     /// Features `[f, g * g, D * layers read]` of pixels `[f, 3, S, S]`, patches in row-major order.
     pub fn forward(&self, pixels: &Tensor, cancel: &Cancel) -> Result<Tensor> {
         let frames = pixels.dim(0)?;
-        let x = self.patches.forward(pixels)?.flatten_from(2)?.transpose(1, 2)?;
-        let x = x.contiguous()?.broadcast_add(&self.positions)?;
-        let (_, patches, width) = x.dims3()?;
+        let (patches, width) = self.positions.dims2()?;
+        let x = self.patches.forward(pixels)?.reshape((frames, patches, width))?;
+        let x = x.broadcast_add(&self.positions)?;
         let mut x = x.reshape((frames * patches, width))?;
-        let mut states = Vec::with_capacity(self.blocks.len() + 1);
-        for block in &self.blocks {
-            cancel.check()?;
-            let next = block.forward(&x, frames)?;
-            states.push(std::mem::replace(&mut x, next));
+        let mut features = vec![None; self.read.len()];
+        for layer in 0..=self.blocks.len() {
+            for (feature, _) in features.iter_mut().zip(&self.read).filter(|(_, l)| **l == layer) {
+                *feature = Some(x.clone());
+            }
+            if let Some(block) = self.blocks.get(layer) {
+                cancel.check()?;
+                x = block.forward(&x, frames)?;
+            }
         }
-        states.push(x);
-        let read: Vec<_> = self.read.iter().filter_map(|&i| states.get(i)).collect();
-        let features = Tensor::cat(&read, 1)?;
+        let features = Tensor::cat(&features.into_iter().flatten().collect::<Vec<_>>(), 1)?;
         let width = features.dim(1)?;
         Ok(features.reshape((frames, patches, width))?)
     }
