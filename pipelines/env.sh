@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: MPL-2.0
+# shellcheck shell=sh
+# Sourced by the scripts beside it: finds the plugin, the model and the clip.
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+model=$root/models/toyworld
+clip=$root/examples/media/toyworld.webm
+questions=$root/examples/media/toyworld.questions.jsonl
+# What the text pad writes: the question, the answer, and the minutes of video it rests on.
+question_and_answer='{question}\n{answer} [{start}-{end}]'
+
+# A plugin built here comes before an installed one.
+for built in "${CARGO_TARGET_DIR:-$root/target}/debug" "${CARGO_TARGET_DIR:-$root/target}/release"; do
+    if [ -e "$built/libgststreamkvqa.so" ]; then
+        export GST_PLUGIN_PATH="$built${GST_PLUGIN_PATH:+:$GST_PLUGIN_PATH}"
+        break
+    fi
+done
+if ! gst-inspect-1.0 --exists streamkvqa; then
+    echo "error: GStreamer finds no streamkvqa element; run 'make build' first" >&2
+    exit 1
+fi
+
+# Prints the answers out of the messages of `gst-launch-1.0 -m`, the moment they come.
+answers() {
+    "$root/pipelines/show-answers.sh" "$@"
+}
