@@ -6,6 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use gst::prelude::*;
+use gstreamer as gst;
+
 /// Runs a script of this repository in an empty folder of its own.
 struct Run {
     folder: tempfile::TempDir,
@@ -217,4 +220,17 @@ fn the_committed_inspect_page_is_up_to_date() {
     let committed = fs::read_to_string(root().join("docs/streamkvqa.inspect.txt")).unwrap();
     let now = Run::new("pipelines/inspect.sh").succeeds().text;
     assert!(now == committed, "docs/streamkvqa.inspect.txt is stale: run `make inspect`\n{now}");
+}
+
+#[test]
+fn the_readme_lists_every_property() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    gst::init().unwrap();
+    gststreamkvqa::plugin_register_static().unwrap();
+    let element = gst::ElementFactory::make("streamkvqa").build().unwrap();
+    for property in element.list_properties() {
+        let inherited = ["name", "parent", "qos"].contains(&property.name());
+        let row = format!("| `{}` |", property.name());
+        assert!(inherited || readme.contains(&row), "README.md has no row {row}");
+    }
 }
