@@ -12,6 +12,8 @@ export CARGO_TARGET_DIR ?= $(CURDIR)/target
 
 setup = @tools/setup.sh
 built = $(CARGO_TARGET_DIR)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
+# A folder with nothing but the plugin in it: GStreamer tries every library below a folder.
+plugin_path = $(CARGO_TARGET_DIR)/debug/gstreamer-1.0
 pluginsdir = $(shell pkg-config $(if $(PREFIX),--define-variable=prefix=$(PREFIX)) --variable=pluginsdir gstreamer-1.0)
 
 .PHONY: help demo test lint build install uninstall inspect clean
@@ -20,7 +22,7 @@ help:
 	@echo 'make demo      play a video through the element and ask it questions'
 	@echo 'make test      all tests'
 	@echo 'make lint      formatting, clippy and documentation, warnings are errors'
-	@echo 'make build     the plugin in $(CARGO_TARGET_DIR:$(CURDIR)/%=%)/debug, for GST_PLUGIN_PATH'
+	@echo 'make build     the plugin, in $(plugin_path:$(CURDIR)/%=%)'
 	@echo 'make install   the plugin into the GStreamer plugin folder; PREFIX and DESTDIR are honoured'
 	@echo 'make inspect   renew docs/streamkvqa.inspect.txt'
 	@echo 'make clean     remove what was built'
@@ -29,21 +31,24 @@ help:
 # tests are built from, so that neither target compiles again what the other has compiled.
 build = $(CARGO) build --workspace --lib --bins --examples --locked
 
+define compile
+@echo '==> compiling; the first time takes ten minutes or so on two cores'
+$(build)
+@install -d $(plugin_path) && ln -sf ../libgststreamkvqa.so $(plugin_path)/
+endef
+
 build:
 	$(setup) build rust
-	@echo '==> compiling; the first time takes ten minutes or so on two cores'
-	$(build)
+	$(compile)
 
 demo:
 	$(setup) build run rust
-	@echo '==> compiling; the first time takes ten minutes or so on two cores'
-	$(build)
+	$(compile)
 	@pipelines/demo.sh
 
 test:
 	$(setup) build run python meson rust
-	@echo '==> compiling; the first time takes ten minutes or so on two cores'
-	$(build)
+	$(compile)
 	@echo '==> testing'
 	$(CARGO) test --workspace --locked --no-fail-fast
 
@@ -69,7 +74,7 @@ uninstall:
 
 inspect:
 	$(setup) build run rust
-	$(build)
+	$(compile)
 	pipelines/inspect.sh > docs/streamkvqa.inspect.txt
 
 clean:

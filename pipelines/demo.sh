@@ -14,9 +14,10 @@ echo
 gst-launch-1.0 -m \
     filesrc location="$clip" ! matroskademux ! vp8dec ! \
     streamkvqa name=qa model-path="$model" questions-file="$questions" \
-    text-template="$question_and_answer" ! \
-    queue ! textoverlay name=burn font-desc="Sans 14" halignment=left line-alignment=left ! \
-    videoconvert ! vp8enc deadline=1 cpu-used=8 target-bitrate=400000 threads=2 ! \
+    text-template="$question_and_answer" text-duration=4000000000 ! \
+    queue ! videoscale ! video/x-raw,width=640,height=480 ! \
+    textoverlay name=burn font-desc="Sans 16" shaded-background=true ! \
+    videoconvert ! vp8enc deadline=1 cpu-used=-8 target-bitrate=600000 ! \
     matroskamux ! filesink location=demo.mkv \
     qa.text ! tee name=text \
     text. ! queue ! burn.text_sink \

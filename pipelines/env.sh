@@ -7,16 +7,20 @@ model=$root/models/toyworld
 clip=$root/examples/media/toyworld.webm
 questions=$root/examples/media/toyworld.questions.jsonl
 # What the text pad writes: the question, the answer, and the minutes of video it rests on.
-question_and_answer='{question}\n{answer} [{start}-{end}]'
+# gst-launch-1.0 takes one backslash away.
+question_and_answer='{question}\\n{answer} [{start}-{end}]'
 
-# A plugin built here comes before an installed one.
+# A plugin built here comes before an installed one. It gets a folder of its own, because GStreamer
+# would try to load every library below target/debug.
 for built in "${CARGO_TARGET_DIR:-$root/target}/debug" "${CARGO_TARGET_DIR:-$root/target}/release"; do
     if [ -e "$built/libgststreamkvqa.so" ]; then
-        export GST_PLUGIN_PATH="$built${GST_PLUGIN_PATH:+:$GST_PLUGIN_PATH}"
+        mkdir -p "$built/gstreamer-1.0"
+        ln -sf ../libgststreamkvqa.so "$built/gstreamer-1.0/libgststreamkvqa.so"
+        export GST_PLUGIN_PATH="$built/gstreamer-1.0${GST_PLUGIN_PATH:+:$GST_PLUGIN_PATH}"
         break
     fi
 done
-if ! gst-inspect-1.0 --exists streamkvqa; then
+if ! gst-inspect-1.0 streamkvqa >/dev/null 2>&1; then
     echo "error: GStreamer finds no streamkvqa element; run 'make build' first" >&2
     exit 1
 fi

@@ -15,7 +15,7 @@ if [ -z "${OUT-}" ] && [ -n "${DISPLAY-}${WAYLAND_DISPLAY-}" ]; then
     set -- autovideosink
 else
     OUT=${OUT:-overlay.mkv}
-    set -- vp8enc deadline=1 cpu-used=8 target-bitrate=400000 ! matroskamux ! filesink location="$OUT"
+    set -- vp8enc deadline=1 cpu-used=-8 target-bitrate=400000 ! matroskamux ! filesink location="$OUT"
 fi
 # question-interval counts nanoseconds: every three seconds.
 gst-launch-1.0 -q \
@@ -23,6 +23,6 @@ gst-launch-1.0 -q \
     streamkvqa name=qa model-path="$model" \
     text-template="$question_and_answer" \
     question="$question" question-interval=3000000000 ! \
-    queue ! textoverlay name=burn font-desc="Sans 14" ! videoconvert ! "$@" \
+    queue ! textoverlay name=burn font-desc="Sans 18" shaded-background=true ! videoconvert ! "$@" \
     qa.text ! queue ! burn.text_sink
 [ -z "${OUT-}" ] || echo "Written: $OUT"

@@ -80,7 +80,7 @@ while IFS= read -r line; do
             fi
             printf '%s\n' "$plain" | awk -v names="$names" -v verdict="$verdict" "$block"
             ;;
-        'Progress: '* | ERROR* | WARNING*) printf '%s\n' "$line" ;;
+        'Progress: (load-model) '* | ERROR* | WARNING*) printf '%s\n' "$line" ;;
     esac
 done
 

@@ -2,8 +2,7 @@
 # SPDX-License-Identifier: MPL-2.0
 #
 # Two cameras in one pipeline, each with a memory of its own, one loaded model for both. You will
-# see each of them asked what it shows: the names `door` and `yard` stand in front of the answers,
-# and the model is loaded once.
+# see each of them asked about what it shows, the names `door` and `yard` in front of the answers.
 #
 #   pipelines/two-cameras.sh [VIDEO [MODEL]]
 set -eu

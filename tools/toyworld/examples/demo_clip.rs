@@ -37,7 +37,8 @@ struct Cli {
 #[derive(Serialize)]
 struct Line<'a> {
     question: &'a str,
-    at: f64,
+    /// Seconds; the frame of that second is the newest the question may know.
+    at: usize,
     tag: &'a str,
 }
 
@@ -104,8 +105,7 @@ fn write_questions(cli: &Cli, chosen: &[Question]) -> io::Result<()> {
     let mut answers = File::create(&cli.answers)?;
     for question in chosen {
         let tag = question.kind.name();
-        let at = question.after_frame as f64 + 0.5;
-        let line = Line { question: &question.text, at, tag };
+        let line = Line { question: &question.text, at: question.after_frame, tag };
         writeln!(questions, "{}", serde_json::to_string(&line)?)?;
         writeln!(answers, "{tag}\t{}", question.answer)?;
     }
