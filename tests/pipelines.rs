@@ -240,3 +240,15 @@ fn the_readme_lists_every_property() {
         assert!(inherited || readme.contains(&row), "README.md has no row {row}");
     }
 }
+
+#[test]
+fn the_methods_page_names_every_option() {
+    let page = fs::read_to_string(root().join("docs/methods.md")).unwrap();
+    for name in gststreamkvqa::Recipe::names() {
+        assert!(page.contains(&format!("`{name}`")), "docs/methods.md lacks the method {name}");
+        for option in gststreamkvqa::Recipe::named(name).unwrap().options() {
+            let found = page.contains(&format!("`{}`", option.name));
+            assert!(found, "docs/methods.md lacks the option {}", option.name);
+        }
+    }
+}
