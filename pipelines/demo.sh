@@ -11,7 +11,7 @@ set -eu
 
 echo "Playing $(basename "$clip") as fast as it can be watched and asked about."
 echo
-gst-launch-1.0 -m \
+launch \
     filesrc location="$clip" ! matroskademux ! vp8dec ! \
     streamkvqa name=qa model-path="$model" questions-file="$questions" \
     text-template="$question_and_answer" text-duration=4000000000 ! \
@@ -22,6 +22,6 @@ gst-launch-1.0 -m \
     qa.text ! tee name=text \
     text. ! queue ! burn.text_sink \
     text. ! queue ! srtenc ! filesink location=demo.srt |
-    "$root/pipelines/show-answers.sh" "$root/examples/media/toyworld.answers.tsv"
+    answers "$root/examples/media/toyworld.answers.tsv"
 echo
 echo "Written: demo.srt (subtitles) and demo.mkv (questions and answers in the picture)."

@@ -25,7 +25,10 @@ if ! gst-inspect-1.0 streamkvqa >/dev/null 2>&1; then
     exit 1
 fi
 
-# Prints the answers out of the messages of `gst-launch-1.0 -m`, the moment they come.
+# `launch ... | answers` runs a pipeline and prints the answers in its messages, as they come.
+launch() {
+    gst-launch-1.0 -m "$@" && echo "exit status 0" || echo "exit status $?"
+}
 answers() {
     "$root/pipelines/show-answers.sh" "$@"
 }

@@ -10,7 +10,7 @@ set -eu
 video=${1:-$clip}
 model=${2:-$model}
 
-gst-launch-1.0 -m \
+launch \
     filesrc location="$video" ! decodebin ! \
     streamkvqa name=door model-path="$model" question="where is it now?" \
     question-interval=10000000000 ! fakesink sync=false \
