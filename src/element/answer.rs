@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: MPL-2.0
+//! One answer, in every shape in which it leaves the element: bus message and signal (a structure),
+//! text buffer (plain or JSON), video meta.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gst::ClockTime;
+use gstreamer as gst;
+use serde_json::json;
+
+use super::question::{Question, without_nul};
+use super::timeline::{Moment, Timeline};
+use crate::{Answer, Finish};
+
+/// Name of the element message and of the structure in the `answer` signal.
+pub(super) const MESSAGE_NAME: &str = "streamkvqa/answer";
+/// Name of the custom meta on the next video buffer.
+pub(super) const META_NAME: &str = "StreamKvqaAnswerMeta";
+
+/// How a question ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Status {
+    Ok,
+    /// By `cancel`, by a flush, by stopping, or by the EOS timeout.
+    Cancelled,
+    /// Too many questions were waiting.
+    Dropped,
+    /// The engine could not answer; why is in the text.
+    Error(String),
+}
+
+impl Status {
+    fn nick(&self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Cancelled => "cancelled",
+            Self::Dropped => "dropped",
+            Self::Error(_) => "error",
+        }
+    }
+}
+
+/// A stretch of the video that an answer looked at.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Span {
+    start: ClockTime,
+    end: ClockTime,
+    stream: Option<(ClockTime, ClockTime)>,
+    score: f64,
+}
+
+/// A question and what became of it.
+#[derive(Clone, Debug)]
+pub(super) struct Record {
+    pub question: Arc<Question>,
+    /// The newest frame when it was asked.
+    pub asked: Option<Moment>,
+    /// The newest frame when it was answered.
+    pub answered: Option<Moment>,
+    pub status: Status,
+    pub text: String,
+    pub evidence: Vec<Span>,
+    pub tokens: usize,
+    pub truncated: bool,
+    pub latency: Duration,
+}
+
+impl Record {
+    /// A question that was not answered.
+    pub fn unanswered(question: Arc<Question>, asked: Option<Moment>, status: Status) -> Self {
+        Self {
+            question,
+            asked,
+            answered: None,
+            status,
+            text: String::new(),
+            evidence: Vec::new(),
+            tokens: 0,
+            truncated: false,
+            latency: Duration::ZERO,
+        }
+    }
+
+    pub fn answered(
+        question: Arc<Question>,
+        asked: Option<Moment>,
+        answer: &Answer,
+        timeline: &Timeline,
+        latency: Duration,
+    ) -> Self {
+        let evidence = answer.evidence.iter().map(|evidence| {
+            let (start, end, stream) = timeline.locate(evidence.start, evidence.end);
+            Span { start, end, stream, score: evidence.score }
+        });
+        Self {
+            text: without_nul(&answer.text),
+            evidence: evidence.collect(),
+            tokens: answer.ids.len(),
+            truncated: answer.finish == Finish::Length,
+            latency,
+            ..Self::unanswered(question, asked, Status::Ok)
+        }
+    }
+
+    fn fields(&self) -> Vec<(&'static str, glib::SendValue)> {
+        use glib::value::ToSendValue;
+        let mut fields = vec![
+            ("id", self.question.id.to_send_value()),
+            ("question", self.question.text.to_send_value()),
+            ("answer", self.text.to_send_value()),
+            ("status", self.status.nick().to_send_value()),
+            ("tag", self.question.tag.as_deref().unwrap_or_default().to_send_value()),
+        ];
+        if let Status::Error(reason) = &self.status {
+            fields.push(("error", without_nul(reason).to_send_value()));
+        }
+        if let Some(asked) = self.asked {
+            fields.push(("asked-at", asked.running.nseconds().to_send_value()));
+            if let Some(stream) = asked.stream {
+                fields.push(("asked-at-stream", stream.nseconds().to_send_value()));
+            }
+            if let Some(wall) = asked.wall {
+                fields.push(("wall-clock", wall.to_send_value()));
+            }
+        }
+        if let Some(answered) = self.answered {
+            fields.push(("answered-at", answered.running.nseconds().to_send_value()));
+        }
+        let evidence = self.evidence.iter().map(|span| {
+            let mut structure = gst::Structure::builder("evidence")
+                .field("start", span.start.nseconds())
+                .field("end", span.end.nseconds())
+                .field("score", span.score)
+                .build();
+            if let Some((start, end)) = span.stream {
+                structure.set("start-stream", start.nseconds());
+                structure.set("end-stream", end.nseconds());
+            }
+            structure.to_send_value()
+        });
+        fields.extend([
+            ("evidence", gst::List::new(evidence).to_send_value()),
+            ("tokens", (self.tokens as u64).to_send_value()),
+            ("latency-ms", (self.latency.as_secs_f64() * 1e3).to_send_value()),
+            ("truncated", self.truncated.to_send_value()),
+        ]);
+        fields
+    }
+
+    /// The structure of the bus message and of the `answer` signal.
+    pub fn structure(&self) -> gst::Structure {
+        let mut structure = gst::Structure::new_empty(MESSAGE_NAME);
+        for (name, value) in self.fields() {
+            structure.set_value(name, value);
+        }
+        structure
+    }
+
+    /// Attaches the same fields to a video buffer.
+    pub fn attach(&self, buffer: &mut gst::BufferRef) -> Result<(), glib::BoolError> {
+        let mut meta = gst::meta::CustomMeta::add(buffer, META_NAME)?;
+        let structure = meta.mut_structure();
+        for (name, value) in self.fields() {
+            structure.set_value(name, value);
+        }
+        Ok(())
+    }
+
+    /// The answer as one line of JSON Lines; times are seconds of running time.
+    pub fn json(&self) -> String {
+        let seconds = |time: ClockTime| time.nseconds() as f64 / 1e9;
+        let mut object = json!({
+            "id": self.question.id,
+            "question": self.question.text,
+            "answer": self.text,
+            "status": self.status.nick(),
+            "tag": self.question.tag,
+            "asked-at": self.asked.map(|asked| seconds(asked.running)),
+            "asked-at-stream": self.asked.and_then(|asked| asked.stream).map(seconds),
+            "answered-at": self.answered.map(|answered| seconds(answered.running)),
+            "wall-clock": self.asked.and_then(|asked| asked.wall).map(|wall| wall as f64 / 1e9),
+            "evidence": self.evidence.iter().map(|span| json!({
+                "start": seconds(span.start),
+                "end": seconds(span.end),
+                "score": span.score,
+            })).collect::<Vec<_>>(),
+            "tokens": self.tokens,
+            "latency-ms": self.latency.as_secs_f64() * 1e3,
+            "truncated": self.truncated,
+        });
+        if let Some(map) = object.as_object_mut() {
+            map.retain(|_, value| !value.is_null());
+            if let Status::Error(reason) = &self.status {
+                map.insert("error".into(), json!(reason));
+            }
+        }
+        format!("{object}\n")
+    }
+
+    /// The answer in the words of a template. Blank lines would end a subtitle early.
+    pub fn plain(&self, template: &str) -> String {
+        let strongest = self.evidence.iter().max_by(|a, b| a.score.total_cmp(&b.score));
+        let time = |time: Option<ClockTime>| time.map_or("-".into(), minutes);
+        let mut text = String::new();
+        let mut rest = template;
+        while let Some(start) = rest.find(['{', '\\']) {
+            text.push_str(&rest[..start]);
+            rest = &rest[start..];
+            let (placeholder, value) = [
+                ("{question}", self.question.text.clone()),
+                ("{answer}", self.text.clone()),
+                ("{tag}", self.question.tag.clone().unwrap_or_default()),
+                ("{start}", time(strongest.map(|span| span.start))),
+                ("{end}", time(strongest.map(|span| span.end))),
+                ("\\n", "\n".to_owned()),
+            ]
+            .into_iter()
+            .find(|(placeholder, _)| rest.starts_with(placeholder))
+            .unwrap_or_else(|| ("?", rest[..1].to_owned()));
+            text.push_str(&value);
+            rest = &rest[placeholder.len()..];
+        }
+        text.push_str(rest);
+        let lines = text.lines().map(str::trim_end).filter(|line| !line.is_empty());
+        lines.collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// `m:ss` up to an hour, `h:mm:ss` from there.
+fn minutes(time: ClockTime) -> String {
+    let seconds = (time.nseconds() + 500_000_000) / 1_000_000_000;
+    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    if hours > 0 {
+        format!("{hours}:{minutes:02}:{seconds:02}")
+    } else {
+        format!("{minutes}:{seconds:02}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(text: &str) -> Record {
+        let question = Question { id: 7, tag: Some("t".into()), ..Question::new("who?").unwrap() };
+        let seconds = ClockTime::from_seconds;
+        let span = |start, end, score| Span {
+            start: seconds(start),
+            end: seconds(end),
+            stream: None,
+            score,
+        };
+        Record {
+            text: text.into(),
+            evidence: vec![span(1, 2, 0.25), span(59, 3601, 0.75)],
+            asked: Some(Moment { running: seconds(90), stream: None, wall: None }),
+            ..Record::unanswered(Arc::new(question), None, Status::Ok)
+        }
+    }
+
+    #[test]
+    fn a_template_is_filled_in_once() {
+        let record = record("{question} \\n");
+        let text = record.plain("Q: {question}\\nA: {answer} [{start}-{end}] {tag} {x} é{");
+        assert_eq!(text, "Q: who?\nA: {question} \\n [0:59-1:00:01] t {x} é{");
+    }
+
+    #[test]
+    fn blank_lines_do_not_reach_a_subtitle() {
+        assert_eq!(record("a\n\n\r\n b \n").plain("{answer}"), "a\n b");
+    }
+
+    #[test]
+    fn json_is_one_line_whatever_the_answer_says() {
+        let json = record("a\n\"b\"").json();
+        assert_eq!(json.matches('\n').count(), 1);
+        let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!((&value["answer"], &value["asked-at"]), (&json!("a\n\"b\""), &json!(90.0)));
+        assert_eq!(value["evidence"][1]["start"], json!(59.0));
+        assert!(value.get("wall-clock").is_none());
+    }
+
+    #[test]
+    fn the_structure_holds_nanoseconds_and_a_list_of_evidence() {
+        gst::init().unwrap();
+        let structure = record("red").structure();
+        assert_eq!(structure.get::<u64>("asked-at").unwrap(), 90_000_000_000);
+        let evidence = structure.get::<gst::List>("evidence").unwrap();
+        let strongest = evidence[1].get::<gst::Structure>().unwrap();
+        assert_eq!(strongest.get::<f64>("score").unwrap(), 0.75);
+        assert_eq!(strongest.get::<u64>("start").unwrap(), 59_000_000_000);
+    }
+}

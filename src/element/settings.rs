@@ -1,0 +1,533 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The property table: names, ranges, defaults, descriptions and what a change takes.
+//!
+//! [`Settings`] is what the user wrote; [`Settings::recipe`] and [`Settings::load_key`] are what the
+//! engine makes of it, with every fault named.
+
+use std::path::PathBuf;
+use std::sync::LazyLock;
+
+use glib::prelude::*;
+use gst::prelude::*;
+use gstreamer as gst;
+
+use super::shared_model::LoadKey;
+use super::{DType, Leaky, PromptStyle, ResetOn, TextFormat, TextTimestamp};
+use crate::model::prompt;
+use crate::model::{DTypeChoice, DeviceChoice};
+use crate::{EngineError, Question, Recipe, StreamOptions, VideoLlm};
+
+/// Names the model folder where `model-path` is not set.
+const MODEL_VARIABLE: &str = "STREAMKVQA_MODEL";
+
+const DEFAULT_METHOD: &str = "streamkv";
+const DEFAULT_DEVICE: &str = "auto";
+const DEFAULT_FRAME_SIZE: u32 = 1024;
+const DEFAULT_MAX_QUEUE: u32 = 8;
+const DEFAULT_MAX_PENDING: u32 = 64;
+const DEFAULT_EOS_TIMEOUT: gst::ClockTime = gst::ClockTime::from_seconds(60);
+const DEFAULT_TEXT_TEMPLATE: &str = "{answer}";
+const DEFAULT_TEXT_DURATION: gst::ClockTime = gst::ClockTime::from_seconds(5);
+
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub model_path: Option<String>,
+    pub device: String,
+    pub dtype: DType,
+    pub method: String,
+    pub method_options: Option<String>,
+    pub prompt_style: PromptStyle,
+    pub system_prompt: Option<String>,
+    pub max_memory: u64,
+    pub max_tokens: u32,
+    pub sample_rate: gst::Fraction,
+    pub frame_size: u32,
+    pub leaky: Leaky,
+    pub max_queue: u32,
+    pub max_pending: u32,
+    pub reset_on: ResetOn,
+    pub question: Option<String>,
+    pub question_interval: gst::ClockTime,
+    pub questions_file: Option<String>,
+    pub post_messages: bool,
+    pub text_format: TextFormat,
+    pub text_template: String,
+    pub text_duration: gst::ClockTime,
+    pub text_timestamp: TextTimestamp,
+    pub latency: gst::ClockTime,
+    /// `None` waits for ever.
+    pub eos_timeout: Option<gst::ClockTime>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            model_path: None,
+            device: DEFAULT_DEVICE.into(),
+            dtype: DType::default(),
+            method: DEFAULT_METHOD.into(),
+            method_options: None,
+            prompt_style: PromptStyle::default(),
+            system_prompt: None,
+            max_memory: 0,
+            max_tokens: Question::DEFAULT_MAX_TOKENS as u32,
+            sample_rate: gst::Fraction::new(0, 1),
+            frame_size: DEFAULT_FRAME_SIZE,
+            leaky: Leaky::default(),
+            max_queue: DEFAULT_MAX_QUEUE,
+            max_pending: DEFAULT_MAX_PENDING,
+            reset_on: ResetOn::default(),
+            question: None,
+            question_interval: gst::ClockTime::ZERO,
+            questions_file: None,
+            post_messages: true,
+            text_format: TextFormat::default(),
+            text_template: DEFAULT_TEXT_TEMPLATE.into(),
+            text_duration: DEFAULT_TEXT_DURATION,
+            text_timestamp: TextTimestamp::default(),
+            latency: gst::ClockTime::ZERO,
+            eos_timeout: Some(DEFAULT_EOS_TIMEOUT),
+        }
+    }
+}
+
+/// Why the settings cannot be used, with the GStreamer domain it belongs to.
+pub(super) enum Fault {
+    Unset(String),
+    Engine(EngineError),
+}
+
+impl From<EngineError> for Fault {
+    fn from(error: EngineError) -> Self {
+        Self::Engine(error)
+    }
+}
+
+impl Settings {
+    /// Which model to load, how, and where.
+    pub fn load_key(&self) -> Result<LoadKey, Fault> {
+        let path = match self.model_path.as_deref().filter(|path| !path.is_empty()) {
+            Some(path) => PathBuf::from(path),
+            None => std::env::var_os(MODEL_VARIABLE).filter(|path| !path.is_empty()).map_or_else(
+                || {
+                    Err(Fault::Unset(format!(
+                        "no model: set model-path (or the environment variable {MODEL_VARIABLE}) to a \
+                         Hugging Face folder of LLaVA-OneVision or Qwen2.5-VL, for instance \
+                         model-path=models/toyworld"
+                    )))
+                },
+                |path| Ok(PathBuf::from(path)),
+            )?,
+        };
+        // Spelled out now, so that a wrong folder fails the state change; and so that two spellings
+        // of one folder share one model.
+        let path = path.canonicalize().map_err(|source| EngineError::Read { path, source })?;
+        if !path.is_dir() {
+            return Err(EngineError::Checkpoint {
+                path,
+                reason: "is a file; model-path names the folder that holds config.json".into(),
+            }
+            .into());
+        }
+        Ok(LoadKey {
+            path,
+            device: self.device_choice()?,
+            dtype: match self.dtype {
+                DType::Auto => DTypeChoice::Auto,
+                DType::F32 => DTypeChoice::F32,
+                DType::Bf16 => DTypeChoice::Bf16,
+                DType::F16 => DTypeChoice::F16,
+            },
+        })
+    }
+
+    fn device_choice(&self) -> Result<DeviceChoice, EngineError> {
+        let name = self.device.trim();
+        match name {
+            "" | "auto" => return Ok(DeviceChoice::Auto),
+            "cpu" => return Ok(DeviceChoice::Cpu),
+            "cuda" => return Ok(DeviceChoice::Cuda(0)),
+            _ => {}
+        }
+        name.strip_prefix("cuda:")
+            .and_then(|index| index.parse().ok())
+            .map(DeviceChoice::Cuda)
+            .ok_or_else(|| EngineError::Device {
+                name: name.into(),
+                reason: "unknown; use auto, cpu, cuda or cuda:N".into(),
+            })
+    }
+
+    /// The method with its options; with the model's own defaults where a model is given.
+    pub fn recipe(&self, model: Option<&VideoLlm>) -> Result<Recipe, EngineError> {
+        let mut recipe = match model {
+            Some(model) => Recipe::for_model(&self.method, model)?,
+            None => Recipe::named(&self.method)?,
+        };
+        for pair in self.method_options.as_deref().unwrap_or_default().split([',', ';']) {
+            let pair = pair.trim();
+            if pair.is_empty() {
+                continue;
+            }
+            let Some((key, value)) = pair.split_once('=') else {
+                return Err(EngineError::Option {
+                    key: pair.into(),
+                    reason: "has no value; write method-options=\"key=value,key=value\"".into(),
+                });
+            };
+            let (key, value) = (key.trim(), value.trim());
+            let options = recipe.options();
+            if !options.is_empty() && !options.iter().any(|(name, ..)| *name == key) {
+                let known: Vec<_> = options.iter().map(|(name, ..)| *name).collect();
+                return Err(EngineError::Option {
+                    key: key.into(),
+                    reason: format!("unknown to {}; known: {}", self.method, known.join(", ")),
+                });
+            }
+            recipe.set(key, value)?;
+        }
+        Ok(recipe)
+    }
+
+    pub fn stream_options(&self) -> StreamOptions {
+        StreamOptions {
+            system_prompt: self.system_prompt.clone(),
+            prompt_style: match self.prompt_style {
+                PromptStyle::Hf => prompt::PromptStyle::Hf,
+                PromptStyle::Rekv => prompt::PromptStyle::Rekv,
+            },
+            max_memory: (self.max_memory > 0).then_some(self.max_memory),
+        }
+    }
+
+    /// Frames per second that the user asked for; `None` leaves it to the model.
+    pub fn rate(&self) -> Option<f64> {
+        let (numer, denom) = (self.sample_rate.numer(), self.sample_rate.denom());
+        (numer > 0).then(|| f64::from(numer) / f64::from(denom))
+    }
+
+    /// Sets one property; `false` for one that this table does not hold.
+    pub fn set(&mut self, value: &glib::Value, pspec: &glib::ParamSpec) -> bool {
+        // The parameter specification has fixed the type, so `get` cannot fail.
+        fn read<T: for<'a> glib::value::FromValue<'a>>(value: &glib::Value) -> T {
+            value.get().unwrap_or_else(|_| unreachable!("GObject checks property types"))
+        }
+        fn time(value: &glib::Value) -> gst::ClockTime {
+            gst::ClockTime::from_nseconds(read::<u64>(value).min(u64::MAX - 1))
+        }
+        match pspec.name() {
+            "model-path" => self.model_path = read(value),
+            "device" => {
+                self.device = read::<Option<String>>(value).unwrap_or(DEFAULT_DEVICE.into())
+            }
+            "dtype" => self.dtype = read(value),
+            "method" => {
+                self.method = read::<Option<String>>(value).unwrap_or(DEFAULT_METHOD.into())
+            }
+            "method-options" => self.method_options = read(value),
+            "prompt-style" => self.prompt_style = read(value),
+            "system-prompt" => self.system_prompt = read(value),
+            "max-memory" => self.max_memory = read(value),
+            "max-tokens" => self.max_tokens = read(value),
+            "sample-rate" => self.sample_rate = read(value),
+            "frame-size" => self.frame_size = read(value),
+            "leaky" => self.leaky = read(value),
+            "max-queue" => self.max_queue = read(value),
+            "max-pending" => self.max_pending = read(value),
+            "reset-on" => self.reset_on = read(value),
+            "question" => self.question = read(value),
+            "question-interval" => self.question_interval = time(value),
+            "questions-file" => self.questions_file = read(value),
+            "post-messages" => self.post_messages = read(value),
+            "text-format" => self.text_format = read(value),
+            "text-template" => {
+                self.text_template =
+                    read::<Option<String>>(value).unwrap_or(DEFAULT_TEXT_TEMPLATE.into());
+            }
+            "text-duration" => self.text_duration = time(value),
+            "text-timestamp" => self.text_timestamp = read(value),
+            "latency" => self.latency = time(value),
+            "eos-timeout" => {
+                let timeout: u64 = read(value);
+                self.eos_timeout =
+                    (timeout != u64::MAX).then(|| gst::ClockTime::from_nseconds(timeout));
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// Reads one property; `None` for one that this table does not hold.
+    pub fn get(&self, pspec: &glib::ParamSpec) -> Option<glib::Value> {
+        Some(match pspec.name() {
+            "model-path" => self.model_path.to_value(),
+            "device" => self.device.to_value(),
+            "dtype" => self.dtype.to_value(),
+            "method" => self.method.to_value(),
+            "method-options" => self.method_options.to_value(),
+            "prompt-style" => self.prompt_style.to_value(),
+            "system-prompt" => self.system_prompt.to_value(),
+            "max-memory" => self.max_memory.to_value(),
+            "max-tokens" => self.max_tokens.to_value(),
+            "sample-rate" => self.sample_rate.to_value(),
+            "frame-size" => self.frame_size.to_value(),
+            "leaky" => self.leaky.to_value(),
+            "max-queue" => self.max_queue.to_value(),
+            "max-pending" => self.max_pending.to_value(),
+            "reset-on" => self.reset_on.to_value(),
+            "question" => self.question.to_value(),
+            "question-interval" => self.question_interval.nseconds().to_value(),
+            "questions-file" => self.questions_file.to_value(),
+            "post-messages" => self.post_messages.to_value(),
+            "text-format" => self.text_format.to_value(),
+            "text-template" => self.text_template.to_value(),
+            "text-duration" => self.text_duration.nseconds().to_value(),
+            "text-timestamp" => self.text_timestamp.to_value(),
+            "latency" => self.latency.nseconds().to_value(),
+            "eos-timeout" => self.eos_timeout.map_or(u64::MAX, gst::ClockTime::nseconds).to_value(),
+            _ => return None,
+        })
+    }
+}
+
+/// All properties in the order in which `gst-inspect-1.0` lists them by name.
+pub(super) fn properties() -> &'static [glib::ParamSpec] {
+    static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
+        [model_properties(), video_properties(), question_properties(), answer_properties()]
+            .concat()
+    });
+    &PROPERTIES
+}
+
+fn model_properties() -> Vec<glib::ParamSpec> {
+    let methods = format!(
+        "How the video is remembered: {}. Options of a method go into method-options",
+        Recipe::names().join(", ")
+    );
+    vec![
+        glib::ParamSpecString::builder("model-path")
+            .nick("Model path")
+            .blurb(
+                "Hugging Face folder of the Video-LLM (LLaVA-OneVision or Qwen2.5-VL), for instance \
+                 models/toyworld. Unset: the environment variable STREAMKVQA_MODEL. Elements with \
+                 equal model-path, device and dtype share one loaded model",
+            )
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecString::builder("device")
+            .nick("Device")
+            .blurb("Where the model runs: auto (the first CUDA device, else the CPU), cpu, cuda or cuda:N")
+            .default_value(Some(DEFAULT_DEVICE))
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecEnum::builder::<DType>("dtype")
+            .nick("Data type")
+            .blurb("Number format of the weights")
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecString::builder("method")
+            .nick("Memory method")
+            .blurb(&methods)
+            .default_value(Some(DEFAULT_METHOD))
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecString::builder("method-options")
+            .nick("Method options")
+            .blurb(
+                "Changes to the method as \"key=value,key=value\". An unknown key fails the state \
+                 change with the list of the known ones",
+            )
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecEnum::builder::<PromptStyle>("prompt-style")
+            .nick("Prompt style")
+            .blurb("Who decides the words around the video and the question")
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecString::builder("system-prompt")
+            .nick("System prompt")
+            .blurb("System message in front of the video. Unset: the prompt style's own")
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecUInt64::builder("max-memory")
+            .nick("Maximum memory")
+            .blurb(
+                "Upper bound in bytes for what is remembered of the video; the oldest goes first. \
+                 0: no bound but the method's",
+            )
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecUInt::builder("max-tokens")
+            .nick("Maximum answer length")
+            .blurb("Longest answer in tokens, where a question does not say otherwise")
+            .minimum(1)
+            .default_value(Question::DEFAULT_MAX_TOKENS as u32)
+            .mutable_playing()
+            .build(),
+    ]
+}
+
+fn video_properties() -> Vec<glib::ParamSpec> {
+    vec![
+        gst::ParamSpecFraction::builder("sample-rate")
+            .nick("Sample rate")
+            .blurb(
+                "Frames per second of running time that the model sees. 0/1: as the model's folder \
+                 recommends, else 1/1",
+            )
+            .minimum(gst::Fraction::new(0, 1))
+            .maximum(gst::Fraction::new(1000, 1))
+            .default_value(gst::Fraction::new(0, 1))
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecUInt::builder("frame-size")
+            .nick("Frame size")
+            .blurb(
+                "Sampled frames whose longer side has more pixels are scaled down to it, keeping \
+                 the aspect ratio, before the model's own preprocessing. 0: never",
+            )
+            .maximum(32768)
+            .default_value(DEFAULT_FRAME_SIZE)
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecEnum::builder::<Leaky>("leaky")
+            .nick("Leaky")
+            .blurb("What happens when frames come faster than the model takes them; stats counts losses")
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecUInt::builder("max-queue")
+            .nick("Maximum queue")
+            .blurb("Sampled frames that may wait for the model; waiting frames are encoded as one batch")
+            .minimum(1)
+            .maximum(4096)
+            .default_value(DEFAULT_MAX_QUEUE)
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecEnum::builder::<ResetOn>("reset-on")
+            .nick("Reset on")
+            .blurb("Which event makes the element forget everything seen")
+            .mutable_playing()
+            .build(),
+        glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
+            .nick("Statistics")
+            .blurb(
+                "frames-in, sampled, dropped, unreadable, encoded (frames); questions, answers; \
+                 queue (frames waiting); memory-bytes, units, segments (what is remembered); \
+                 encode-ms-per-frame, answer-ms (means); live, model-loaded",
+            )
+            .read_only()
+            .build(),
+    ]
+}
+
+fn question_properties() -> Vec<glib::ParamSpec> {
+    vec![
+        glib::ParamSpecString::builder("question")
+            .nick("Question")
+            .blurb(
+                "Set while video is playing: asked at once. Set before: asked every \
+                 question-interval, or once at the end of the stream",
+            )
+            .mutable_playing()
+            .build(),
+        glib::ParamSpecUInt64::builder("question-interval")
+            .nick("Question interval")
+            .blurb("Running time in ns after which `question` is asked again. 0: it is asked once")
+            .maximum(u64::MAX - 1)
+            .mutable_playing()
+            .build(),
+        glib::ParamSpecString::builder("questions-file")
+            .nick("Questions file")
+            .blurb(
+                "JSON Lines, one question each: {\"question\": \"...\", \"at\": s, \"interval\": s, \
+                 \"on-change\": bool, \"tag\": \"...\", \"max-tokens\": n}; only question is needed, \
+                 times are seconds of running time. Without at or interval: asked at the end of the \
+                 stream. on-change reports an answer only if it differs from the last one. Blank \
+                 lines and lines that begin with # are skipped",
+            )
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecUInt::builder("max-pending")
+            .nick("Maximum pending questions")
+            .blurb(
+                "Questions that may wait for an answer. Another one holds the video back where \
+                 nothing may be lost and a schedule asks it, and is answered with \
+                 status=dropped otherwise",
+            )
+            .minimum(1)
+            .default_value(DEFAULT_MAX_PENDING)
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecUInt::builder("pending")
+            .nick("Pending questions")
+            .blurb("Questions asked and not yet answered; those whose time has not come do not count")
+            .read_only()
+            .build(),
+        glib::ParamSpecUInt64::builder("eos-timeout")
+            .nick("EOS timeout")
+            .blurb(
+                "Longest time in ns that the end of the stream is held back for pending answers; \
+                 what is not answered by then is cancelled. 18446744073709551615: for ever",
+            )
+            .default_value(DEFAULT_EOS_TIMEOUT.nseconds())
+            .mutable_playing()
+            .build(),
+    ]
+}
+
+fn answer_properties() -> Vec<glib::ParamSpec> {
+    vec![
+        glib::ParamSpecString::builder("last-answer")
+            .nick("Last answer")
+            .blurb("Text of the last answer; notifies")
+            .read_only()
+            .build(),
+        glib::ParamSpecBoolean::builder("post-messages")
+            .nick("Post messages")
+            .blurb(
+                "Post an element message streamkvqa/answer for every answer: id, question, answer, \
+                 tag, status (ok, cancelled, dropped, error), asked-at and answered-at (running \
+                 time, ns), asked-at-stream (ns), wall-clock (ns since 1970, if known), evidence \
+                 (list of start, end in ns and score), tokens, latency-ms, truncated",
+            )
+            .default_value(true)
+            .mutable_playing()
+            .build(),
+        glib::ParamSpecEnum::builder::<TextFormat>("text-format")
+            .nick("Text format")
+            .blurb("What a buffer on the text pad holds")
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecString::builder("text-template")
+            .nick("Text template")
+            .blurb(
+                "Plain text of an answer; {question}, {answer}, {tag}, {start} and {end} (of the \
+                 strongest evidence) are filled in, \\n is a line feed",
+            )
+            .default_value(Some(DEFAULT_TEXT_TEMPLATE))
+            .mutable_playing()
+            .build(),
+        glib::ParamSpecUInt64::builder("text-duration")
+            .nick("Text duration")
+            .blurb("Duration in ns of a buffer on the text pad")
+            .minimum(1)
+            .maximum(u64::MAX - 1)
+            .default_value(DEFAULT_TEXT_DURATION.nseconds())
+            .mutable_playing()
+            .build(),
+        glib::ParamSpecEnum::builder::<TextTimestamp>("text-timestamp")
+            .nick("Text timestamp")
+            .blurb("To which moment an answer on the text pad belongs")
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecUInt64::builder("latency")
+            .nick("Text latency")
+            .blurb(
+                "Latency in ns that the text pad adds to the pipeline's. It delays every sink; \
+                 sync=false on the text branch is mostly the better way",
+            )
+            .maximum(u64::MAX - 1)
+            .mutable_ready()
+            .build(),
+    ]
+}

@@ -1,0 +1,331 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The sparse text stream beside the video.
+//!
+//! Every rule here was found by a pipeline that hung without it:
+//!
+//! * The pad pushes from its own task. Pushing from the video's thread deadlocks preroll.
+//! * Stream-start, caps, segment and a first GAP go out with the first video frame, or a text sink
+//!   never prerolls when nobody asks.
+//! * A GAP covers every frame before the frame itself is pushed, also while an answer is on
+//!   display, or textoverlay and muxers wait for ever.
+//! * Timestamps never go back and durations are never zero.
+//! * In a file, GAPs stop at the oldest question that waits for its answer, so that the answer can
+//!   carry the time of its question; live, they go on and the answer carries the time it was ready.
+//! * Nothing that happens downstream of this pad reaches the video.
+//!
+//! The stream's timestamps are running times in one open segment, so that seeks and concatenated
+//! streams need no second clock.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use gst::ClockTime;
+use gst::prelude::*;
+use gstreamer as gst;
+use parking_lot::{Condvar, Mutex};
+
+use super::imp::CAT;
+
+/// How long a push may go on before release forces downstream to let go.
+const RELEASE_GRACE: Duration = Duration::from_millis(100);
+
+pub(super) struct TextPad {
+    pad: gst::Pad,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+/// Leaf lock; never held across a push.
+struct State {
+    flushing: bool,
+    pushing: bool,
+    headers: bool,
+    segment: bool,
+    /// The first GAP since the last flush is sent even if it is empty.
+    first: bool,
+    discont: bool,
+    end: End,
+    /// End of the newest video frame.
+    video: Option<ClockTime>,
+    /// How far text and GAPs have come.
+    position: Option<ClockTime>,
+    /// Questions that wait for an answer, and their times.
+    holds: Vec<(u64, ClockTime)>,
+    texts: VecDeque<Text>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Open,
+    Asked,
+    Sent,
+}
+
+struct Text {
+    /// `None` is now.
+    at: Option<ClockTime>,
+    text: String,
+    duration: ClockTime,
+}
+
+impl State {
+    fn new() -> Self {
+        Self {
+            flushing: true,
+            pushing: false,
+            headers: true,
+            segment: true,
+            first: true,
+            discont: true,
+            end: End::Open,
+            video: None,
+            position: None,
+            holds: Vec::new(),
+            texts: VecDeque::new(),
+        }
+    }
+
+    /// Forgets what a flush forgets.
+    fn flush(&mut self) {
+        let headers = self.headers;
+        *self = Self { headers, pushing: self.pushing, ..Self::new() };
+    }
+}
+
+enum Step {
+    Headers,
+    Segment,
+    Gap(ClockTime, ClockTime),
+    Text(gst::Buffer),
+    Eos,
+}
+
+impl TextPad {
+    pub fn new(pad: gst::Pad) -> Arc<Self> {
+        Arc::new(Self { pad, state: Mutex::new(State::new()), changed: Condvar::new() })
+    }
+
+    pub fn pad(&self) -> &gst::Pad {
+        &self.pad
+    }
+
+    /// The pad is active: begin to push.
+    pub fn start(self: &Arc<Self>) {
+        self.state.lock().flushing = false;
+        let this: Weak<Self> = Arc::downgrade(self);
+        let step = move || match this.upgrade() {
+            Some(this) => this.step(),
+            None => gst::warning!(CAT, "the text pad is gone while its task runs"),
+        };
+        if self.pad.start_task(step).is_err() {
+            gst::warning!(CAT, obj = self.pad, "cannot start the task");
+        }
+    }
+
+    /// Ends the task; before the parent's state change, which would wait for it.
+    pub fn stop(&self) {
+        self.state.lock().flushing = true;
+        self.changed.notify_all();
+        let _ = self.pad.set_active(false);
+        // A task that is only paused keeps its thread, and gst_deinit() waits for it.
+        let _ = self.pad.stop_task();
+        *self.state.lock() = State::new();
+    }
+
+    /// Ends the stream and the task while the pipeline plays on.
+    pub fn release(&self) {
+        let deadline = Instant::now() + RELEASE_GRACE;
+        let mut state = self.state.lock();
+        let started = !state.headers;
+        state.flushing = true;
+        self.changed.notify_all();
+        while state.pushing && !self.changed.wait_until(&mut state, deadline).timed_out() {}
+        let stuck = state.pushing;
+        drop(state);
+        if stuck {
+            self.pad.push_event(gst::event::FlushStart::new());
+        }
+        let _ = self.pad.pause_task();
+        if stuck {
+            self.pad.push_event(gst::event::FlushStop::new(false));
+        }
+        if started {
+            // Whoever waits for text need not wait any more.
+            self.pad.push_event(gst::event::Eos::new());
+        }
+        self.stop();
+    }
+
+    pub fn flush_start(&self, event: gst::Event) {
+        self.state.lock().flushing = true;
+        self.changed.notify_all();
+        self.pad.push_event(event);
+        let _ = self.pad.pause_task();
+    }
+
+    pub fn flush_stop(self: &Arc<Self>, event: gst::Event) {
+        self.pad.push_event(event);
+        self.state.lock().flush();
+        self.start();
+    }
+
+    /// The video begins anew, perhaps after an end.
+    pub fn stream_start(&self) {
+        let mut state = self.state.lock();
+        if state.end != End::Open {
+            state.end = End::Open;
+            state.headers = true;
+            state.segment = true;
+            state.discont = true;
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// A frame or gap of the video is about to be pushed.
+    pub fn video(&self, start: ClockTime, end: ClockTime) {
+        let mut state = self.state.lock();
+        state.position.get_or_insert(start);
+        state.video = state.video.max(Some(end));
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// The answer to an asking will carry this time: let no GAP pass it.
+    pub fn hold(&self, number: u64, at: ClockTime) {
+        self.state.lock().holds.push((number, at));
+    }
+
+    /// An asking has ended, with a text or without.
+    pub fn release_hold(&self, number: u64, text: Option<(String, ClockTime)>) {
+        let mut state = self.state.lock();
+        let held = state.holds.iter().position(|(held, _)| *held == number);
+        let at = held.map(|index| state.holds.remove(index).1);
+        if let Some((text, duration)) = text {
+            state.texts.push_back(Text { at, text, duration });
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// The video has ended; nothing is held any more.
+    pub fn end(&self) {
+        let mut state = self.state.lock();
+        state.holds.clear();
+        state.end = End::Asked;
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// One turn of the task.
+    fn step(&self) {
+        let Some(step) = self.next() else {
+            let _ = self.pad.pause_task();
+            return;
+        };
+        match step {
+            Step::Headers => self.push_headers(),
+            Step::Segment => {
+                let segment = gst::FormattedSegment::<ClockTime>::new();
+                self.pad.push_event(gst::event::Segment::new(&segment));
+            }
+            Step::Gap(start, end) => {
+                let duration = end.saturating_sub(start);
+                gst::trace!(CAT, obj = self.pad, "gap from {start} for {duration}");
+                self.pad.push_event(gst::event::Gap::builder(start).duration(duration).build());
+            }
+            Step::Text(buffer) => {
+                gst::debug!(CAT, obj = self.pad, "pushing {buffer:?}");
+                if let Err(error) = self.pad.push(buffer) {
+                    gst::debug!(CAT, obj = self.pad, "downstream did not take the text: {error}");
+                }
+            }
+            Step::Eos => {
+                self.pad.push_event(gst::event::Eos::new());
+            }
+        }
+        self.state.lock().pushing = false;
+        self.changed.notify_all();
+    }
+
+    /// Waits for something to push; `None` when flushing.
+    fn next(&self) -> Option<Step> {
+        let mut state = self.state.lock();
+        let step = loop {
+            if state.flushing {
+                return None;
+            }
+            if let Some(step) = Self::plan(&mut state) {
+                break step;
+            }
+            self.changed.wait(&mut state);
+        };
+        state.pushing = true;
+        Some(step)
+    }
+
+    fn plan(state: &mut State) -> Option<Step> {
+        if state.end == End::Sent {
+            state.texts.clear();
+            return None;
+        }
+        if state.position.is_none() && state.end == End::Open {
+            return None;
+        }
+        if std::mem::take(&mut state.headers) {
+            return Some(Step::Headers);
+        }
+        if std::mem::take(&mut state.segment) {
+            return Some(Step::Segment);
+        }
+        if let Some(position) = state.position {
+            let next_text = state.texts.front().and_then(|text| text.at);
+            let holds = state.holds.iter().map(|(_, at)| *at);
+            let limit = holds.chain(next_text).chain(state.video).min().unwrap_or(position);
+            if std::mem::take(&mut state.first) || limit > position {
+                let end = position.max(limit);
+                state.position = Some(end);
+                return Some(Step::Gap(position, end));
+            }
+            if let Some(text) = state.texts.pop_front() {
+                return Some(Step::Text(Self::buffer(state, position, text)));
+            }
+        }
+        if state.end == End::Asked {
+            state.end = End::Sent;
+            return Some(Step::Eos);
+        }
+        None
+    }
+
+    fn buffer(state: &mut State, position: ClockTime, text: Text) -> gst::Buffer {
+        let at = text.at.map_or(position, |at| at.max(position));
+        state.position = Some(at);
+        let mut buffer = gst::Buffer::from_slice(text.text.into_bytes());
+        if let Some(buffer) = buffer.get_mut() {
+            buffer.set_pts(at);
+            buffer.set_duration(text.duration);
+            if std::mem::take(&mut state.discont) {
+                buffer.set_flags(gst::BufferFlags::DISCONT);
+            }
+        }
+        buffer
+    }
+
+    fn push_headers(&self) {
+        let Some(element) = self.pad.parent_element() else { return };
+        let upstream = element
+            .static_pad("sink")
+            .and_then(|sink| sink.sticky_event::<gst::event::StreamStart>(0));
+        let group = upstream.and_then(|event| event.group_id()).unwrap_or_else(gst::GroupId::next);
+        let stream_id = self.pad.create_stream_id(&element, Some("text"));
+        let start = gst::event::StreamStart::builder(&stream_id)
+            .group_id(group)
+            .flags(gst::StreamFlags::SPARSE)
+            .build();
+        self.pad.push_event(start);
+        let caps = gst::Caps::builder("text/x-raw").field("format", "utf8").build();
+        self.pad.push_event(gst::event::Caps::new(&caps));
+    }
+}

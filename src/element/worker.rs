@@ -1,0 +1,734 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The inference thread: one queue in, answers out.
+//!
+//! Frames and questions share one queue, so a question is answered from exactly the frames that
+//! entered before it. All frames at the head of the queue are encoded as one batch. Whoever feeds
+//! the queue decides whether a full one holds the video back or loses its oldest frame.
+//!
+//! Every piece of work has its own [`Cancel`]; flush, stop and `cancel` raise the one that is
+//! running and take back what waits. A [`Worker`] lives from READY to READY: a new run has a new
+//! queue, so a thread that was left behind (see [`Worker::stop`]) cannot touch it.
+
+use std::collections::{HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use glib::subclass::prelude::*;
+use gstreamer as gst;
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use super::answer::{Record, Status};
+use super::question::Question;
+use super::settings::Settings;
+use super::shared_model::{self, LoadKey, Ticket, Waiter};
+use super::timeline::{Moment, Timeline};
+use crate::model::LoadProgress;
+use crate::stream::StreamStats;
+use crate::{Cancel, EngineError, Frame, Stream, VideoLlm};
+
+/// Progress messages come at most this often.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
+/// How long the end of the stream waits for questions to be reported as cancelled.
+const CANCEL_GRACE: Duration = Duration::from_secs(1);
+
+/// One asking of a question.
+#[derive(Clone)]
+pub(super) struct Asked {
+    /// Unique in the process: a standing question has one id and many askings.
+    pub number: u64,
+    pub question: Arc<Question>,
+    pub at: Option<Moment>,
+    since: Instant,
+}
+
+enum Job {
+    Frame(Frame),
+    Ask(Asked),
+    Clear,
+}
+
+/// What the thread does next.
+enum Work {
+    Open(Arc<VideoLlm>),
+    Fail(Arc<EngineError>),
+    Report(Asked, Status),
+    Frames(Vec<Frame>, Cancel),
+    Ask(Asked, Cancel),
+    Clear,
+}
+
+/// Why something did not get into the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    Flushing,
+    Failed,
+}
+
+/// How waiting for the pending answers ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Drained {
+    Done,
+    Interrupted,
+    /// So many questions were cancelled.
+    TimedOut(usize),
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counters {
+    pub frames_in: u64,
+    pub sampled: u64,
+    pub dropped: u64,
+    pub unreadable: u64,
+    pub encoded: u64,
+    pub questions: u64,
+    pub answers: u64,
+    pub encoding: Duration,
+    pub answering: Duration,
+}
+
+#[derive(Default)]
+struct Queue {
+    jobs: VecDeque<Job>,
+    /// Questions that end without the engine; they go ahead of all jobs.
+    reports: VecDeque<(Asked, Status)>,
+    /// How many of the jobs are frames.
+    frames: usize,
+    /// Askings that are not reported yet, the running one included.
+    pending: usize,
+    running: Option<(Option<u64>, Cancel)>,
+    newest: Option<Moment>,
+    loaded: Option<Result<Arc<VideoLlm>, Arc<EngineError>>>,
+    /// Kept as long as the run, because the registry's own reference is weak.
+    model: Option<Arc<VideoLlm>>,
+    flushing: bool,
+    stopped: bool,
+    failed: bool,
+    counters: Counters,
+    memory: StreamStats,
+}
+
+impl Queue {
+    fn refusal(&self) -> Option<Refused> {
+        if self.flushing || self.stopped {
+            Some(Refused::Flushing)
+        } else {
+            self.failed.then_some(Refused::Failed)
+        }
+    }
+
+    /// Takes back everything that waits: questions are reported, frames forgotten.
+    fn withdraw(&mut self, status: &Status) {
+        if let Some((_, cancel)) = &self.running {
+            cancel.raise();
+        }
+        for job in std::mem::take(&mut self.jobs) {
+            match job {
+                Job::Frame(_) => {}
+                Job::Ask(asked) => self.reports.push_back((asked, status.clone())),
+                // Forgetting was asked for and stays asked for.
+                Job::Clear => self.jobs.push_back(Job::Clear),
+            }
+        }
+        self.frames = 0;
+    }
+}
+
+/// What the thread, the streaming thread and the application share.
+///
+/// Lock order: `queue` before `timeline`; neither is held while anything leaves the element.
+struct Shared {
+    element: glib::WeakRef<super::StreamKvqa>,
+    settings: Settings,
+    queue: Mutex<Queue>,
+    changed: Condvar,
+    timeline: Mutex<Timeline>,
+    progress: Mutex<Option<Instant>>,
+}
+
+pub(super) struct Worker {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    ticket: Mutex<Option<Ticket>>,
+}
+
+impl Worker {
+    /// Begins a run: a thread for inference and, unless `model` is there already, one for loading.
+    ///
+    /// # Errors
+    /// The system has no more threads.
+    pub fn start(
+        element: &super::StreamKvqa,
+        settings: Settings,
+        key: &LoadKey,
+        model: Option<Arc<VideoLlm>>,
+    ) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared {
+            element: glib::object::ObjectExt::downgrade(element),
+            settings,
+            queue: Mutex::default(),
+            changed: Condvar::new(),
+            timeline: Mutex::default(),
+            progress: Mutex::default(),
+        });
+        let thread = {
+            let shared = shared.clone();
+            std::thread::Builder::new().name("streamkvqa".into()).spawn(move || shared.run())?
+        };
+        let waiter: Arc<dyn Waiter> = shared.clone();
+        let mut ticket = None;
+        if model.is_none() && !shared_model::is_loaded(key) {
+            let text = format!("Loading {}", key.path.display());
+            shared.post_progress(gst::ProgressType::Start, &text);
+        }
+        match model.map_or_else(|| shared_model::request(key, &waiter), Ok) {
+            Ok(model) => waiter.loaded(Ok(model)),
+            Err(place) => ticket = Some(place),
+        }
+        Ok(Self { shared, thread: Mutex::new(Some(thread)), ticket: Mutex::new(ticket) })
+    }
+
+    /// Ends the run within one layer of inference. Gives the model back, for the next run, and the
+    /// questions that nobody will answer.
+    pub fn stop(&self) -> (Option<Arc<VideoLlm>>, Vec<Asked>) {
+        let unanswered = {
+            let mut queue = self.shared.queue.lock();
+            queue.stopped = true;
+            queue.withdraw(&Status::Cancelled);
+            std::mem::take(&mut queue.reports).into_iter().map(|(asked, _)| asked).collect()
+        };
+        self.shared.changed.notify_all();
+        let ticket = self.ticket.lock().take();
+        let loading = {
+            let queue = self.shared.queue.lock();
+            queue.model.is_none() && !queue.failed
+        };
+        if ticket.is_some() && loading {
+            self.shared.post_progress(gst::ProgressType::Canceled, "Loading was cancelled");
+        }
+        drop(ticket);
+        let thread = self.thread.lock().take();
+        if let Some(thread) = thread
+            // The application may stop the pipeline in an `answer` handler, on this very thread.
+            && thread.thread().id() != std::thread::current().id()
+            && thread.join().is_err()
+        {
+            gst::error!(super::imp::CAT, "the inference thread panicked");
+        }
+        (self.shared.queue.lock().model.take(), unanswered)
+    }
+
+    /// Takes back everything that waits and refuses more until [`flush_stop`](Self::flush_stop).
+    pub fn flush_start(&self) {
+        let mut queue = self.shared.queue.lock();
+        queue.flushing = true;
+        queue.newest = None;
+        queue.withdraw(&Status::Cancelled);
+        drop(queue);
+        self.shared.changed.notify_all();
+    }
+
+    pub fn flush_stop(&self) {
+        self.shared.queue.lock().flushing = false;
+        self.shared.timeline.lock().break_epoch();
+    }
+
+    /// The clocks map differently from the next frame on.
+    pub fn break_epoch(&self) {
+        self.shared.timeline.lock().break_epoch();
+    }
+
+    /// Forgets everything seen, after the jobs that wait.
+    pub fn clear(&self) {
+        self.shared.queue.lock().jobs.push_back(Job::Clear);
+        self.shared.changed.notify_all();
+    }
+
+    /// The sample rate that the model's folder recommends, once it is loaded.
+    pub fn recommended_rate(&self) -> Option<f64> {
+        self.shared.queue.lock().model.as_ref().and_then(|model| model.recommended_sample_rate())
+    }
+
+    /// Waits until the model is loaded.
+    pub fn wait_for_model(&self) -> Result<(), Refused> {
+        let mut queue = self.shared.queue.lock();
+        loop {
+            if let Some(refused) = queue.refusal() {
+                return Err(refused);
+            }
+            if queue.model.is_some() {
+                return Ok(());
+            }
+            self.shared.changed.wait(&mut queue);
+        }
+    }
+
+    /// Engine time of a sampled frame.
+    pub fn engine_time(&self, at: Moment, rate: f64, gap: gst::ClockTime) -> f64 {
+        self.shared.timeline.lock().enter(at, rate, gap)
+    }
+
+    /// Queues a sampled frame. A full queue waits if nothing may be lost, else it loses its oldest
+    /// frame.
+    pub fn push(&self, frame: Frame, lossless: bool) -> Result<(), Refused> {
+        let limit = self.shared.settings.max_queue as usize;
+        let mut queue = self.shared.queue.lock();
+        while lossless && queue.frames >= limit && queue.refusal().is_none() {
+            self.shared.changed.wait(&mut queue);
+        }
+        if let Some(refused) = queue.refusal() {
+            return Err(refused);
+        }
+        queue.counters.sampled += 1;
+        while queue.frames >= limit {
+            let oldest = queue.jobs.iter().position(|job| matches!(job, Job::Frame(_)));
+            let Some(oldest) = oldest else { break };
+            queue.jobs.remove(oldest);
+            queue.frames -= 1;
+            queue.counters.dropped += 1;
+        }
+        queue.jobs.push_back(Job::Frame(frame));
+        queue.frames += 1;
+        drop(queue);
+        self.shared.changed.notify_all();
+        Ok(())
+    }
+
+    /// A frame, sampled or not, has entered the element.
+    pub fn enter(&self, at: Moment) -> Result<(), Refused> {
+        let mut queue = self.shared.queue.lock();
+        if let Some(refused) = queue.refusal() {
+            return Err(refused);
+        }
+        queue.newest = Some(at);
+        Ok(())
+    }
+
+    pub fn count(&self, add: impl FnOnce(&mut Counters)) {
+        add(&mut self.shared.queue.lock().counters);
+    }
+
+    /// Whether a frame has entered since the start or the last flush.
+    pub fn has_seen(&self) -> bool {
+        self.shared.queue.lock().newest.is_some()
+    }
+
+    /// Waits until one more question may be asked, if a schedule asks it and nothing may be lost.
+    pub fn wait_for_room(&self) -> Result<(), Refused> {
+        let limit = self.shared.settings.max_pending as usize;
+        let mut queue = self.shared.queue.lock();
+        loop {
+            if let Some(refused) = queue.refusal() {
+                return Err(refused);
+            }
+            if queue.pending < limit {
+                return Ok(());
+            }
+            self.shared.changed.wait(&mut queue);
+        }
+    }
+
+    /// Queues a question behind the frames that have entered; too many, and it is reported as
+    /// dropped. `prepare` is called before anything can come of it.
+    pub fn ask(&self, question: Arc<Question>, prepare: impl FnOnce(&Asked)) {
+        let mut queue = self.shared.queue.lock();
+        queue.counters.questions += 1;
+        let number = super::question::next_id();
+        let asked = Asked { number, question, at: queue.newest, since: Instant::now() };
+        prepare(&asked);
+        let full = queue.pending >= self.shared.settings.max_pending as usize;
+        queue.pending += 1;
+        if queue.failed {
+            let status = Status::Error("the engine has failed".into());
+            queue.reports.push_back((asked, status));
+        } else if queue.stopped || queue.flushing {
+            queue.reports.push_back((asked, Status::Cancelled));
+        } else if full {
+            queue.reports.push_back((asked, Status::Dropped));
+        } else {
+            queue.jobs.push_back(Job::Ask(asked));
+        }
+        drop(queue);
+        self.shared.changed.notify_all();
+    }
+
+    /// Reports a question of the schedule that will not be asked.
+    pub fn report(&self, question: Arc<Question>, status: Status) {
+        let mut queue = self.shared.queue.lock();
+        let number = super::question::next_id();
+        let asked = Asked { number, question, at: None, since: Instant::now() };
+        queue.pending += 1;
+        queue.reports.push_back((asked, status));
+        drop(queue);
+        self.shared.changed.notify_all();
+    }
+
+    /// Takes back the askings of one question; whether there were any.
+    pub fn cancel(&self, id: u64) -> bool {
+        let mut queue = self.shared.queue.lock();
+        let queue = &mut *queue;
+        let mut found = false;
+        if let Some((Some(running), cancel)) = &queue.running
+            && *running == id
+        {
+            cancel.raise();
+            found = true;
+        }
+        let reports = &mut queue.reports;
+        queue.jobs.retain(|job| match job {
+            Job::Ask(asked) if asked.question.id == id => {
+                reports.push_back((asked.clone(), Status::Cancelled));
+                found = true;
+                false
+            }
+            _ => true,
+        });
+        self.shared.changed.notify_all();
+        found
+    }
+
+    /// Waits until no question is pending; cancels what is left after `timeout`.
+    pub fn drain(&self, timeout: Option<Duration>) -> Drained {
+        let started = Instant::now();
+        let mut queue = self.shared.queue.lock();
+        let mut told = 0;
+        let outcome = loop {
+            if queue.refusal().is_some() {
+                break Drained::Interrupted;
+            }
+            if queue.pending == 0 {
+                break Drained::Done;
+            }
+            let waited = started.elapsed();
+            if timeout.is_some_and(|timeout| waited >= timeout) {
+                let pending = queue.pending;
+                queue.withdraw(&Status::Cancelled);
+                self.shared.changed.notify_all();
+                let grace = Instant::now() + CANCEL_GRACE;
+                while queue.pending > 0
+                    && queue.refusal().is_none()
+                    && !self.shared.changed.wait_until(&mut queue, grace).timed_out()
+                {
+                }
+                break Drained::TimedOut(pending);
+            }
+            if waited.as_secs() > told {
+                told = waited.as_secs();
+                let text = format!("Answering: {} questions left", queue.pending);
+                let kind = match told {
+                    1 => gst::ProgressType::Start,
+                    _ => gst::ProgressType::Continue,
+                };
+                MutexGuard::unlocked(&mut queue, || self.shared.post("answer", kind, &text));
+                continue;
+            }
+            let next = Duration::from_secs(told + 1);
+            let next = timeout.map_or(next, |timeout| next.min(timeout));
+            self.shared.changed.wait_until(&mut queue, started + next);
+        };
+        drop(queue);
+        if told > 0 {
+            self.shared.post("answer", gst::ProgressType::Complete, "Answering has ended");
+        }
+        outcome
+    }
+
+    pub fn pending(&self) -> u32 {
+        u32::try_from(self.shared.queue.lock().pending).unwrap_or(u32::MAX)
+    }
+
+    pub fn stats(&self) -> (Counters, StreamStats, usize, Option<usize>) {
+        let queue = self.shared.queue.lock();
+        let users = queue.model.as_ref().map(Arc::strong_count);
+        (queue.counters, queue.memory, queue.frames, users)
+    }
+}
+
+impl Waiter for Shared {
+    fn progress(&self, progress: LoadProgress) {
+        {
+            let mut last = self.progress.lock();
+            if last.is_some_and(|last| last.elapsed() < PROGRESS_INTERVAL) {
+                return;
+            }
+            *last = Some(Instant::now());
+        }
+        let percent = progress.done.saturating_mul(100).checked_div(progress.total).unwrap_or(0);
+        self.post_progress(gst::ProgressType::Continue, &format!("Loading: {percent} %"));
+    }
+
+    fn loaded(&self, result: Result<Arc<VideoLlm>, Arc<EngineError>>) {
+        self.queue.lock().loaded = Some(result);
+        self.changed.notify_all();
+    }
+}
+
+/// The thread's side.
+impl Shared {
+    fn run(&self) {
+        if catch_unwind(AssertUnwindSafe(|| self.serve())).is_err() {
+            let error = EngineError::Compute(candle_core::Error::Msg(
+                "the engine panicked; please report this with the panic's message".into(),
+            ));
+            self.fail(&error);
+            {
+                let mut queue = self.queue.lock();
+                queue.pending = queue.reports.len();
+            }
+            while let Some(work) = self.next(false) {
+                if let Work::Report(asked, status) = work {
+                    self.report(asked, status);
+                }
+            }
+        }
+    }
+
+    fn serve(&self) {
+        let mut engine: Option<Stream> = None;
+        // Last answers of the questions that report changes only.
+        let mut known = HashMap::new();
+        while let Some(work) = self.next(engine.is_some()) {
+            match (work, &mut engine) {
+                (Work::Open(model), _) => match self.open(&model) {
+                    Ok(stream) => engine = Some(stream),
+                    Err(error) => self.fail(&error),
+                },
+                (Work::Fail(error), _) => {
+                    self.post_progress(gst::ProgressType::Error, &error.to_string());
+                    self.fail(&error);
+                }
+                (Work::Report(asked, status), _) => self.report(asked, status),
+                (Work::Frames(frames, cancel), Some(stream)) => {
+                    self.encode(stream, &frames, cancel);
+                }
+                (Work::Ask(asked, cancel), Some(stream)) => {
+                    self.answer(stream, asked, cancel, &mut known);
+                }
+                (Work::Clear, Some(stream)) => {
+                    let cleared = stream.clear();
+                    self.settle(|queue| queue.memory = stream.stats());
+                    if let Err(error) = cleared {
+                        self.fail(&error);
+                    }
+                }
+                // `next` hands out engine work only where there is an engine.
+                (Work::Frames(..) | Work::Ask(..) | Work::Clear, None) => {}
+            }
+        }
+    }
+
+    /// Waits for the next piece of work; `None` once the run is over.
+    fn next(&self, ready: bool) -> Option<Work> {
+        let mut queue = self.queue.lock();
+        loop {
+            if queue.stopped {
+                return None;
+            }
+            if let Some((asked, status)) = queue.reports.pop_front() {
+                return Some(Work::Report(asked, status));
+            }
+            match queue.loaded.take() {
+                Some(Ok(model)) => {
+                    return Some(Work::Open(model));
+                }
+                Some(Err(error)) => return Some(Work::Fail(error)),
+                None => {}
+            }
+            if ready && !queue.failed && !queue.jobs.is_empty() {
+                let (work, id) = Self::take(&mut queue);
+                let cancel = Cancel::new();
+                queue.running = Some((id, cancel.clone()));
+                drop(queue);
+                self.changed.notify_all();
+                return Some(work(cancel));
+            }
+            self.changed.wait(&mut queue);
+        }
+    }
+
+    /// The head of the queue, with all frames up to the next other job as one piece of work.
+    fn take(queue: &mut Queue) -> (Box<dyn FnOnce(Cancel) -> Work>, Option<u64>) {
+        let mut frames = Vec::new();
+        while let Some(job) = queue.jobs.pop_front() {
+            match job {
+                Job::Frame(frame) => frames.push(frame),
+                other if !frames.is_empty() => {
+                    queue.jobs.push_front(other);
+                    break;
+                }
+                Job::Ask(asked) => {
+                    let id = asked.question.id;
+                    return (Box::new(|cancel| Work::Ask(asked, cancel)), Some(id));
+                }
+                Job::Clear => return (Box::new(|_| Work::Clear), None),
+            }
+        }
+        queue.frames = queue.frames.saturating_sub(frames.len());
+        (Box::new(|cancel| Work::Frames(frames, cancel)), None)
+    }
+
+    fn open(&self, model: &Arc<VideoLlm>) -> Result<Stream, EngineError> {
+        let recipe = self.settings.recipe(Some(model))?;
+        let stream = Stream::open(VideoLlm::clone(model), recipe, self.settings.stream_options())?;
+        let told = self.progress.lock().is_some();
+        self.settle(|queue| {
+            queue.model = Some(model.clone());
+            queue.memory = stream.stats();
+        });
+        if told {
+            self.post_progress(gst::ProgressType::Complete, "Model loaded");
+        }
+        Ok(stream)
+    }
+
+    fn encode(&self, stream: &mut Stream, frames: &[Frame], cancel: Cancel) {
+        stream.set_cancel(cancel);
+        let started = Instant::now();
+        let result = stream.push_frames(frames);
+        let took = started.elapsed();
+        self.settle(|queue| {
+            queue.memory = stream.stats();
+            if result.is_ok() {
+                queue.counters.encoded += frames.len() as u64;
+                queue.counters.encoding += took;
+            }
+        });
+        match result {
+            Ok(()) | Err(EngineError::Cancelled) => {}
+            Err(error @ EngineError::Frame { .. }) => {
+                self.count_lost(frames.len() as u64);
+                self.warn(&error);
+            }
+            Err(error) => self.fail(&error),
+        }
+    }
+
+    fn answer(
+        &self,
+        stream: &mut Stream,
+        asked: Asked,
+        cancel: Cancel,
+        known: &mut HashMap<u64, String>,
+    ) {
+        if stream.stats().frames == 0 {
+            let status = Status::Error("no frame has been seen".into());
+            self.settle(|_| {});
+            return self.report(asked, status);
+        }
+        stream.set_cancel(cancel);
+        let id = asked.question.id;
+        let question = crate::Question::new(asked.question.text.clone())
+            .max_tokens(asked.question.max_tokens.unwrap_or_else(|| self.max_tokens()) as usize);
+        let started = Instant::now();
+        let result = stream.ask(&question, |token| {
+            if !self.queue.lock().stopped
+                && let Some(element) = self.element.upgrade()
+            {
+                element.imp().emit_token(id, token);
+            }
+        });
+        let took = started.elapsed();
+        self.settle(|queue| {
+            if result.is_ok() {
+                queue.counters.answers += 1;
+                queue.counters.answering += took;
+            }
+        });
+        match result {
+            Ok(answer) => {
+                let latency = asked.since.elapsed();
+                let record = Record::answered(
+                    asked.question.clone(),
+                    asked.at,
+                    &answer,
+                    &self.timeline.lock(),
+                    latency,
+                );
+                let unchanged = asked.question.on_change
+                    && known.insert(id, record.text.clone()).is_some_and(|old| old == record.text);
+                self.deliver(asked.number, record, unchanged);
+            }
+            Err(EngineError::Cancelled) => self.report(asked, Status::Cancelled),
+            Err(error) => {
+                self.warn(&error);
+                self.report(asked, Status::Error(error.to_string()));
+            }
+        }
+    }
+
+    fn max_tokens(&self) -> u32 {
+        self.element
+            .upgrade()
+            .map_or(self.settings.max_tokens, |element| element.imp().settings().max_tokens)
+    }
+
+    /// A piece of work is done.
+    fn settle(&self, update: impl FnOnce(&mut Queue)) {
+        let mut queue = self.queue.lock();
+        queue.running = None;
+        update(&mut queue);
+        drop(queue);
+        self.changed.notify_all();
+    }
+
+    fn count_lost(&self, frames: u64) {
+        self.queue.lock().counters.unreadable += frames;
+    }
+
+    fn report(&self, asked: Asked, status: Status) {
+        let record = Record::unanswered(asked.question, asked.at, status);
+        self.deliver(asked.number, record, false);
+    }
+
+    fn deliver(&self, number: u64, mut record: Record, unchanged: bool) {
+        let stopped = {
+            let queue = self.queue.lock();
+            record.answered = queue.newest.or(record.asked);
+            queue.stopped
+        };
+        if let Some(element) = self.element.upgrade() {
+            if stopped {
+                element.imp().post_answer(&record);
+            } else {
+                element.imp().deliver(number, record, unchanged);
+            }
+        }
+        let mut queue = self.queue.lock();
+        queue.pending = queue.pending.saturating_sub(1);
+        drop(queue);
+        self.changed.notify_all();
+    }
+
+    /// The engine is gone: one error, and nothing waits for it any more.
+    fn fail(&self, error: &EngineError) {
+        let stopped = {
+            let mut queue = self.queue.lock();
+            queue.failed = true;
+            queue.running = None;
+            queue.withdraw(&Status::Error(error.to_string()));
+            queue.stopped
+        };
+        if !stopped && let Some(element) = self.element.upgrade() {
+            element.imp().post_engine_error(error);
+        }
+        self.changed.notify_all();
+    }
+
+    fn warn(&self, error: &EngineError) {
+        if let Some(element) = self.element.upgrade() {
+            element.imp().post_engine_warning(error);
+        }
+    }
+
+    fn post_progress(&self, kind: gst::ProgressType, text: &str) {
+        self.progress.lock().get_or_insert_with(Instant::now);
+        self.post("load-model", kind, text);
+    }
+
+    fn post(&self, code: &str, kind: gst::ProgressType, text: &str) {
+        if let Some(element) = self.element.upgrade() {
+            element.imp().post_progress(kind, code, text);
+        }
+    }
+}
