@@ -88,12 +88,8 @@ impl Rope {
     pub fn rotate(&self, x: &Tensor, positions: &Positions) -> Result<Tensor> {
         let (_, n, _) = x.dims3()?;
         if positions.len() != n {
-            return Err(candle_core::Error::msg(format!(
-                "{} positions for {n} rows of {:?}",
-                positions.len(),
-                x.dims()
-            ))
-            .into());
+            let message = format!("{} positions for {n} rows of {:?}", positions.len(), x.dims());
+            return Err(candle_core::Error::msg(message).into());
         }
         if n == 0 {
             return Ok(x.clone());
