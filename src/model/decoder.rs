@@ -5,6 +5,8 @@
 //! [`Attend`], which decides what they are compared with. Ingesting video, retrieving, answering
 //! and probing are four implementations of that trait; the decoder knows none of them.
 
+use std::sync::Arc;
+
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{Activation, Embedding, Linear, Module, RmsNorm, VarBuilder};
 
@@ -119,7 +121,7 @@ pub struct Decoder {
     layers: Vec<Layer>,
     norm: RmsNorm,
     head: Linear,
-    rope: Rope,
+    rope: Arc<Rope>,
     device: Device,
     cfg: TextConfig,
 }
@@ -142,7 +144,7 @@ impl Decoder {
             layers,
             norm: candle_nn::rms_norm(cfg.hidden_size, cfg.rms_norm_eps, vb.pp("norm"))?,
             head,
-            rope: Rope::new(cfg.head_dim, cfg.rope_theta, vb.device())?,
+            rope: Arc::new(Rope::new(cfg.head_dim, cfg.rope_theta, vb.device())?),
             device: vb.device().clone(),
             cfg: cfg.clone(),
         })
@@ -181,7 +183,7 @@ impl Decoder {
         self.cfg.max_positions
     }
 
-    pub fn rope(&self) -> &Rope {
+    pub fn rope(&self) -> &Arc<Rope> {
         &self.rope
     }
 

@@ -6,6 +6,7 @@
 //! retrieval and not only once per token. Tables are f32 whatever the model's number format:
 //! bf16 cannot tell positions above 256 apart.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
@@ -66,12 +67,14 @@ pub struct Rope {
     device: Device,
     /// Grows with the highest position of a run; replaced, never changed, so readers keep theirs.
     table: RwLock<Arc<Table>>,
+    /// The last run beyond the table: every layer asks for the same one.
+    far: RwLock<Option<(Range<usize>, Arc<Table>)>>,
 }
 
-/// First size of the table, and the highest position for which it grows. Positions beyond are
-/// computed on the spot.
+/// First size of the table, and the highest position for which it grows. Positions beyond, which a
+/// stream that runs for days reaches, are computed on the spot, once for all layers.
 const FIRST_CAPACITY: usize = 1024;
-const MAX_CAPACITY: usize = 1 << 20;
+const MAX_CAPACITY: usize = 1 << 16;
 
 impl Rope {
     pub fn new(head_dim: usize, theta: f64, device: &Device) -> Result<Self> {
@@ -81,7 +84,7 @@ impl Rope {
             .map(|i| 1.0 / (theta as f32).powf((2 * i) as f32 / head_dim as f32))
             .collect();
         let table = Arc::new(Table::new(&inv_freq, 0..FIRST_CAPACITY, device)?);
-        Ok(Self { inv_freq, device: device.clone(), table: RwLock::new(table) })
+        Ok(Self { inv_freq, device: device.clone(), table: RwLock::new(table), far: RwLock::new(None) })
     }
 
     /// Rotates `x` `[H, n, d]` by the rows' positions; the result has the number format of `x`.
@@ -104,12 +107,12 @@ impl Rope {
     fn tables(&self, positions: &Positions) -> Result<(Tensor, Tensor)> {
         match &positions.0 {
             Kind::Run { start, n } => {
-                let Some(end) = start.checked_add(*n).filter(|&end| end <= MAX_CAPACITY) else {
-                    let table =
-                        Table::new(&self.inv_freq, *start..start.saturating_add(*n), &self.device)?;
-                    return Ok((table.cos, table.sin));
-                };
-                let table = self.up_to(end)?;
+                let run = *start..start.saturating_add(*n);
+                if run.end > MAX_CAPACITY {
+                    let table = self.far(run)?;
+                    return Ok((table.cos.clone(), table.sin.clone()));
+                }
+                let table = self.up_to(run.end)?;
                 Ok((table.cos.narrow(0, *start, *n)?, table.sin.narrow(0, *start, *n)?))
             }
             Kind::Constant { position, n } => {
@@ -123,6 +126,18 @@ impl Rope {
                 Ok((table.cos, table.sin))
             }
         }
+    }
+
+    /// A table of a run of its own.
+    fn far(&self, run: Range<usize>) -> Result<Arc<Table>> {
+        if let Some((held, table)) = &*self.far.read()
+            && *held == run
+        {
+            return Ok(table.clone());
+        }
+        let table = Arc::new(Table::new(&self.inv_freq, run.clone(), &self.device)?);
+        *self.far.write() = Some((run, table.clone()));
+        Ok(table)
     }
 
     /// The table, grown to hold the positions below `end`.
