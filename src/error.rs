@@ -35,6 +35,9 @@ pub enum EngineError {
     #[error("question: {0}")]
     Question(String),
 
+    #[error("tokenizer: {0}")]
+    Tokenizer(String),
+
     #[error("device `{name}`: {reason}")]
     Device { name: String, reason: String },
 

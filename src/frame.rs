@@ -22,7 +22,9 @@ impl Frame {
     pub fn new(rgb: Vec<u8>, width: usize, height: usize, time: f64) -> Result<Self> {
         let fault = |reason: String| Err(EngineError::Frame { time, reason });
         if width == 0 || height == 0 {
-            return fault(format!("the picture is {width}x{height}; both sides must be at least 1"));
+            return fault(format!(
+                "the picture is {width}x{height}; both sides must be at least 1"
+            ));
         }
         if !time.is_finite() {
             return fault("the time is not a finite number of seconds".into());

@@ -23,6 +23,7 @@
 
 pub mod cancel;
 pub mod error;
+mod evidence;
 pub mod frame;
 pub mod memory;
 pub mod model;

@@ -1,13 +1,21 @@
 // SPDX-License-Identifier: MPL-2.0
 //! One camera's life: push frames, ask, look at what is kept. The engine's facade.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use candle_core::Tensor;
 
 use crate::cancel::Cancel;
 use crate::error::Result;
+use crate::evidence;
 use crate::frame::Frame;
-use crate::memory::recipe::Recipe;
+use crate::memory::attend::Answering;
+use crate::memory::position::Context;
+use crate::memory::recipe::{Recipe, Retrieval};
+use crate::memory::segment::{FrameTokens, Segment, Segmenter};
+use crate::memory::{Encoded, VideoMemory, View, retrieve};
 use crate::model::VideoLlm;
+use crate::model::generate::{Generated, generate};
 use crate::model::prompt::PromptStyle;
 
 /// What does not change during a stream's life.
@@ -110,49 +118,260 @@ pub struct StreamStats {
     pub bytes: u64,
 }
 
+/// One video and what is remembered of it.
 pub struct Stream {
     model: VideoLlm,
+    recipe: Recipe,
+    options: StreamOptions,
+    memory: VideoMemory,
+    segmenter: Segmenter,
+    /// The guidance prompt, `[n, C]`, if the recipe compresses.
+    guidance: Option<Tensor>,
+    frames: u64,
+    cancel: Cancel,
 }
 
+/// Frames of a recipe that does not cut are encoded this many at a time, which bounds the working
+/// memory and how long a cancellation waits; the result does not depend on it.
+const CHUNK: usize = 64;
+
 impl Stream {
+    /// A stream in the checkpoint's own prompt style and without a memory bound.
+    ///
+    /// # Errors
+    /// As [`Stream::open`].
     pub fn new(model: VideoLlm, recipe: Recipe) -> Result<Self> {
         Self::open(model, recipe, StreamOptions::default())
     }
 
+    /// Opens a stream: runs the tokens in front of the video through the decoder.
+    ///
+    /// # Errors
+    /// [`EngineError::Question`](crate::EngineError::Question) for a system prompt that cannot be
+    /// encoded, and whatever the computation fails with.
     pub fn open(model: VideoLlm, recipe: Recipe, options: StreamOptions) -> Result<Self> {
-        let _ = (recipe, options);
-        Ok(Self { model })
+        let decoder = model.decoder();
+        let guidance = match &recipe.compression {
+            Some(compression) if compression.keep_ratio < 1.0 => {
+                Some(decoder.embed(&model.prompts().plain(&compression.guidance)?)?)
+            }
+            _ => None,
+        };
+        let mut stream = Self {
+            memory: VideoMemory::for_model(&model, &recipe),
+            segmenter: Segmenter::new(recipe.cut, recipe.compat),
+            guidance,
+            frames: 0,
+            cancel: Cancel::new(),
+            model,
+            recipe,
+            options,
+        };
+        stream.run_prefix()?;
+        Ok(stream)
     }
 
     /// The flag that the following calls obey.
     pub fn set_cancel(&mut self, cancel: Cancel) {
-        let _ = cancel;
+        self.cancel = cancel;
     }
 
+    pub fn model(&self) -> &VideoLlm {
+        &self.model
+    }
+
+    pub fn recipe(&self) -> &Recipe {
+        &self.recipe
+    }
+
+    pub fn memory(&self) -> &VideoMemory {
+        &self.memory
+    }
+
+    /// # Errors
+    /// As [`Stream::push_frames`].
     pub fn push(&mut self, frame: &Frame) -> Result<()> {
         self.push_frames(std::slice::from_ref(frame))
     }
 
     /// Takes frames in stream order; several at once are encoded in one batch.
     ///
-    /// On an error the memory is as it was before.
+    /// # Errors
+    /// [`EngineError::Cancelled`](crate::EngineError::Cancelled) or what the computation fails
+    /// with. The segments that were complete before the fault are in the memory, the frames of
+    /// this call behind them are lost.
     pub fn push_frames(&mut self, frames: &[Frame]) -> Result<()> {
-        let _ = frames;
+        for chunk in frames.chunks(CHUNK) {
+            let tokens = self.model.encode_frames(chunk, &self.cancel)?;
+            for (index, frame) in chunk.iter().enumerate() {
+                let frame = FrameTokens {
+                    tokens: tokens.get(index)?,
+                    frames: self.frames..self.frames + 1,
+                    start: frame.time(),
+                    end: frame.time(),
+                };
+                self.frames += 1;
+                if let Some(segment) = self.segmenter.push(frame)? {
+                    self.remember(&segment)?;
+                }
+            }
+            if !self.segmenter.holds_frames()
+                && let Some(segment) = self.segmenter.close()
+            {
+                self.remember(&segment)?;
+            }
+        }
         Ok(())
     }
 
-    /// Answers from all frames pushed so far and leaves the memory as it was.
-    pub fn ask(&self, question: &Question, on_token: impl FnMut(&str)) -> Result<Answer> {
-        let _ = (question, on_token, &self.model);
-        unimplemented!()
+    /// Closes the open segment, if there is one.
+    ///
+    /// # Errors
+    /// As [`Stream::push_frames`].
+    pub fn flush(&mut self) -> Result<()> {
+        match self.segmenter.close() {
+            Some(segment) => self.remember(&segment),
+            None => Ok(()),
+        }
+    }
+
+    /// Answers from all frames pushed so far and leaves the memory as it was. `on_token` gets the
+    /// answer's text piece by piece as it is generated.
+    ///
+    /// # Errors
+    /// [`EngineError::Question`](crate::EngineError::Question) for a text that cannot be asked,
+    /// [`EngineError::Cancelled`](crate::EngineError::Cancelled), or what the computation fails
+    /// with.
+    pub fn ask(&self, question: &Question, mut on_token: impl FnMut(&str)) -> Result<Answer> {
+        let asked = Instant::now();
+        let prompt = self.prompt(&question.text)?;
+        let branch = self.branch()?;
+        let branched = asked.elapsed();
+
+        let view = View { memory: &self.memory, branch: branch.as_ref() };
+        let contexts = self.look_up(view, &question.text)?;
+        let retrieved = asked.elapsed();
+
+        let room = prompt.dim(0)? + question.max_tokens;
+        let mut answering = Answering::new(&self.memory, &contexts, room, &self.cancel);
+        let generated = generate(
+            &self.model,
+            &prompt,
+            &mut answering,
+            question.max_tokens,
+            &self.cancel,
+            &mut on_token,
+        )?;
+        let evidence = evidence::stretches(&answering.into_mass(), |id| view.unit(id));
+        let timings = Timings {
+            branch: branched,
+            retrieve: retrieved - branched,
+            prefill: generated.prefill,
+            decode: generated.decode,
+            first_token: retrieved + generated.prefill,
+        };
+        let Generated { text, ids, finish, first_logits, .. } = generated;
+        Ok(Answer {
+            text,
+            ids,
+            evidence,
+            finish,
+            timings,
+            layers: contexts.iter().map(layer_context).collect(),
+            first_logits: question.keep_logits.then_some(first_logits),
+        })
     }
 
     pub fn stats(&self) -> StreamStats {
-        StreamStats::default()
+        StreamStats {
+            frames: self.frames,
+            units: self.memory.units().len() as u64,
+            segments: self.memory.segments(),
+            open_frames: self.segmenter.open_frames().len() as u64,
+            bytes: self.memory.bytes(),
+        }
     }
 
     /// Forgets everything seen; the prefix stays.
+    ///
+    /// # Errors
+    /// As [`Stream::open`].
     pub fn clear(&mut self) -> Result<()> {
+        self.memory = VideoMemory::for_model(&self.model, &self.recipe);
+        self.segmenter.close();
+        self.run_prefix()
+    }
+
+    fn run_prefix(&mut self) -> Result<()> {
+        let StreamOptions { system_prompt, prompt_style, .. } = &self.options;
+        let ids = self.model.prompts().opening(
+            *prompt_style,
+            system_prompt.as_deref(),
+            self.recipe.system,
+        )?;
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let decoder = self.model.decoder();
+        self.memory.open(decoder, &decoder.embed(&ids)?, &self.cancel)
+    }
+
+    fn remember(&mut self, segment: &Segment) -> Result<()> {
+        let encoded = self.encode(segment)?;
+        self.memory.commit(encoded)?;
+        if let Retrieval::All { last: Some(last) } = self.recipe.retrieval {
+            self.memory.keep_last(last);
+        }
+        if let Some(bytes) = self.options.max_memory {
+            self.memory.shrink_to(bytes);
+        }
         Ok(())
+    }
+
+    fn encode(&self, segment: &Segment) -> Result<Encoded> {
+        let decoder = self.model.decoder();
+        let mut encoded =
+            self.memory.encode(decoder, segment, self.recipe.summary, &self.cancel)?;
+        if let (Some(compression), Some(guidance)) = (&self.recipe.compression, &self.guidance) {
+            encoded.compress(&self.memory, decoder, guidance, compression, &self.cancel)?;
+        }
+        Ok(encoded)
+    }
+
+    /// The open segment as it would be stored if it closed now.
+    fn branch(&self) -> Result<Option<Encoded>> {
+        let frames = self.segmenter.open_frames();
+        if frames.is_empty() {
+            return Ok(None);
+        }
+        self.encode(&Segment { frames: frames.to_vec() }).map(Some)
+    }
+
+    fn look_up(&self, view: View<'_>, text: &str) -> Result<Vec<Option<Context>>> {
+        let decoder = self.model.decoder();
+        let question = decoder.embed(&self.model.prompts().question(text)?)?;
+        retrieve::contexts(view, &self.recipe, decoder, &question, &self.cancel)
+    }
+
+    /// Everything behind the video, `[n, C]`.
+    fn prompt(&self, text: &str) -> Result<Tensor> {
+        let StreamOptions { system_prompt, prompt_style, .. } = &self.options;
+        let tail = self.model.prompts().tail(*prompt_style, system_prompt.as_deref(), text)?;
+        let ids = self.model.decoder().embed(&tail.ids)?;
+        if tail.newline {
+            Ok(Tensor::cat(&[self.model.image_newline(), &ids], 0)?)
+        } else {
+            Ok(ids)
+        }
+    }
+}
+
+fn layer_context(context: &Option<Context>) -> LayerContext {
+    match context {
+        Some(context) => LayerContext {
+            retrieved: context.units.iter().map(|&(unit, _)| unit).collect(),
+            context_tokens: context.tokens(),
+        },
+        None => LayerContext { retrieved: Vec::new(), context_tokens: 0 },
     }
 }

@@ -32,11 +32,7 @@ struct Canvas {
 
 impl Canvas {
     fn new(width: usize, height: usize) -> Self {
-        Self {
-            width,
-            height,
-            pixels: vec![[0.0; 3]; width * height],
-        }
+        Self { width, height, pixels: vec![[0.0; 3]; width * height] }
     }
 
     fn row_mut(&mut self, y: usize) -> &mut [Rgb] {
@@ -199,9 +195,8 @@ fn outline(object: &Object, x: f32, y: f32) -> f32 {
         Shape::Cross => {
             let arm = 0.27 + 0.1 * variant;
             let (a, b) = (x.abs(), y.abs());
-            let along = (a.max(b) - 1.12).max(a.min(b) - arm);
-            let across = (a - 1.12).max(b - arm).min((b - 1.12).max(a - arm));
-            along.min(across)
+            let bar = |along: f32, across: f32| (along - 1.12).max(across - arm);
+            bar(a, b).min(bar(b, a))
         }
         Shape::Triangle => {
             // Apex up: the base at y = 0.85, the sides through (0, -1.25) and (±1.2, 0.85).

@@ -5,7 +5,7 @@
 //! be assembled into any number of training streams.
 
 use crate::rng::{Rng, derive};
-use crate::vocabulary::{Background, Color, Key, Place, Shape};
+use crate::vocabulary::{Background, Color, Key, Place};
 
 /// The longest scene in frames; scenes last `MIN_FRAMES..=MAX_FRAMES`.
 pub const MAX_FRAMES: usize = 5;
@@ -34,10 +34,7 @@ pub struct SceneOptions {
 
 impl Default for SceneOptions {
     fn default() -> Self {
-        Self {
-            placement: Placement::Named,
-            radius: (0.13, 0.32),
-        }
+        Self { placement: Placement::Named, radius: (0.13, 0.32) }
     }
 }
 
@@ -104,12 +101,7 @@ impl Scene {
         let backdrop = Backdrop::generate(&mut rng);
         let object = key.map(|key| Object::generate(&mut rng, key, options));
         let camera = Camera::generate(&mut rng);
-        Self {
-            seed,
-            object,
-            backdrop,
-            camera,
-        }
+        Self { seed, object, backdrop, camera }
     }
 
     pub fn key(&self) -> Option<Key> {
@@ -148,10 +140,7 @@ impl Object {
     /// The centre in frame `index` of the scene.
     pub fn center_at(&self, index: usize) -> (f32, f32) {
         let step = index as f32;
-        (
-            self.center.0 + step * self.drift.0,
-            self.center.1 + step * self.drift.1,
-        )
+        (self.center.0 + step * self.drift.0, self.center.1 + step * self.drift.1)
     }
 }
 
@@ -171,8 +160,8 @@ fn named_path(rng: &mut Rng) -> ((f32, f32), (f32, f32)) {
 
 /// First and last centre of a short path anywhere in the frame.
 fn free_path(rng: &mut Rng) -> ((f32, f32), (f32, f32)) {
-    let start = (rng.range(0.1, 0.9), rng.range(0.1, 0.9));
-    let mut move_by = |from: f32| (from + rng.range(-0.15, 0.15)).clamp(0.1, 0.9);
+    let start = (rng.range(0.15, 0.85), rng.range(0.15, 0.85));
+    let mut move_by = |from: f32| (from + rng.range(-0.15, 0.15)).clamp(0.15, 0.85);
     (start, (move_by(start.0), move_by(start.1)))
 }
 
@@ -208,11 +197,8 @@ impl Backdrop {
         let spread = if name == Background::Black { 12.0 } else { 18.0 };
         let flat = rng.chance(0.35);
         let first = lighten(shade(rng, base, 7.0), rng.range(-spread, spread));
-        let second = if flat {
-            first
-        } else {
-            lighten(shade(rng, base, 7.0), rng.range(-spread, spread))
-        };
+        let second =
+            if flat { first } else { lighten(shade(rng, base, 7.0), rng.range(-spread, spread)) };
         // Pure black is what test patterns and cut-off cameras show.
         let shades = if name == Background::Black && rng.chance(0.3) {
             [[0.0; 3]; 2]

@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: MPL-2.0
+//! One cell of the comparison: a method at a length and a budget, over many videos.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use gststreamkvqa::{EngineError, Frame, Question, Recipe, Stream, VideoLlm};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use toyworld::{Kind, QuestionOptions, StreamOptions, When, Wording};
+
+/// The size the videos are painted at; the model's own processor takes it from there.
+const PAINTED: (usize, usize) = (160, 120);
+
+/// The method that sees no video.
+const BLIND: &str = "blind";
+
+/// What is the same for all cells.
+pub struct Work {
+    pub streams: u64,
+    pub first_seed: u64,
+    pub per_kind: usize,
+    pub when: When,
+    pub held_out: bool,
+    pub wording: Wording,
+    pub jobs: usize,
+}
+
+/// What is one cell's own.
+pub struct Plan {
+    pub label: String,
+    pub frames: usize,
+    pub budget: usize,
+    recipe: Recipe,
+    blind: bool,
+}
+
+impl Plan {
+    /// `method` is a name with options behind a colon, joined by plus signs.
+    pub fn parse(
+        method: &str,
+        model: &VideoLlm,
+        frames: usize,
+        budget: usize,
+    ) -> Result<Self, EngineError> {
+        let (name, options) = method.split_once(':').unwrap_or((method, ""));
+        let blind = name == BLIND;
+        let mut recipe = Recipe::for_model(if blind { "full" } else { name }, model)?;
+        let has_budget = recipe.options().iter().any(|option| option.name == "retrieve");
+        if has_budget {
+            recipe.set("retrieve", &budget.to_string())?;
+        }
+        for option in options.split('+').filter(|option| !option.is_empty()) {
+            let (key, value) = option.split_once('=').unwrap_or((option, ""));
+            recipe.set(key, value)?;
+        }
+        Ok(Self { label: method.to_owned(), frames, budget, recipe, blind })
+    }
+}
+
+/// Right answers out of all.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Count {
+    pub right: u64,
+    pub n: u64,
+}
+
+impl Count {
+    pub fn add(&mut self, right: bool) {
+        self.right += u64::from(right);
+        self.n += 1;
+    }
+
+    pub fn share(self) -> f64 {
+        self.right as f64 / self.n as f64
+    }
+
+    /// Standard error of the share.
+    pub fn error(self) -> f64 {
+        let p = self.share();
+        (p * (1.0 - p) / self.n as f64).sqrt()
+    }
+}
+
+impl std::iter::Sum for Count {
+    fn sum<I: Iterator<Item = Self>>(counts: I) -> Self {
+        counts.fold(Self::default(), |a, b| Self { right: a.right + b.right, n: a.n + b.n })
+    }
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Cell {
+    pub method: String,
+    pub frames: usize,
+    pub budget: usize,
+    pub kinds: BTreeMap<Kind, Count>,
+    /// One over the number of different right answers.
+    pub chance: BTreeMap<Kind, f64>,
+    /// Answers whose first evidence overlaps the frames that hold the answer.
+    pub evidence: Count,
+    pub ingest_ms_per_frame: f64,
+    pub first_token_ms: f64,
+    pub stored_bytes_per_minute: f64,
+    pub peak_bytes: u64,
+}
+
+impl Cell {
+    pub fn kinds_where(&self, wanted: impl Fn(Kind) -> bool) -> Count {
+        self.kinds.iter().filter(|(kind, _)| wanted(**kind)).map(|(_, count)| *count).sum()
+    }
+
+    pub fn overall(&self) -> Count {
+        self.kinds_where(|_| true)
+    }
+}
+
+#[derive(Default)]
+struct Tally {
+    kinds: BTreeMap<Kind, Count>,
+    answers: BTreeMap<Kind, std::collections::BTreeSet<String>>,
+    evidence: Count,
+    ingest: Duration,
+    frames: u64,
+    first_token: Duration,
+    stored: u64,
+    peak: u64,
+}
+
+/// Runs all videos, several at a time, each on one core.
+pub fn evaluate(model: &VideoLlm, plan: &Plan, work: &Work) -> Result<Cell, EngineError> {
+    let bar = ProgressBar::new(work.streams);
+    if let Ok(style) = ProgressStyle::with_template("{msg} {bar:30} {pos}/{len} {eta}") {
+        bar.set_style(style);
+    }
+    bar.set_message(format!("{} {} frames", plan.label, plan.frames));
+    let next = AtomicU64::new(0);
+    let tally = Mutex::new(Ok(Tally::default()));
+    std::thread::scope(|scope| {
+        for _ in 0..work.jobs.max(1) {
+            scope.spawn(|| {
+                // A pool of its own keeps the kernels from splitting work this small.
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    if index >= work.streams {
+                        return;
+                    }
+                    let run = || one_video(model, plan, work, work.first_seed + index);
+                    let outcome = match &pool {
+                        Ok(pool) => pool.install(run),
+                        Err(_) => run(),
+                    };
+                    bar.inc(1);
+                    let mut tally = tally.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                    *tally = match (std::mem::replace(&mut *tally, Ok(Tally::default())), outcome) {
+                        (Ok(all), Ok(video)) => Ok(all.and(video)),
+                        (Err(error), _) | (_, Err(error)) => Err(error),
+                    };
+                }
+            });
+        }
+    });
+    bar.finish_and_clear();
+    let tally = tally.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner())?;
+    Ok(tally.into_cell(plan, work))
+}
+
+fn one_video(
+    model: &VideoLlm,
+    plan: &Plan,
+    work: &Work,
+    seed: u64,
+) -> Result<Tally, EngineError> {
+    let options =
+        StreamOptions { frames: plan.frames, held_out: work.held_out, ..StreamOptions::default() };
+    let video = toyworld::Stream::generate(seed, &options);
+    let mut questions = video.questions(
+        0,
+        &QuestionOptions {
+            count: work.per_kind * Kind::ALL.len(),
+            when: work.when,
+            wording: work.wording,
+            ..QuestionOptions::default()
+        },
+    );
+    questions.sort_by_key(|question| question.after_frame);
+
+    let mut tally = Tally::default();
+    let mut stream = Stream::new(model.clone(), plan.recipe.clone())?;
+    let mut pushed = 0;
+    for question in &questions {
+        if !plan.blind {
+            let frames = (pushed..=question.after_frame).map(|index| paint(&video, index));
+            let frames: Vec<Frame> = frames.collect::<Result<_, _>>()?;
+            let start = Instant::now();
+            stream.push_frames(&frames)?;
+            tally.ingest += start.elapsed();
+            tally.frames += frames.len() as u64;
+            pushed = pushed.max(question.after_frame + 1);
+            tally.peak = tally.peak.max(stream.stats().bytes);
+        }
+        tally.note(question, &stream.ask(&Question::new(question.text.as_str()), |_| {})?);
+    }
+    tally.stored = stream.stats().bytes;
+    Ok(tally)
+}
+
+fn paint(video: &toyworld::Stream, index: usize) -> Result<Frame, EngineError> {
+    let (width, height) = PAINTED;
+    Frame::new(video.frame(index, width, height), width, height, index as f64)
+}
+
+impl Tally {
+    fn note(&mut self, question: &toyworld::Question, answer: &gststreamkvqa::Answer) {
+        let right = answer.text.trim() == question.answer;
+        self.kinds.entry(question.kind).or_default().add(right);
+        self.answers.entry(question.kind).or_default().insert(question.answer.clone());
+        self.first_token += answer.timings.first_token;
+        if !question.relevant.is_empty() {
+            let looked = answer.evidence.first().is_some_and(|evidence| {
+                question.relevant.iter().any(|range| {
+                    evidence.start < range.end as f64 && evidence.end >= range.start as f64
+                })
+            });
+            self.evidence.add(looked);
+        }
+    }
+
+    fn and(mut self, other: Self) -> Self {
+        for (kind, count) in other.kinds {
+            let mine = self.kinds.entry(kind).or_default();
+            *mine = [*mine, count].into_iter().sum();
+        }
+        for (kind, answers) in other.answers {
+            self.answers.entry(kind).or_default().extend(answers);
+        }
+        self.evidence = [self.evidence, other.evidence].into_iter().sum();
+        self.ingest += other.ingest;
+        self.frames += other.frames;
+        self.first_token += other.first_token;
+        self.stored += other.stored;
+        self.peak = self.peak.max(other.peak);
+        self
+    }
+
+    fn into_cell(self, plan: &Plan, work: &Work) -> Cell {
+        let asked: u64 = self.kinds.values().map(|count| count.n).sum();
+        let minutes = (work.streams as usize * plan.frames) as f64 / 60.0;
+        let chance = |answers: &std::collections::BTreeSet<String>| 1.0 / answers.len() as f64;
+        Cell {
+            method: plan.label.clone(),
+            frames: plan.frames,
+            budget: plan.budget,
+            chance: self.answers.iter().map(|(&kind, answers)| (kind, chance(answers))).collect(),
+            kinds: self.kinds,
+            evidence: self.evidence,
+            ingest_ms_per_frame: self.ingest.as_secs_f64() * 1e3 / self.frames.max(1) as f64,
+            first_token_ms: self.first_token.as_secs_f64() * 1e3 / asked.max(1) as f64,
+            stored_bytes_per_minute: self.stored as f64 / minutes,
+            peak_bytes: self.peak,
+        }
+    }
+}

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: MPL-2.0
+//! From a question to one context per layer: everything, the newest, or the best of each layer in
+//! one pass (ReKV) or two (StreamKV, whose second pass knows how much each layer deserves).
+
+use candle_core::Tensor;
+
+use crate::cancel::Cancel;
+use crate::error::Result;
+use crate::memory::View;
+use crate::memory::attend::Retrieve;
+use crate::memory::budget::{BudgetRule, retrieve_counts};
+use crate::memory::position::{Context, pack};
+use crate::memory::recipe::{Recipe, Retrieval};
+use crate::memory::store::Block;
+use crate::model::decoder::Decoder;
+
+/// What each layer will see in front of the answer prompt. `question`, `[n, C]`, are the embedded
+/// tokens of the bare question; nothing of it is kept.
+pub fn contexts(
+    view: View<'_>,
+    recipe: &Recipe,
+    decoder: &Decoder,
+    question: &Tensor,
+    cancel: &Cancel,
+) -> Result<Vec<Option<Context>>> {
+    match recipe.retrieval {
+        Retrieval::All { last } => all(view, last),
+        Retrieval::Best { units, most, recent, chunk, rule } => {
+            let layers = view.memory.geometry.layers;
+            let pass = |counts: &[usize]| -> Result<(Vec<Option<Context>>, Vec<Vec<f32>>)> {
+                let mut retrieve =
+                    Retrieve::new(view, counts, (recent, chunk), recipe.similarity, cancel);
+                decoder.forward(question, &mut retrieve)?;
+                Ok((retrieve.contexts, retrieve.scores))
+            };
+            let (contexts, scores) = pass(&vec![units.min(most); layers])?;
+            // With temperature 0, or with everything already in, a second pass would only repeat
+            // the first.
+            let uniform = rule == BudgetRule::Stretched { temperature: 0.0 };
+            if uniform || scores.iter().all(|scores| scores.len() <= 1) {
+                return Ok(contexts);
+            }
+            let counts = retrieve_counts(&scores, units, most, rule);
+            Ok(pass(&counts)?.0)
+        }
+    }
+}
+
+fn all(view: View<'_>, last: Option<usize>) -> Result<Vec<Option<Context>>> {
+    let layers = view.memory.layers.iter().enumerate();
+    layers
+        .map(|(layer, store)| {
+            let blocks: Vec<&Block> = view.blocks(layer).collect();
+            let from = last.map_or(0, |last| blocks.len().saturating_sub(last));
+            pack(store.prefix.as_ref(), &blocks[from..], &view.memory.rope)
+        })
+        .collect()
+}

@@ -1,0 +1,314 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Cutting the stream into segments: the unit of encoding and of compression.
+//!
+//! ReKV takes frames as they come; StreamKV cuts where neighbouring frames stop looking alike
+//! (StreamKV §3.1; the boundary features are those of the released code: the mean of a frame's
+//! projected, pooled tokens).
+
+use std::ops::Range;
+
+use candle_core::{DType, Tensor};
+
+use crate::error::Result;
+
+/// One frame's tokens on their way into the memory, or the mean of several merged neighbours.
+#[derive(Clone, Debug)]
+pub struct FrameTokens {
+    /// `[M, C]`, in the decoder's space.
+    pub tokens: Tensor,
+    /// Indices of the pushed frames it stands for.
+    pub frames: Range<u64>,
+    /// Seconds of stream time of its first and last frame.
+    pub start: f64,
+    pub end: f64,
+}
+
+/// Neighbouring frames that are encoded together.
+#[derive(Clone, Debug, Default)]
+pub struct Segment {
+    pub frames: Vec<FrameTokens>,
+}
+
+impl Segment {
+    /// Mean frame of the segment, `[M, C]` (StreamKV's summary).
+    pub fn summary(&self) -> Result<Tensor> {
+        let tokens: Vec<&Tensor> = self.frames.iter().map(|frame| &frame.tokens).collect();
+        Ok(Tensor::stack(&tokens, 0)?.mean(0)?)
+    }
+}
+
+/// How a stream is cut.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Cut {
+    /// Nothing waits: the frames of one push are one segment. Encoding does not depend on how
+    /// many frames that are.
+    Never,
+    /// Every `frames` frames.
+    Uniform { frames: usize },
+    /// Where the cosine of neighbouring frames falls to `threshold` or below, but not within the
+    /// first `min` frames; beyond `max` frames the two most alike neighbours are merged, or the
+    /// segment is closed (`close_at_max`). `seconds` bounds how long a segment stays open.
+    Semantic { threshold: f32, min: usize, max: usize, close_at_max: bool, seconds: f64 },
+}
+
+/// The open segment and the rule that closes it.
+#[derive(Clone, Debug)]
+pub struct Segmenter {
+    cut: Cut,
+    /// Round boundary features to f16 as the reference does.
+    compat: bool,
+    open: Vec<FrameTokens>,
+    /// Mean token of each open frame, `[C]`.
+    features: Vec<Vec<f32>>,
+    /// `cosines[i]` compares open frames `i` and `i + 1`.
+    cosines: Vec<f32>,
+    /// Feature of the newest frame as it came, never of a merged one.
+    newest: Vec<f32>,
+}
+
+impl Segmenter {
+    pub fn new(cut: Cut, compat: bool) -> Self {
+        Self {
+            cut,
+            compat,
+            open: Vec::new(),
+            features: Vec::new(),
+            cosines: Vec::new(),
+            newest: Vec::new(),
+        }
+    }
+
+    /// Takes the next frame; returns the segment that it closed, if any. The frame itself opens
+    /// the next segment, except under [`Cut::Uniform`], whose last frame completes its segment.
+    pub fn push(&mut self, frame: FrameTokens) -> Result<Option<Segment>> {
+        match self.cut {
+            Cut::Never => {
+                self.open.push(frame);
+                Ok(None)
+            }
+            Cut::Uniform { frames } => {
+                self.open.push(frame);
+                Ok(if self.open.len() >= frames { self.close() } else { None })
+            }
+            Cut::Semantic { threshold, min, max, close_at_max, seconds } => {
+                let feature = self.feature(&frame.tokens)?;
+                let Some(first) = self.open.first() else {
+                    self.start_with(frame, feature);
+                    return Ok(None);
+                };
+                let alike = cosine(&feature, &self.newest, self.compat);
+                let overdue = frame.end - first.start >= seconds;
+                let full = close_at_max && self.open.len() >= max;
+                if (self.open.len() < min || alike > threshold) && !overdue && !full {
+                    self.append(frame, feature, alike, max)?;
+                    return Ok(None);
+                }
+                let closed = self.close();
+                self.start_with(frame, feature);
+                Ok(closed)
+            }
+        }
+    }
+
+    /// Takes the open segment, if it has any frame.
+    pub fn close(&mut self) -> Option<Segment> {
+        self.features.clear();
+        self.cosines.clear();
+        let frames = std::mem::take(&mut self.open);
+        (!frames.is_empty()).then_some(Segment { frames })
+    }
+
+    /// Frames that wait for a boundary.
+    pub fn open_frames(&self) -> &[FrameTokens] {
+        &self.open
+    }
+
+    /// Whether frames are to wait for a boundary at all.
+    pub fn holds_frames(&self) -> bool {
+        self.cut != Cut::Never
+    }
+
+    fn start_with(&mut self, frame: FrameTokens, feature: Vec<f32>) {
+        self.newest.clone_from(&feature);
+        self.open = vec![frame];
+        self.features = vec![feature];
+    }
+
+    fn append(&mut self, frame: FrameTokens, feature: Vec<f32>, alike: f32, max: usize) -> Result<()> {
+        self.newest.clone_from(&feature);
+        self.open.push(frame);
+        self.features.push(feature);
+        self.cosines.push(alike);
+        if self.open.len() > max { self.merge_most_alike() } else { Ok(()) }
+    }
+
+    fn merge_most_alike(&mut self) -> Result<()> {
+        // The first of equals, as argmax has it.
+        let Some(at) = (0..self.cosines.len()).reduce(|best, i| {
+            if self.cosines[i] > self.cosines[best] { i } else { best }
+        }) else {
+            return Ok(());
+        };
+        let right = self.open.remove(at + 1);
+        self.features.remove(at + 1);
+        let left = &mut self.open[at];
+        left.tokens = ((&left.tokens + &right.tokens)? * 0.5)?;
+        left.frames.end = right.frames.end;
+        left.end = right.end;
+        let tokens = left.tokens.clone();
+        self.features[at] = self.feature(&tokens)?;
+        self.cosines.remove(at);
+        if at > 0 {
+            self.cosines[at - 1] =
+                cosine(&self.features[at - 1], &self.features[at], self.compat);
+        }
+        if at < self.cosines.len() {
+            self.cosines[at] = cosine(&self.features[at], &self.features[at + 1], self.compat);
+        }
+        Ok(())
+    }
+
+    fn feature(&self, tokens: &Tensor) -> Result<Vec<f32>> {
+        let mean = tokens.to_dtype(DType::F32)?.mean(0)?;
+        let mean = if self.compat { mean.to_dtype(DType::F16)?.to_dtype(DType::F32)? } else { mean };
+        Ok(mean.to_vec1()?)
+    }
+}
+
+/// `a . b / (|a| |b| + 1e-8)`; with `stepwise` every intermediate is rounded to f16.
+fn cosine(a: &[f32], b: &[f32], stepwise: bool) -> f32 {
+    let round = |x: f64| if stepwise { f64::from(half::f16::from_f64(x)) } else { x };
+    let dot = |x: &[f32], y: &[f32]| -> f64 {
+        x.iter().zip(y).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum()
+    };
+    let norms = round(round(dot(a, a).sqrt()) * round(dot(b, b).sqrt()));
+    round(round(dot(a, b)) / round(norms + 1e-8)) as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    /// Frames of one token on the unit circle.
+    fn frames(degrees: &[f64]) -> Vec<FrameTokens> {
+        degrees
+            .iter()
+            .enumerate()
+            .map(|(i, angle)| {
+                let (sin, cos) = angle.to_radians().sin_cos();
+                let i = i as u64;
+                FrameTokens {
+                    tokens: Tensor::new(&[[cos as f32, sin as f32]], &Device::Cpu).unwrap(),
+                    frames: i..i + 1,
+                    start: i as f64,
+                    end: i as f64,
+                }
+            })
+            .collect()
+    }
+
+    fn semantic(min: usize, max: usize) -> Cut {
+        Cut::Semantic { threshold: 0.99, min, max, close_at_max: false, seconds: f64::INFINITY }
+    }
+
+    fn cut(cut: Cut, degrees: &[f64]) -> Vec<Segment> {
+        let mut segmenter = Segmenter::new(cut, false);
+        let mut segments: Vec<Segment> =
+            frames(degrees).into_iter().filter_map(|f| segmenter.push(f).unwrap()).collect();
+        segments.extend(segmenter.close());
+        segments
+    }
+
+    fn lengths(segments: &[Segment]) -> Vec<usize> {
+        segments.iter().map(|s| s.frames.len()).collect()
+    }
+
+    const ANGLES: [f64; 15] =
+        [0., 1., 2., 40., 41., 42., 43., 90., 91., 92., 93., 94., 95., 96., 10.];
+
+    #[test]
+    fn boundaries_match_the_golden_vectors() {
+        assert_eq!(lengths(&cut(semantic(4, 64), &ANGLES)), [7, 7, 1]);
+        assert_eq!(lengths(&cut(semantic(1, 64), &ANGLES)), [3, 4, 7, 1]);
+    }
+
+    #[test]
+    fn a_full_segment_merges_its_most_alike_neighbours() {
+        // Gaps 1.0, 1.1, 1.3, 0.9, 1.2, 1.4: distinct, so that rounding cannot choose.
+        let angles = [90.0, 91.0, 92.1, 93.4, 94.3, 95.5, 96.9];
+        let segments = cut(semantic(1, 4), &angles);
+        assert_eq!(lengths(&segments), [4]);
+        let spans: Vec<_> = segments[0].frames.iter().map(|f| f.frames.clone()).collect();
+        // 93.4 and 94.3 merge first, then 90 and 91, then 95.5 joins the first pair: the gap to a
+        // newcomer is that to the frame before it as it came, not as it was merged.
+        assert_eq!(spans.iter().map(|s| s.end - s.start).sum::<u64>(), 7);
+        assert!(spans.windows(2).all(|pair| pair[0].end == pair[1].start), "order is kept");
+        assert_eq!(spans, [0..2, 2..3, 3..6, 6..7]);
+    }
+
+    #[test]
+    fn golden_merge_of_equal_gaps() {
+        let segments = cut(semantic(1, 4), &ANGLES);
+        assert_eq!(lengths(&segments), [3, 4, 4, 1]);
+    }
+
+    #[test]
+    fn merging_equal_frames_changes_nothing_but_the_span() {
+        let segments = cut(semantic(1, 2), &[30.0, 30.0, 30.0]);
+        assert_eq!(lengths(&segments), [2]);
+        for frame in &segments[0].frames {
+            let tokens = frame.tokens.to_vec2::<f32>().unwrap();
+            assert!((tokens[0][0] - 30f32.to_radians().cos()).abs() < 1e-6);
+        }
+    }
+
+    #[test]
+    fn the_threshold_limits_are_one_segment_or_min_frames_each() {
+        let rule = |threshold| Cut::Semantic {
+            threshold,
+            min: 3,
+            max: 64,
+            close_at_max: false,
+            seconds: f64::INFINITY,
+        };
+        assert_eq!(lengths(&cut(rule(-2.0), &ANGLES)), [15]);
+        assert_eq!(lengths(&cut(rule(2.0), &ANGLES)), [3, 3, 3, 3, 3]);
+    }
+
+    #[test]
+    fn time_and_size_can_close_a_segment_in_which_nothing_changes() {
+        let still = [5.0; 9];
+        let by_time = Cut::Semantic {
+            threshold: 0.99,
+            min: 1,
+            max: 64,
+            close_at_max: false,
+            seconds: 4.0,
+        };
+        assert_eq!(lengths(&cut(by_time, &still)), [4, 4, 1]);
+        let by_size = Cut::Semantic {
+            threshold: 0.99,
+            min: 1,
+            max: 3,
+            close_at_max: true,
+            seconds: f64::INFINITY,
+        };
+        assert_eq!(lengths(&cut(by_size, &still)), [3, 3, 3]);
+        assert_eq!(lengths(&cut(Cut::Uniform { frames: 4 }, &still)), [4, 4, 1]);
+    }
+
+    #[test]
+    fn the_summary_of_equal_frames_is_the_frame() {
+        let segment = &cut(semantic(1, 64), &[12.0, 12.0, 12.0])[0];
+        let summary = segment.summary().unwrap().to_vec2::<f32>().unwrap();
+        assert!((summary[0][0] - 12f32.to_radians().cos()).abs() < 1e-6);
+    }
+
+    #[test]
+    fn the_golden_threshold_lies_between_8_and_8_11_degrees() {
+        assert_eq!(lengths(&cut(semantic(1, 64), &[0.0, 8.0])), [2]);
+        assert_eq!(lengths(&cut(semantic(1, 64), &[0.0, 8.11])), [1, 1]);
+    }
+}

@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Where keys and values lie: the local window, and the blocks that answers are drawn from.
+
+use std::collections::VecDeque;
+
+use candle_core::{DType, Device, Tensor};
+
+use crate::error::Result;
+
+/// Keys and values of a run of tokens of one layer, both `[Hk, n, d]`.
+#[derive(Clone, Debug)]
+pub struct Kv {
+    pub k: Tensor,
+    pub v: Tensor,
+}
+
+impl Kv {
+    pub fn tokens(&self) -> Result<usize> {
+        Ok(self.k.dim(1)?)
+    }
+
+    /// Tokens `start..start + len` in storage of their own, so that dropping the rest frees it.
+    pub fn copy_of(&self, start: usize, len: usize) -> Result<Self> {
+        Ok(Self {
+            k: self.k.narrow(1, start, len)?.force_contiguous()?,
+            v: self.v.narrow(1, start, len)?.force_contiguous()?,
+        })
+    }
+
+    pub fn bytes(&self) -> u64 {
+        [&self.k, &self.v].iter().map(|t| (t.elem_count() * t.dtype().size_in_bytes()) as u64).sum()
+    }
+}
+
+/// One unit's tokens in one layer.
+#[derive(Clone, Debug)]
+pub struct Block {
+    pub unit: u64,
+    /// Keys before RoPE: a block gets its position when it is used.
+    pub kv: Kv,
+    /// Mean key, `[Hk * d]`.
+    pub representative: Vec<f32>,
+}
+
+/// What one layer holds.
+#[derive(Debug)]
+pub struct LayerStore {
+    /// The tokens before the video, un-rotated: first part of every context, and attention sinks
+    /// once the window has moved past them.
+    pub prefix: Option<Kv>,
+    pub window: Window,
+    /// In stream order.
+    pub blocks: VecDeque<Block>,
+}
+
+impl LayerStore {
+    pub fn bytes(&self) -> u64 {
+        self.blocks.iter().map(|block| block.kv.bytes()).sum::<u64>()
+            + self.prefix.as_ref().map_or(0, Kv::bytes)
+            + self.window.bytes()
+    }
+}
+
+/// The newest tokens of one layer, keys rotated at their place in the stream, in a buffer that is
+/// allocated ahead: appending costs the same however long the stream has run.
+#[derive(Debug)]
+pub struct Window {
+    /// Tokens that stay visible; `None`: all.
+    width: Option<usize>,
+    buffer: Option<Kv>,
+    len: usize,
+}
+
+/// A bounded window moves its content to the front of the buffer once per this many widths.
+const SLACK: usize = 2;
+
+impl Window {
+    pub fn new(width: Option<usize>) -> Self {
+        Self { width, buffer: None, len: 0 }
+    }
+
+    /// The tokens in the window, oldest first.
+    pub fn view(&self) -> Result<Option<Kv>> {
+        match &self.buffer {
+            Some(buffer) if self.len > 0 => Ok(Some(Kv {
+                k: buffer.k.narrow(1, 0, self.len)?,
+                v: buffer.v.narrow(1, 0, self.len)?,
+            })),
+            _ => Ok(None),
+        }
+    }
+
+    pub fn append(&mut self, fresh: &Kv) -> Result<()> {
+        let n = fresh.tokens()?;
+        if self.width.is_some_and(|width| n >= width) {
+            self.len = 0;
+        }
+        let room = self.buffer.as_ref().map_or(Ok(0), Kv::tokens)?;
+        if self.len + n > room {
+            self.make_room(fresh, n)?;
+        }
+        if let Some(buffer) = &self.buffer {
+            buffer.k.slice_set(&fresh.k.contiguous()?, 1, self.len)?;
+            buffer.v.slice_set(&fresh.v.contiguous()?, 1, self.len)?;
+            self.len += n;
+        }
+        Ok(())
+    }
+
+    /// Bytes in use.
+    pub fn bytes(&self) -> u64 {
+        let room = self.buffer.as_ref().and_then(|b| b.tokens().ok()).unwrap_or(0);
+        let all = self.buffer.as_ref().map_or(0, Kv::bytes);
+        if room == 0 { 0 } else { all / room as u64 * self.len as u64 }
+    }
+
+    /// A buffer that starts with what must stay visible and has room for `n` more.
+    fn make_room(&mut self, like: &Kv, n: usize) -> Result<()> {
+        let keep = self.width.map_or(self.len, |width| self.len.min(width.saturating_sub(1)));
+        let room = match self.width {
+            Some(width) => SLACK * width.min(1 << 16) + n,
+            None => (2 * (self.len + n)).next_power_of_two(),
+        };
+        let old = match &self.buffer {
+            Some(buffer) => Some(Kv {
+                k: buffer.k.narrow(1, self.len - keep, keep)?.contiguous()?,
+                v: buffer.v.narrow(1, self.len - keep, keep)?.contiguous()?,
+            }),
+            None => None,
+        };
+        let buffer = Kv { k: room_like(&like.k, keep + room)?, v: room_like(&like.v, keep + room)? };
+        if let Some(old) = old
+            && keep > 0
+        {
+            buffer.k.slice_set(&old.k, 1, 0)?;
+            buffer.v.slice_set(&old.v, 1, 0)?;
+        }
+        self.buffer = Some(buffer);
+        self.len = keep;
+        Ok(())
+    }
+}
+
+/// Keys and values of the tokens generated in one answer, appended in place.
+#[derive(Debug)]
+pub struct Tail {
+    buffer: Kv,
+    len: usize,
+}
+
+impl Tail {
+    /// Room for `room` tokens of `[kv_heads, room, dim]`.
+    pub fn new(
+        kv_heads: usize,
+        room: usize,
+        dim: usize,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
+        let zeros = || Tensor::zeros((kv_heads, room, dim), dtype, device);
+        Ok(Self { buffer: Kv { k: zeros()?, v: zeros()? }, len: 0 })
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn append(&mut self, k: &Tensor, v: &Tensor) -> Result<()> {
+        self.buffer.k.slice_set(&k.contiguous()?, 1, self.len)?;
+        self.buffer.v.slice_set(&v.contiguous()?, 1, self.len)?;
+        self.len += k.dim(1)?;
+        Ok(())
+    }
+
+    pub fn view(&self) -> Result<Kv> {
+        Ok(Kv {
+            k: self.buffer.k.narrow(1, 0, self.len)?,
+            v: self.buffer.v.narrow(1, 0, self.len)?,
+        })
+    }
+}
+
+fn room_like(tensor: &Tensor, tokens: usize) -> Result<Tensor> {
+    let (heads, _, dim) = tensor.dims3()?;
+    Ok(Tensor::zeros((heads, tokens, dim), tensor.dtype(), tensor.device())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::testing::random_tensor;
+
+    fn tokens(seed: u64, n: usize) -> Kv {
+        Kv { k: random_tensor(seed, (2, n, 4)), v: random_tensor(seed + 1000, (2, n, 4)) }
+    }
+
+    fn values(tensor: &Tensor) -> Vec<Vec<Vec<f32>>> {
+        tensor.to_vec3().unwrap()
+    }
+
+    #[test]
+    fn the_window_holds_the_newest_tokens_in_order() {
+        for width in [None, Some(5), Some(3)] {
+            let mut window = Window::new(width);
+            let parts: Vec<Kv> = (0..40).map(|i| tokens(i, 1 + (i as usize) % 4)).collect();
+            for part in &parts {
+                window.append(part).unwrap();
+                let all: Vec<&Tensor> =
+                    parts.iter().take_while(|p| !std::ptr::eq(*p, part)).map(|p| &p.k).collect();
+                let all = Tensor::cat(&[all, vec![&part.k]].concat(), 1).unwrap();
+                let held = window.view().unwrap().unwrap().k;
+                let (n, held_n) = (all.dim(1).unwrap(), held.dim(1).unwrap());
+                let must = width.map_or(n, |w| n.min(w - 1));
+                assert!(held_n >= must, "{held_n} of {n} tokens for width {width:?}");
+                assert_eq!(
+                    values(&held),
+                    values(&all.narrow(1, n - held_n, held_n).unwrap()),
+                    "width {width:?}"
+                );
+            }
+            if let Some(width) = width {
+                let room = window.buffer.as_ref().unwrap().tokens().unwrap();
+                assert!(room <= 4 * width + 8, "the buffer does not grow: {room}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_copy_does_not_hold_on_to_the_whole() {
+        let whole = tokens(1, 6);
+        let part = whole.copy_of(2, 3).unwrap();
+        assert_eq!(values(&part.k), values(&whole.k.narrow(1, 2, 3).unwrap()));
+        assert_eq!(part.bytes(), 2 * 2 * 3 * 4 * 4);
+    }
+}

@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Softmax attention over several groups of keys at once, and the column sums of it.
+//!
+//! The unit is the **stage**: a rotated copy of the queries, keys rotated to match, values, and a
+//! rule for which key each query may see. [`attend`] takes one softmax over the union of all
+//! stages, so a sink, a retrieved context and a local window, each with positions of its own, are
+//! one call. On the CPU in f32 the kernel of [`cpu`] does the work in tiles; every other device
+//! and number format goes through [`attend_composed`], plain candle operations in f32.
+
+pub mod cpu;
+mod simd;
+#[cfg(test)]
+mod tests;
+
+use candle_core::{D, DType, Device, Tensor};
+
+use crate::error::Result;
+
+/// Which keys `j` a query row `i` of a stage may see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Visible {
+    All,
+    /// Key `j` is visible to row `i` iff `0 <= i - j + offset < width`.
+    Window {
+        offset: usize,
+        width: usize,
+    },
+    /// Key `j` is visible to row `i` iff `i - j + offset >= width`.
+    Beyond {
+        offset: usize,
+        width: usize,
+    },
+    /// Every key, but only for rows `>= first`.
+    FromRow(usize),
+}
+
+impl Visible {
+    /// The visible keys of row `i` out of `keys` as a half-open interval `[lo, hi)`. All the rules
+    /// are intervals, which is what lets a kernel skip whole tiles.
+    pub fn interval(self, i: usize, keys: usize) -> (usize, usize) {
+        let (lo, hi) = match self {
+            Self::All => (0, keys),
+            Self::Window { offset, width } => {
+                let end = i.saturating_add(offset).saturating_add(1);
+                (end.saturating_sub(width), end.min(keys))
+            }
+            Self::Beyond { offset, width } => {
+                let end = i.saturating_add(offset).saturating_add(1).saturating_sub(width);
+                (0, end.min(keys))
+            }
+            Self::FromRow(first) => (0, if i >= first { keys } else { 0 }),
+        };
+        if lo < hi { (lo, hi) } else { (0, 0) }
+    }
+}
+
+/// One group of keys with the queries rotated to match it.
+///
+/// `q` is `[H, nq, d]`, `k` and `v` are `[Hk, nk, d]`; query head `h` reads KV head `h / (H / Hk)`.
+/// `k` and `v` may be views of a larger buffer; only their last axis must be dense.
+pub struct Stage<'a> {
+    pub q: &'a Tensor,
+    pub k: &'a Tensor,
+    pub v: &'a Tensor,
+    pub visible: Visible,
+}
+
+/// The common sizes of the stages of one call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sizes {
+    /// Query heads `H`.
+    pub heads: usize,
+    /// KV heads `Hk`.
+    pub kv_heads: usize,
+    /// Query rows `nq`.
+    pub rows: usize,
+    /// Head dim `d`.
+    pub dim: usize,
+}
+
+impl Sizes {
+    /// Query heads per KV head.
+    pub fn group(self) -> usize {
+        self.heads / self.kv_heads
+    }
+
+    fn of(q: &Tensor, k: &Tensor) -> candle_core::Result<Self> {
+        let (heads, rows, dim) = q.dims3()?;
+        let (kv_heads, _, key_dim) = k.dims3()?;
+        if key_dim != dim || kv_heads == 0 || heads % kv_heads != 0 || dim == 0 {
+            candle_core::bail!("attention: queries {:?} do not fit keys {:?}", q.dims(), k.dims())
+        }
+        Ok(Self { heads, kv_heads, rows, dim })
+    }
+}
+
+fn sizes(stages: &[Stage]) -> candle_core::Result<Sizes> {
+    let Some(first) = stages.first() else {
+        candle_core::bail!("attention needs at least one stage")
+    };
+    let sizes = Sizes::of(first.q, first.k)?;
+    for stage in stages {
+        if Sizes::of(stage.q, stage.k)? != sizes || stage.k.dims() != stage.v.dims() {
+            candle_core::bail!(
+                "attention: a stage with q {:?}, k {:?}, v {:?} beside one of {sizes:?}",
+                stage.q.dims(),
+                stage.k.dims(),
+                stage.v.dims()
+            )
+        }
+    }
+    Ok(sizes)
+}
+
+fn is_cpu_f32<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> bool {
+    tensors.into_iter().all(|t| t.dtype() == DType::F32 && matches!(t.device(), Device::Cpu))
+}
+
+/// The context `[H, nq, d]`: one softmax of `scale * q k^T` over the union of the stages' visible
+/// keys, times their values. A row that sees no key at all gives zeros.
+pub fn attend(stages: &[Stage], scale: f64) -> Result<Tensor> {
+    let sizes = sizes(stages)?;
+    if is_cpu_f32(stages.iter().flat_map(|s| [s.q, s.k, s.v])) {
+        return Ok(cpu::attend(stages, sizes, scale as f32)?);
+    }
+    attend_composed(stages, scale)
+}
+
+/// [`attend`] from candle's own operations, on any device and in any number format (computed in
+/// f32, returned in the format of the first stage's values). It holds all scores at once; it is
+/// the fallback, and the oracle of the tiled kernel's tests and benchmark.
+pub fn attend_composed(stages: &[Stage], scale: f64) -> Result<Tensor> {
+    let sizes = sizes(stages)?;
+    let mut scores = Vec::with_capacity(stages.len());
+    for stage in stages {
+        scores.push(composed_scores(stage.q, stage.k, stage.visible, sizes, scale)?);
+    }
+    let (weights, sum) = composed_softmax(&Tensor::cat(&scores, D::Minus1)?)?;
+    let mut context: Option<Tensor> = None;
+    let mut start = 0;
+    for stage in stages {
+        let keys = stage.k.dim(1)?;
+        if keys == 0 {
+            continue;
+        }
+        let part = weights.narrow(D::Minus1, start, keys)?.contiguous()?;
+        let part = part.matmul(&stage.v.to_dtype(DType::F32)?.contiguous()?)?;
+        context = Some(match context {
+            Some(context) => (context + part)?,
+            None => part,
+        });
+        start += keys;
+    }
+    let shape = (sizes.heads, sizes.rows, sizes.dim);
+    // Not empty: `sizes` has seen a first stage.
+    let (dtype, device) = (stages[0].v.dtype(), stages[0].v.device());
+    Ok(match context {
+        Some(context) => context.broadcast_div(&sum)?.reshape(shape)?.to_dtype(dtype)?,
+        None => Tensor::zeros(shape, dtype, device)?,
+    })
+}
+
+/// Scaled scores `[Hk, G * nq, nk]` in f32, minus infinity where the key is out of sight. Folding
+/// the group into the rows spares a copy of the keys per query head.
+fn composed_scores(
+    q: &Tensor,
+    k: &Tensor,
+    visible: Visible,
+    sizes: Sizes,
+    scale: f64,
+) -> candle_core::Result<Tensor> {
+    let keys = k.dim(1)?;
+    let group = sizes.group();
+    let q = (q.to_dtype(DType::F32)?.contiguous()? * scale)?;
+    let q = q.reshape((sizes.kv_heads, group * sizes.rows, sizes.dim))?;
+    if keys == 0 {
+        return Tensor::zeros((sizes.kv_heads, group * sizes.rows, 0), DType::F32, q.device());
+    }
+    let scores = q.matmul(&k.to_dtype(DType::F32)?.contiguous()?.t()?)?;
+    if visible == Visible::All {
+        return Ok(scores);
+    }
+    let mut mask = vec![f32::NEG_INFINITY; sizes.rows * keys];
+    for (i, row) in mask.chunks_exact_mut(keys).enumerate() {
+        let (lo, hi) = visible.interval(i, keys);
+        row[lo..hi].fill(0.0);
+    }
+    let mask = Tensor::from_vec(mask, (1, 1, sizes.rows, keys), q.device())?;
+    scores.reshape((sizes.kv_heads, group, sizes.rows, keys))?.broadcast_add(&mask)?.reshape((
+        sizes.kv_heads,
+        group * sizes.rows,
+        keys,
+    ))
+}
+
+/// Unnormalised softmax weights along the last axis and their sums `[.., 1]`, arranged so that a
+/// row of nothing but minus infinity gives weights of zero and a sum that can be divided by.
+fn composed_softmax(scores: &Tensor) -> candle_core::Result<(Tensor, Tensor)> {
+    if scores.dim(D::Minus1)? == 0 {
+        let (a, b, _) = scores.dims3()?;
+        return Ok((scores.clone(), Tensor::ones((a, b, 1), DType::F32, scores.device())?));
+    }
+    let max = scores.max_keepdim(D::Minus1)?.maximum(-1e30f64)?;
+    let weights = scores.broadcast_sub(&max)?.exp()?;
+    let sum = weights.sum_keepdim(D::Minus1)?.maximum(1e-30f64)?;
+    Ok((weights, sum))
+}
+
+/// How much attention each key receives: for every key `j` the sum over the query rows of the mean
+/// over the heads of `softmax(scale * q k^T)[h, i, j]`; `nk` numbers that add up to the number of
+/// rows that see a key. `q` is `[H, nq, d]`, `k` is `[Hk, nk, d]`. The scores themselves are never
+/// held for more than a tile (CPU) or a KV head (elsewhere).
+pub fn attention_mass(q: &Tensor, k: &Tensor, visible: Visible, scale: f64) -> Result<Vec<f32>> {
+    let sizes = Sizes::of(q, k)?;
+    if is_cpu_f32([q, k]) {
+        return Ok(cpu::attention_mass(q, k, visible, sizes, scale as f32)?);
+    }
+    attention_mass_composed(q, k, visible, scale)
+}
+
+/// [`attention_mass`] from candle's own operations, one KV head at a time.
+pub fn attention_mass_composed(
+    q: &Tensor,
+    k: &Tensor,
+    visible: Visible,
+    scale: f64,
+) -> Result<Vec<f32>> {
+    let sizes = Sizes::of(q, k)?;
+    let keys = k.dim(1)?;
+    if keys == 0 {
+        return Ok(Vec::new());
+    }
+    let group = sizes.group();
+    let one = Sizes { heads: group, kv_heads: 1, ..sizes };
+    let mut mass = Tensor::zeros(keys, DType::F32, q.device())?;
+    for head in 0..sizes.kv_heads {
+        let q = q.narrow(0, head * group, group)?;
+        let scores = composed_scores(&q, &k.narrow(0, head, 1)?, visible, one, scale)?;
+        let (weights, sum) = composed_softmax(&scores)?;
+        mass = (mass + weights.broadcast_div(&sum)?.sum((0, 1))?)?;
+    }
+    Ok((mass / sizes.heads as f64)?.to_vec1()?)
+}

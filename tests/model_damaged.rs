@@ -1,0 +1,352 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Folders that are not what they should be: every one is an error that names the file and says
+//! what is wrong, and none is a panic.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use gststreamkvqa::model::{DTypeChoice, DeviceChoice};
+use gststreamkvqa::{Cancel, EngineError, Frame, LoadOptions, VideoLlm};
+use serde_json::{Value, json};
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+}
+
+/// A copy of a fixture that may be damaged.
+struct Copy(tempfile::TempDir);
+
+impl Copy {
+    fn of(name: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        for entry in std::fs::read_dir(fixture(name)).unwrap() {
+            let path = entry.unwrap().path();
+            let file = path.file_name().unwrap();
+            if !file.to_string_lossy().starts_with("expected") {
+                std::fs::copy(&path, dir.path().join(file)).unwrap();
+            }
+        }
+        Self(dir)
+    }
+
+    fn path(&self, file: &str) -> PathBuf {
+        self.0.path().join(file)
+    }
+
+    fn edit(&self, file: &str, change: impl FnOnce(&mut Value)) {
+        let path = self.path(file);
+        let mut value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        change(&mut value);
+        std::fs::write(path, value.to_string()).unwrap();
+    }
+
+    fn write(&self, file: &str, text: &str) {
+        std::fs::write(self.path(file), text).unwrap();
+    }
+
+    fn error(&self) -> EngineError {
+        VideoLlm::load(self.0.path(), &LoadOptions::default()).err().expect("must be refused")
+    }
+
+    /// The folder is refused with a message that has all these parts.
+    fn refused(&self, parts: &[&str]) {
+        let message = self.error().to_string();
+        for part in parts {
+            assert!(message.contains(part), "`{part}` is not in: {message}");
+        }
+    }
+
+    /// Rewrites the safetensors file with other tensors.
+    fn rewrite(&self, change: impl FnOnce(&mut Vec<(String, candle_core::Tensor)>)) {
+        let path = self.path("model.safetensors");
+        let tensors = candle_core::safetensors::load(&path, &candle_core::Device::Cpu).unwrap();
+        let mut tensors: Vec<_> = tensors.into_iter().collect();
+        change(&mut tensors);
+        let tensors: std::collections::HashMap<_, _> = tensors.into_iter().collect();
+        candle_core::safetensors::save(&tensors, path).unwrap();
+    }
+}
+
+#[test]
+fn a_folder_that_is_not_there() {
+    let error = VideoLlm::load("/no/such/model", &LoadOptions::default()).err().unwrap();
+    let message = error.to_string();
+    for part in ["/no/such/model", "no such directory", "config.json", "tokenizer.json"] {
+        assert!(message.contains(part), "{message}");
+    }
+    let file = fixture("ov-odd").join("config.json");
+    let message = VideoLlm::load(file, &LoadOptions::default()).err().unwrap().to_string();
+    assert!(message.contains("not a directory"), "{message}");
+}
+
+#[test]
+fn missing_files_are_named() {
+    for (file, said) in [
+        ("config.json", "config.json"),
+        ("tokenizer.json", "tokenizer.json"),
+        ("processor_config.json", "no processor settings"),
+        ("model.safetensors", "expected model.safetensors or model.safetensors.index.json"),
+    ] {
+        let copy = Copy::of("ov-odd");
+        std::fs::remove_file(copy.path(file)).unwrap();
+        copy.refused(&[said, &copy.0.path().display().to_string()]);
+    }
+    let copy = Copy::of("ov-even");
+    std::fs::remove_file(copy.path("model-00002-of-00003.safetensors")).unwrap();
+    copy.refused(&["model-00002-of-00003.safetensors"]);
+}
+
+#[test]
+fn other_architectures_are_named_beside_the_supported_one() {
+    let copy = Copy::of("ov-odd");
+    copy.edit("config.json", |c| {
+        c["model_type"] = json!("qwen2_5_vl");
+        c["architectures"] = json!(["Qwen2_5_VLForConditionalGeneration"]);
+    });
+    copy.refused(&["qwen2_5_vl", "Qwen2_5_VLForConditionalGeneration", "llava_onevision"]);
+    let copy = Copy::of("ov-odd");
+    copy.edit("config.json", |c| c["text_config"]["model_type"] = json!("llama"));
+    copy.refused(&["text_config.model_type", "llama", "qwen2"]);
+    let copy = Copy::of("ov-odd");
+    copy.edit("config.json", |c| c["vision_config"]["model_type"] = json!("clip_vision_model"));
+    copy.refused(&["clip_vision_model", "siglip_vision_model"]);
+    let copy = Copy::of("ov-odd");
+    copy.write("config.json", "{}");
+    copy.refused(&["config.json", "`none`"]);
+}
+
+#[test]
+fn unknown_rope_scaling_is_refused() {
+    let copy = Copy::of("ov-odd");
+    copy.edit("config.json", |c| {
+        c["text_config"]["rope_parameters"] =
+            json!({"rope_type": "yarn", "rope_theta": 1e6, "factor": 4.0});
+    });
+    copy.refused(&["rope_parameters", "yarn", "default"]);
+    let copy = Copy::of("ov-even");
+    copy.edit("config.json", |c| {
+        c["text_config"]["rope_scaling"] = json!({"type": "linear", "factor": 2.0});
+    });
+    copy.refused(&["rope_scaling", "linear"]);
+}
+
+#[test]
+fn impossible_numbers_are_refused() {
+    type Change = (&'static [&'static str], Value, &'static str);
+    let changes: [Change; 15] = [
+        (&["text_config", "hidden_size"], json!(0), "hidden_size"),
+        (&["text_config", "hidden_size"], json!(u64::MAX), "hidden_size"),
+        (&["text_config", "hidden_size"], json!(-4), "config.json"),
+        (&["text_config", "hidden_size"], json!("64"), "config.json"),
+        (&["text_config", "num_attention_heads"], json!(0), "num_attention_heads"),
+        (&["text_config", "num_attention_heads"], json!(7), "multiple"),
+        (&["text_config", "num_key_value_heads"], json!(3), "num_key_value_heads"),
+        (&["text_config", "num_hidden_layers"], json!(1_000_000_000), "num_hidden_layers"),
+        (&["text_config", "vocab_size"], json!(0), "vocab_size"),
+        (&["text_config", "rms_norm_eps"], json!(-1.0), "rms_norm_eps"),
+        (&["vision_config", "image_size"], json!(0), "image_size"),
+        (&["vision_config", "patch_size"], json!(71), "patch_size"),
+        (&["vision_config", "num_attention_heads"], json!(5), "multiple"),
+        (&["vision_feature_layer"], json!(-9), "vision_feature_layer"),
+        (&["vision_feature_layer"], json!([]), "vision_feature_layer"),
+    ];
+    for (path, value, said) in changes {
+        let copy = Copy::of("ov-odd");
+        copy.edit("config.json", |c| {
+            let slot = path.iter().fold(c, |c, key| &mut c[*key]);
+            *slot = value.clone();
+        });
+        copy.refused(&["config.json", said]);
+    }
+}
+
+#[test]
+fn a_truncated_weight_file_is_named_with_the_remedy() {
+    for keep in [0, 4, 8, 100, 5000, 700_000] {
+        let copy = Copy::of("ov-odd");
+        let path = copy.path("model.safetensors");
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &bytes[..keep]).unwrap();
+        copy.refused(&["model.safetensors", "safetensors file", "fetch the file again"]);
+    }
+    // A header length beyond all reason.
+    let copy = Copy::of("ov-odd");
+    let path = copy.path("model.safetensors");
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[..8].fill(0xff);
+    std::fs::write(&path, bytes).unwrap();
+    copy.refused(&["model.safetensors", "not a complete safetensors file"]);
+}
+
+#[test]
+fn missing_and_misshapen_tensors_are_named() {
+    let name = "language_model.model.layers.1.mlp.up_proj.weight";
+    let copy = Copy::of("ov-odd");
+    copy.rewrite(|tensors| tensors.retain(|(n, _)| n != name));
+    copy.refused(&["language_model.layers.1.mlp.up_proj.weight", "missing", "model.safetensors"]);
+
+    let copy = Copy::of("ov-odd");
+    copy.rewrite(|tensors| {
+        let slot = tensors.iter_mut().find(|(n, _)| n == name).unwrap();
+        slot.1 = slot.1.narrow(0, 0, 95).unwrap().contiguous().unwrap();
+    });
+    copy.refused(&[name, "model.safetensors", "[95, 64]", "[96, 64]"]);
+
+    // The config calls for another shape: found by the same check.
+    let copy = Copy::of("ov-odd");
+    copy.edit("config.json", |c| c["text_config"]["intermediate_size"] = json!(100));
+    copy.refused(&["[96, 64]", "[100, 64]"]);
+
+    let copy = Copy::of("ov-odd");
+    copy.edit("config.json", |c| c["text_config"]["num_hidden_layers"] = json!(4));
+    copy.refused(&["layers.3", "missing"]);
+}
+
+#[test]
+fn integer_weights_and_two_spellings_of_one_weight_are_refused() {
+    let copy = Copy::of("ov-odd");
+    copy.rewrite(|tensors| {
+        let slot = tensors.iter_mut().find(|(n, _)| n == "image_newline").unwrap();
+        slot.1 = slot.1.to_dtype(candle_core::DType::I64).unwrap();
+    });
+    copy.refused(&["image_newline", "I64", "BF16"]);
+    let copy = Copy::of("ov-odd");
+    copy.rewrite(|tensors| {
+        let newline = tensors.iter().find(|(n, _)| n == "image_newline").unwrap().1.clone();
+        tensors.push(("model.image_newline".into(), newline));
+    });
+    copy.refused(&["image_newline", "same weight"]);
+}
+
+#[test]
+fn tensors_without_a_place_are_listed_and_known_ones_are_not() {
+    let copy = Copy::of("ov-odd");
+    copy.rewrite(|tensors| {
+        let newline = tensors.iter().find(|(n, _)| n == "image_newline").unwrap().1.clone();
+        tensors.push(("audio_tower.bias".into(), newline.clone()));
+        tensors.push(("vision_tower.head.probe".into(), newline));
+    });
+    let model = VideoLlm::load(copy.0.path(), &LoadOptions::default()).unwrap();
+    assert_eq!(model.unused_tensors(), ["audio_tower.bias"]);
+}
+
+#[test]
+fn a_shard_outside_the_folder_is_not_followed() {
+    let copy = Copy::of("ov-even");
+    copy.edit("model.safetensors.index.json", |index| {
+        index["weight_map"]["image_newline"] = json!("../../etc/passwd");
+    });
+    copy.refused(&["model.safetensors.index.json", "../../etc/passwd"]);
+}
+
+#[test]
+fn processor_settings_that_do_not_fit_are_refused() {
+    let file = "preprocessor_config.json";
+    type Change = (&'static str, Value, &'static str);
+    let changes: [Change; 6] = [
+        ("size", json!({"height": 99, "width": 99}), "99"),
+        ("size", json!({"height": 56, "width": 70}), "squares"),
+        ("image_std", json!([0.5, 0.0, 0.5]), "zero"),
+        ("image_mean", json!([0.5]), "three"),
+        ("resample", json!(5), "resample"),
+        ("do_resize", json!(false), "do_resize"),
+    ];
+    for (key, value, said) in changes {
+        let copy = Copy::of("ov-even");
+        copy.edit(file, |p| p[key] = value);
+        copy.refused(&[file, said]);
+    }
+}
+
+#[test]
+fn broken_tokenizers_and_templates_are_named() {
+    let copy = Copy::of("ov-odd");
+    copy.write("tokenizer.json", "{\"model\": 3}");
+    copy.refused(&["tokenizer.json", "tokenizer"]);
+    for template in ["{% for %}", "no video here", "{{ raise_exception('not for you') }}"] {
+        let copy = Copy::of("ov-odd");
+        copy.write("chat_template.jinja", template);
+        copy.refused(&["chat_template.jinja", "chat template"]);
+    }
+}
+
+#[test]
+fn a_folder_without_a_template_gets_the_family_s_own() {
+    let question = "What color was the ring?";
+    let tail = |dir: &Path| {
+        let model = VideoLlm::load(dir, &LoadOptions::default()).unwrap();
+        model.prompts().tail(Default::default(), Some("be brief"), question).unwrap()
+    };
+    let copy = Copy::of("ov-odd");
+    std::fs::remove_file(copy.path("chat_template.jinja")).unwrap();
+    assert_eq!(tail(copy.0.path()), tail(&fixture("ov-odd")));
+}
+
+#[test]
+fn recommendations_are_read_and_checked() {
+    let copy = Copy::of("ov-odd");
+    let file = "streamkvqa.json";
+    let model = VideoLlm::load(copy.0.path(), &LoadOptions::default()).unwrap();
+    assert_eq!(model.recommended_sample_rate(), None);
+    copy.write(file, r#"{"sample_rate": 2.0, "trained_frames": 64, "recipe": {"retrieve": 8}}"#);
+    let model = VideoLlm::load(copy.0.path(), &LoadOptions::default()).unwrap();
+    assert_eq!(model.recommended_sample_rate(), Some(2.0));
+    assert_eq!(model.recommendations().trained_frames, Some(64));
+    assert_eq!(model.recommendations().recipe["retrieve"], 8);
+    for (text, said) in [
+        ("{\"sample_rate\": \"two\"}", "two"),
+        ("{\"sample_rate\": -1}", "sample_rate"),
+        ("{\"trained_frames\": 0}", "trained_frames"),
+        ("{\"sample_rate\": 2.0,}", "line 1"),
+        ("[]x", "streamkvqa.json"),
+    ] {
+        copy.write(file, text);
+        copy.refused(&[file, said]);
+    }
+}
+
+#[test]
+fn loading_reports_its_progress_and_can_be_cancelled() {
+    let seen = Arc::new(AtomicU64::new(0));
+    let cancel = Cancel::new();
+    let options = LoadOptions {
+        progress: Some(Arc::new({
+            let seen = seen.clone();
+            move |p| {
+                assert!(p.done <= p.total && p.done > seen.swap(p.done, Ordering::Relaxed));
+            }
+        })),
+        ..Default::default()
+    };
+    VideoLlm::load(fixture("ov-even"), &options).unwrap();
+    let all = seen.load(Ordering::Relaxed);
+    assert!(all > 500_000, "{all}");
+
+    let options = LoadOptions {
+        cancel: cancel.clone(),
+        progress: Some(Arc::new(move |_| cancel.raise())),
+        ..Default::default()
+    };
+    let result = VideoLlm::load(fixture("ov-even"), &options);
+    assert!(matches!(result, Err(EngineError::Cancelled)));
+}
+
+#[test]
+#[cfg(not(feature = "cuda"))]
+fn a_device_this_build_does_not_have_is_named() {
+    let options = LoadOptions { device: DeviceChoice::Cuda(0), ..Default::default() };
+    let message = VideoLlm::load(fixture("ov-odd"), &options).err().unwrap().to_string();
+    assert!(message.contains("cuda:0") && message.contains("--features cuda"), "{message}");
+}
+
+#[test]
+fn half_formats_run() {
+    for dtype in [DTypeChoice::Bf16, DTypeChoice::F16] {
+        let options = LoadOptions { dtype, ..Default::default() };
+        let model = VideoLlm::load(fixture("ov-odd"), &options).unwrap();
+        let frame = Frame::new(vec![90; 30 * 20 * 3], 30, 20, 0.0).unwrap();
+        let tokens = model.encode_frames(&[frame], &Cancel::new()).unwrap();
+        assert_eq!(tokens.dtype(), model.dtype());
+    }
+}

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: MPL-2.0
+"""Writes the model as a Hugging Face folder: weights, configs, tokenizer, processor."""
+
+import json
+import os
+
+from transformers import (
+    LlavaOnevisionImageProcessor,
+    LlavaOnevisionProcessor,
+    LlavaOnevisionVideoProcessor,
+)
+
+import words
+
+HALF = [0.5, 0.5, 0.5]
+PIXELS = {"size": {"height": 56, "width": 56}, "image_mean": HALF, "image_std": HALF}
+
+
+def processor(tokenizer) -> LlavaOnevisionProcessor:
+    images = LlavaOnevisionImageProcessor(**PIXELS, image_grid_pinpoints=[[56, 56]])
+    videos = LlavaOnevisionVideoProcessor(**PIXELS, do_sample_frames=False)
+    return LlavaOnevisionProcessor(
+        image_processor=images,
+        tokenizer=tokenizer,
+        video_processor=videos,
+        num_image_tokens=16,
+        vision_feature_select_strategy="full",
+        chat_template=words.CHAT_TEMPLATE,
+        vision_aspect_ratio="anyres_max_9",
+    )
+
+
+def save(model, tokenizer, folder: str) -> None:
+    os.makedirs(folder, exist_ok=True)
+    model.save_pretrained(folder)
+    processor(tokenizer).save_pretrained(folder)
+
+
+def save_defaults(folder: str, trained_frames: int, recipe: dict) -> None:
+    """streamkvqa.json: what the engine should use unless told otherwise."""
+    defaults = {"trained_frames": trained_frames, "sample_rate": 1.0, "recipe": recipe}
+    with open(os.path.join(folder, "streamkvqa.json"), "w") as file:
+        json.dump(defaults, file, indent=2)
+        file.write("\n")

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: MPL-2.0
+"""Muon for matrices, AdamW for the rest, and a learning rate that follows the clock.
+
+The budget is wall time, not steps: on a shared machine that is the only promise one can keep.
+"""
+
+import math
+import time
+
+import torch
+
+
+def orthogonalise(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
+    """Newton-Schulz iteration on a stack of matrices [n, rows, columns]."""
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.transpose(1, 2) if tall else matrices
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    for _ in range(steps):
+        gram = x @ x.transpose(1, 2)
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    return x.transpose(1, 2) if tall else x
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum, orthogonalised; equal shapes are handled as one stack."""
+
+    def __init__(self, parameters, lr: float, momentum: float = 0.95, weight_decay: float = 0.01):
+        super().__init__(parameters, dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            by_shape: dict[torch.Size, list[torch.Tensor]] = {}
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    by_shape.setdefault(parameter.shape, []).append(parameter)
+            for parameters in by_shape.values():
+                self._update(parameters, group)
+
+    def _update(self, parameters, group):
+        updates = []
+        for parameter in parameters:
+            state = self.state[parameter]
+            momentum = state.setdefault("momentum", torch.zeros_like(parameter))
+            momentum.lerp_(parameter.grad, 1 - group["momentum"])
+            updates.append(parameter.grad.lerp(momentum, group["momentum"]))
+        rows, columns = parameters[0].shape
+        scale = 0.2 * math.sqrt(max(rows, columns))
+        for parameter, update in zip(parameters, orthogonalise(torch.stack(updates))):
+            parameter.mul_(1 - group["lr"] * group["weight_decay"])
+            parameter.add_(update, alpha=-group["lr"] * scale)
+
+
+class Optimisers:
+    """Muon and AdamW behind one learning rate."""
+
+    def __init__(self, named_parameters, lr: float):
+        matrices, others = [], []
+        for name, parameter in named_parameters:
+            hidden = parameter.ndim == 2 and "embed" not in name and "head" not in name
+            (matrices if hidden else others).append(parameter)
+        self.lr = lr
+        self.parts = [
+            Muon(matrices, lr),
+            torch.optim.AdamW(others, lr, betas=(0.9, 0.98), weight_decay=0.01),
+        ]
+
+    def step(self, rate: float):
+        for part in self.parts:
+            for group in part.param_groups:
+                group["lr"] = self.lr * rate
+            part.step()
+            part.zero_grad(set_to_none=True)
+
+    def state_dict(self):
+        return [part.state_dict() for part in self.parts]
+
+    def load_state_dict(self, states):
+        for part, state in zip(self.parts, states):
+            part.load_state_dict(state)
+
+
+class Clock:
+    """Where in its time budget a training is; survives a restart."""
+
+    def __init__(self, minutes: float, spent: float = 0.0):
+        self.budget = 60 * minutes
+        self.started = time.monotonic() - spent
+
+    def spent(self) -> float:
+        return time.monotonic() - self.started
+
+    def progress(self) -> float:
+        return min(1.0, self.spent() / self.budget)
+
+    def rate(self) -> float:
+        return self.rate_at(self.progress())
+
+    @staticmethod
+    def rate_at(progress: float, warm_up=0.01, cool_down=0.35, floor=0.02) -> float:
+        """Linear warm-up, constant, linear decay."""
+        rise = min(1.0, (progress + 1e-3) / warm_up)
+        fall = min(1.0, (1.0 - progress) / cool_down)
+        return max(floor, min(rise, fall))
