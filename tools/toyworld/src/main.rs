@@ -75,6 +75,11 @@ enum Command {
         #[arg(long, default_value = "320x240", value_parser = parse_size)]
         size: (usize, usize),
     },
+    /// The frames with which a new scene begins, one per line.
+    Cuts {
+        #[command(flatten)]
+        stream: StreamArgs,
+    },
     /// A contact sheet of training frames as a PPM picture.
     Sheet {
         #[arg(long, default_value_t = seeds::TRAIN.start)]
@@ -163,6 +168,7 @@ fn main() -> io::Result<()> {
             }
         }
         Command::Frames { stream, size } => write_frames(out, &stream.stream(), size),
+        Command::Cuts { stream } => write_cuts(out, &stream.stream()),
         Command::Sheet { seed, tiles } => write_sheet(out, seed, tiles),
         Command::Vocabulary => write_vocabulary(out),
     };
@@ -306,6 +312,13 @@ fn write_questions(
 fn write_frames(mut out: impl Write, stream: &Stream, size: (usize, usize)) -> io::Result<()> {
     for index in 0..stream.frames() {
         out.write_all(&stream.frame(index, size.0, size.1))?;
+    }
+    out.flush()
+}
+
+fn write_cuts(mut out: impl Write, stream: &Stream) -> io::Result<()> {
+    for shot in &stream.shots[1..] {
+        writeln!(out, "{}", shot.start)?;
     }
     out.flush()
 }

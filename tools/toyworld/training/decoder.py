@@ -56,6 +56,9 @@ class Plan:
     def __init__(self, video: int, prefix: int, seen, length: int, chosen=None, window=None):
         self.prefix = prefix
         self.chosen = chosen
+        self.window = window
+        # The first row that no longer has the whole video in its window.
+        self.overflow = video if window is None else window
         self.video_positions = torch.arange(video)
         self.video_mask = video_mask(video, prefix, window)
         self.own_mask = torch.ones(length, length).tril().bool()
@@ -76,12 +79,24 @@ def heads(x: torch.Tensor, count: int) -> torch.Tensor:
 
 
 def video_attention(q, k, v, plan: Plan) -> torch.Tensor:
-    q, k = rotate(q, plan.video_positions), rotate(k, plan.video_positions)
-    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    """q [s, m, heads, d], k and v [s, m, kv heads, d], not yet rotated."""
     groups = HEADS // KV_HEADS
-    k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
-    context = F.scaled_dot_product_attention(q, k, v, attn_mask=plan.video_mask)
-    return context.transpose(1, 2).flatten(2)
+    k, v = k.repeat_interleave(groups, 2), v.repeat_interleave(groups, 2)
+    far_q, far_k = q[:, plan.overflow :], k[:, : plan.prefix]
+    q, k = rotate(q, plan.video_positions), rotate(k, plan.video_positions)
+    if plan.overflow >= q.shape[1]:
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+        context = F.scaled_dot_product_attention(q, k, v, attn_mask=plan.video_mask)
+        return context.transpose(1, 2).flatten(2)
+    scores = torch.einsum("slhd,smhd->shlm", q, k)
+    # Beyond the window the prefix is an attention sink: as far away as the window reaches.
+    ceiling = torch.full(far_q.shape[1:2], plan.window - 1)
+    sink = torch.einsum("slhd,smhd->shlm", rotate(far_q, ceiling), far_k)
+    near, far = scores.split([plan.overflow, far_q.shape[1]], 2)
+    far = torch.cat([sink, far[..., plan.prefix :]], -1)
+    scores = torch.cat([near, far], 2) * HEAD**-0.5
+    weights = scores.masked_fill(~plan.video_mask, -1e9).softmax(-1)
+    return torch.einsum("shlm,smhd->slhd", weights, v).flatten(2)
 
 
 def question_attention(q, k, v, video_k, video_v, plan: Plan) -> torch.Tensor:

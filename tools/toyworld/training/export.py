@@ -3,6 +3,7 @@
 
 import json
 import os
+import tempfile
 
 from transformers import (
     LlavaOnevisionImageProcessor,
@@ -31,9 +32,14 @@ def processor(tokenizer) -> LlavaOnevisionProcessor:
 
 
 def save(model, tokenizer, folder: str) -> None:
+    """Each file is replaced in one step: whoever loads the model meanwhile finds whole files."""
     os.makedirs(folder, exist_ok=True)
-    model.save_pretrained(folder)
-    processor(tokenizer).save_pretrained(folder)
+    with tempfile.TemporaryDirectory(dir=os.path.dirname(os.path.abspath(folder))) as new:
+        model.save_pretrained(new)
+        processor(tokenizer).save_pretrained(new)
+        for name in os.listdir(new):
+            os.chmod(os.path.join(new, name), 0o644)
+            os.replace(os.path.join(new, name), os.path.join(folder, name))
 
 
 def save_defaults(folder: str, trained_frames: int, recipe: dict) -> None:

@@ -7,6 +7,7 @@ Runs as `--ranks` processes of one thread each; they average gradients over gloo
 import argparse
 import os
 from collections import defaultdict
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 import export
 import model as shape
 import words
+import world
 from batches import Batch, Speech, batches, choose_tokens
 from decoder import Plan, decode
 from optim import Clock, Optimisers
@@ -102,16 +104,31 @@ def by_kind(right: torch.Tensor, batch: Batch, into: dict[str, list[bool]]) -> N
             into[kind].append(bool(right[s, q]))
 
 
+@dataclass
+class Stage:
+    """Streams up to `frames` long until this share of the time is spent."""
+
+    frames: int
+    until: float
+
+
+def parse_curriculum(text: str) -> list[Stage]:
+    """"16:0.1,32:1" is 16 frames for a tenth of the time, then 32."""
+    pairs = (part.split(":") for part in text.split(","))
+    return [Stage(int(frames), float(until)) for frames, until in pairs]
+
+
 class Trainer:
     def __init__(self, arguments, rank: int):
         self.arguments, self.rank = arguments, rank
+        self.curriculum = parse_curriculum(arguments.curriculum)
         self.tokenizer = words.train_tokenizer()
         self.model = shape.build(self.tokenizer)
         vision = torch.load(os.path.join(arguments.run, "vision-scaled.pt"), weights_only=False)
         shape.vision_parts(self.model).load_state_dict(vision)
         self.reader = Reader(self.model, self.tokenizer)
         self.features = torch.from_numpy(
-            np.load(os.path.join(arguments.run, "features.npy"), mmap_mode="r")
+            np.load(os.path.join(arguments.run, "features.npy"), mmap_mode="c")
         )
         self.speech = Speech(self.tokenizer)
         self.rng = np.random.default_rng(rank)
@@ -121,11 +138,15 @@ class Trainer:
         if os.path.exists(self.path):
             spent = self.resume()
         self.clock = Clock(arguments.minutes, spent)
-        self.validation = list(self.streams(VALIDATION, arguments.frames, count=64))
+        self.validation = {
+            frames: list(self.streams(VALIDATION, frames, count=48))
+            for frames in sorted({32, self.curriculum[-1].frames})
+        }
 
     def streams(self, seed: int, frames: int, count: int | None = None):
         arguments = self.arguments
-        limit = [] if count is None else ["--count", count]
+        # Validation asks at the full length: no padding, no gaps.
+        limit = [] if count is None else ["--count", count, "--min-frames", frames]
         gaps = 0.2 if count is None else 0.0
         return batches(
             arguments.streams, self.speech, "--scenes", len(self.features) // 5,
@@ -187,25 +208,32 @@ class Trainer:
             dist.broadcast(progress, 0)
         return progress.item()
 
-    @torch.no_grad()
     def report(self, loss: float):
+        print(f"{self.clock.spent():5.0f}s step {self.steps} loss {loss:.3f}")
+        for frames, validation in self.validation.items():
+            print(f"  {frames} frames: {self.evaluate(validation)}", flush=True)
+
+    @torch.no_grad()
+    def evaluate(self, validation: list[Batch]) -> str:
         right, found = defaultdict(list), []
-        for batch in self.validation:
+        for batch in validation:
             output = self.reader(batch, self.features[batch.frames].float())
             by_kind(exact(self.reader.logits(output.hidden), batch.target), batch, right)
             found.append(recall(output.scores, batch, 8))
         recalls = " ".join(f"{value:.2f}" for value in np.nanmean(found, axis=0))
         values = " ".join(f"{kind} {np.mean(all):.2f}" for kind, all in sorted(right.items()))
-        print(
-            f"{self.clock.spent():5.0f}s step {self.steps} loss {loss:.3f} "
-            f"recall@8 [{recalls}] {values}",
-            flush=True,
-        )
+        return f"recall@8 [{recalls}] {values}"
 
     def train(self):
+        for stage in self.curriculum:
+            if self.agreed_progress() < stage.until:
+                self.train_stage(stage)
+
+    def train_stage(self, stage: Stage):
         size = self.arguments.streams
         stride = 500_000_000 // self.arguments.ranks
-        for batch in self.streams(self.seed + self.rank * stride, self.arguments.frames):
+        batches = self.streams(self.seed + self.rank * stride, stage.frames)
+        for batch in world.ahead(batches):
             loss = self.loss(batch)
             loss.backward()
             self.average_gradients()
@@ -217,7 +245,7 @@ class Trainer:
             if self.rank == 0 and (self.steps % self.arguments.every == 0 or progress >= 1):
                 self.report(loss.item())
                 self.save()
-            if progress >= 1:
+            if progress >= stage.until:
                 break
 
 
@@ -237,7 +265,7 @@ def main():
     parser.add_argument("--run", required=True, help="folder of checkpoints and features")
     parser.add_argument("--out", required=True, help="model folder to export to")
     parser.add_argument("--minutes", type=float, default=50, help="budget in all")
-    parser.add_argument("--frames", type=int, default=32, help="streams up to this long")
+    parser.add_argument("--curriculum", default="16:0.1,32:0.45,64:1", help="frames:until, ...")
     parser.add_argument("--streams", type=int, default=8, help="streams per rank and step")
     parser.add_argument("--questions", type=int, default=14)
     parser.add_argument("--every", type=int, default=150, help="steps between exports")

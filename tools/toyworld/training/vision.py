@@ -88,6 +88,8 @@ class Trainer:
         print(f"{self.clock.spent():6.0f}s step {self.steps} loss {loss:.3f} {values}", flush=True)
 
     def train(self):
+        if self.clock.progress() >= 1:
+            return
         batch = self.arguments.batch
         frames = world.frame_batches(batch, "vision", "--seed", self.seed)
         for pixels, labels in world.ahead(frames):
@@ -107,10 +109,10 @@ class Trainer:
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", required=True, help="folder for checkpoints")
-    parser.add_argument("--minutes", type=float, default=15)
+    parser.add_argument("--minutes", type=float, default=25, help="budget in all")
     parser.add_argument("--batch", type=int, default=192)
-    parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--lr", type=float, default=4e-3)
+    parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     os.makedirs(arguments.run, exist_ok=True)
