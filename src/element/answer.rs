@@ -204,7 +204,7 @@ impl Record {
         let time = |time: Option<ClockTime>| time.map_or("-".into(), minutes);
         let mut text = String::new();
         let mut rest = template;
-        while let Some(start) = rest.find(['{', '\\']) {
+        while let Some(start) = rest.find('{') {
             text.push_str(&rest[..start]);
             rest = &rest[start..];
             let (placeholder, value) = [
@@ -213,7 +213,7 @@ impl Record {
                 ("{tag}", self.question.tag.clone().unwrap_or_default()),
                 ("{start}", time(strongest.map(|span| span.start))),
                 ("{end}", time(strongest.map(|span| span.end))),
-                ("\\n", "\n".to_owned()),
+                ("{br}", "\n".to_owned()),
             ]
             .into_iter()
             .find(|(placeholder, _)| rest.starts_with(placeholder))
@@ -261,9 +261,9 @@ mod tests {
 
     #[test]
     fn a_template_is_filled_in_once() {
-        let record = record("{question} \\n");
-        let text = record.plain("Q: {question}\\nA: {answer} [{start}-{end}] {tag} {x} é{");
-        assert_eq!(text, "Q: who?\nA: {question} \\n [0:59-1:00:01] t {x} é{");
+        let record = record("{question} {br}");
+        let text = record.plain("Q: {question}{br}A: {answer} [{start}-{end}] {tag} {x} é{");
+        assert_eq!(text, "Q: who?\nA: {question} {br} [0:59-1:00:01] t {x} é{");
     }
 
     #[test]

@@ -50,7 +50,7 @@
  * |[
  * gst-launch-1.0 filesrc location=demo.mp4 ! decodebin ! streamkvqa name=qa \
  *     model-path=models/toyworld questions-file=questions.jsonl \
- *     text-template="Q: {question}\nA: {answer}" ! videoconvert ! textoverlay name=overlay ! \
+ *     text-template="Q: {question}{br}A: {answer}" ! videoconvert ! textoverlay name=overlay ! \
  *     videoconvert ! autovideosink qa.text ! queue ! overlay.text_sink
  * ]|
  *

@@ -175,16 +175,7 @@ impl Settings {
                     reason: "has no value; write method-options=\"key=value,key=value\"".into(),
                 });
             };
-            let (key, value) = (key.trim(), value.trim());
-            let options = recipe.options();
-            if !options.is_empty() && !options.iter().any(|(name, ..)| *name == key) {
-                let known: Vec<_> = options.iter().map(|(name, ..)| *name).collect();
-                return Err(EngineError::Option {
-                    key: key.into(),
-                    reason: format!("unknown to {}; known: {}", self.method, known.join(", ")),
-                });
-            }
-            recipe.set(key, value)?;
+            recipe.set(key.trim(), value.trim())?;
         }
         Ok(recipe)
     }
@@ -502,7 +493,7 @@ fn answer_properties() -> Vec<glib::ParamSpec> {
             .nick("Text template")
             .blurb(
                 "Plain text of an answer; {question}, {answer}, {tag}, {start} and {end} (of the \
-                 strongest evidence) are filled in, \\n is a line feed",
+                 strongest evidence) are filled in, {br} is a line feed",
             )
             .default_value(Some(DEFAULT_TEXT_TEMPLATE))
             .mutable_playing()

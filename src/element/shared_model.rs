@@ -72,11 +72,12 @@ pub(super) fn request(key: &LoadKey, waiter: &Arc<dyn Waiter>) -> Result<Arc<Vid
     let mut registry = REGISTRY.lock();
     registry.serial += 1;
     let number = registry.serial;
-    let ticket = Ticket { key: key.clone(), number };
+    // Not made here: dropping a ticket takes the lock that is held.
+    let ticket = || Ticket { key: key.clone(), number };
     match registry.slots.get_mut(key) {
         Some(Slot::Loading { waiters, .. }) => {
             waiters.push((number, Arc::downgrade(waiter)));
-            return Err(ticket);
+            return Err(ticket());
         }
         Some(Slot::Loaded(model)) => {
             if let Some(model) = model.upgrade() {
@@ -101,7 +102,7 @@ pub(super) fn request(key: &LoadKey, waiter: &Arc<dyn Waiter>) -> Result<Arc<Vid
     if let Err(source) = spawned {
         finish(key, number, Err(EngineError::Read { path: key.path.clone(), source }));
     }
-    Err(ticket)
+    Err(ticket())
 }
 
 fn load(key: &LoadKey, serial: u64, cancel: Cancel) {

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: MPL-2.0
+//! An answer in each of its shapes.
+
+use std::sync::mpsc;
+
+use gst::prelude::*;
+use gstreamer as gst;
+
+use crate::pipeline::*;
+
+#[test]
+fn an_answer_is_a_message_a_signal_tokens_a_property_and_a_meta() {
+    let rig = Rig::new(&format!("videotestsrc num-buffers=30 {BALL} ! QA ! fakesink"));
+    let qa = rig.qa();
+    let (sender, answers) = mpsc::channel();
+    qa.connect("answer", false, move |args| {
+        sender.send(args[1].get::<gst::Structure>().unwrap()).unwrap();
+        None
+    });
+    let (sender, tokens) = mpsc::channel();
+    qa.connect("token", false, move |args| {
+        sender.send((args[1].get::<u64>().unwrap(), args[2].get::<String>().unwrap())).unwrap();
+        None
+    });
+    let (sender, notified) = mpsc::channel();
+    qa.connect_notify(Some("last-answer"), move |qa, _| {
+        sender.send(qa.property::<String>("last-answer")).unwrap();
+    });
+    let metas = watch(&qa.static_pad("src").unwrap(), gst::PadProbeType::BUFFER, |info| {
+        let meta =
+            gst::meta::CustomMeta::from_buffer(info.buffer()?, "StreamKvqaAnswerMeta").ok()?;
+        Some(meta.structure().get::<u64>("id").unwrap())
+    });
+
+    rig.pause();
+    let id = rig.ask("what is it?");
+    let message = rig.answer();
+    rig.play().eos();
+
+    assert_eq!(message.id(), id);
+    let signal = answers.try_recv().unwrap();
+    assert_eq!(signal.get::<u64>("id").unwrap(), id);
+    assert!(answers.try_recv().is_err());
+    let text = message.text("answer");
+    let tokens: Vec<_> = tokens.try_iter().collect();
+    assert!(tokens.iter().all(|(of, _)| *of == id));
+    if message.0.get::<u64>("tokens").unwrap() > 0 {
+        assert!(!tokens.is_empty());
+    }
+    assert_eq!(notified.try_recv().unwrap(), text);
+    assert_eq!(qa.property::<String>("last-answer"), text);
+    assert_eq!(*metas.lock().unwrap(), [id]);
+}
+
+#[test]
+fn evidence_lies_in_what_was_seen() {
+    let rig =
+        Rig::new(&format!("videotestsrc num-buffers=60 {BALL} ! QA question=what? ! fakesink"));
+    let answer = rig.play().answers().remove(0);
+    let evidence = answer.0.get::<gst::List>("evidence").unwrap();
+    assert!(!evidence.is_empty());
+    for span in evidence.iter() {
+        let span = span.get::<gst::Structure>().unwrap();
+        let (start, end) = (span.get::<u64>("start").unwrap(), span.get::<u64>("end").unwrap());
+        assert!(start <= end && end <= 6_000_000_000, "{span}");
+        assert_eq!(span.get::<u64>("start-stream").unwrap(), start);
+        assert!((0.0..=1.0).contains(&span.get::<f64>("score").unwrap()), "{span}");
+    }
+}
+
+#[test]
+fn evidence_after_a_seek_is_in_the_time_of_its_pass() {
+    let rig = Rig::new(&format!("videotestsrc num-buffers=40 {BALL} ! QA ! fakesink"));
+    rig.pause();
+    let flags = gst::SeekFlags::FLUSH | gst::SeekFlags::ACCURATE;
+    rig.pipeline.seek_simple(flags, gst::ClockTime::from_seconds(100)).unwrap();
+    rig.play().eos();
+    rig.ask("what?");
+    let answer = rig.answer();
+    let asked = answer.ms("asked-at");
+    assert_eq!(answer.ms("asked-at-stream"), asked + 100_000);
+    for span in answer.0.get::<gst::List>("evidence").unwrap().iter() {
+        let span = span.get::<gst::Structure>().unwrap();
+        assert!(span.get::<u64>("end").unwrap() <= 4_000_000_000, "{span}");
+    }
+}
+
+#[test]
+fn post_messages_off_leaves_the_bus_alone() {
+    let rig = Rig::new(&format!(
+        "videotestsrc num-buffers=20 {BALL} ! QA post-messages=false question=what? ! fakesink"
+    ));
+    assert!(rig.play().answers().is_empty());
+    assert_eq!(rig.stat("answers"), 1);
+}
+
+#[test]
+fn the_wall_clock_is_known_live() {
+    let rig = Rig::new(&format!("videotestsrc is-live=true {BALL} ! QA ! fakesink"));
+    rig.play();
+    rig.until("a frame", |stats| stats.get::<u64>("encoded").unwrap() > 0);
+    rig.ask("when?");
+    let wall = rig.answer().0.get::<u64>("wall-clock").unwrap();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    assert!(now.as_nanos().abs_diff(wall.into()) < 60_000_000_000, "{wall}");
+}
+
+#[test]
+fn a_senders_reference_timestamp_is_the_wall_clock() {
+    let rig =
+        Rig::new(&format!("videotestsrc num-buffers=20 {BALL} ! QA question=when? ! fakesink"));
+    rig.qa().static_pad("sink").unwrap().add_probe(gst::PadProbeType::BUFFER, |_, info| {
+        if let Some(gst::PadProbeData::Buffer(buffer)) = &mut info.data {
+            let ntp = gst::Caps::new_empty_simple("timestamp/x-ntp");
+            let pts = buffer.pts().unwrap();
+            let time = gst::ClockTime::from_seconds(2_208_988_800 + 1_700_000_000) + pts;
+            gst::ReferenceTimestampMeta::add(buffer.make_mut(), &ntp, time, None);
+        }
+        gst::PadProbeReturn::Ok
+    });
+    let answer = rig.play().answers().remove(0);
+    assert_eq!(answer.ms("wall-clock"), 1_700_000_000_000 + answer.ms("asked-at"));
+}

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: MPL-2.0
+//! What is wrong is said once, with its name and the remedy.
+
+use gst::prelude::*;
+use gstreamer as gst;
+
+use crate::pipeline::*;
+
+/// The state change fails and the bus says why.
+#[track_caller]
+fn refused(properties: &str) -> glib::Error {
+    let rig = Rig::raw(&format!("videotestsrc {BALL} ! streamkvqa {properties} ! fakesink"));
+    assert!(rig.pipeline.set_state(gst::State::Paused).is_err(), "{properties}");
+    let error = rig.error();
+    let more = rig.bus.pop_filtered(&[gst::MessageType::Error]);
+    assert!(more.is_none(), "{properties}: more than one error: {error}, {more:?}");
+    error
+}
+
+/// The state change succeeds, loading fails, and the first error on the bus says why.
+#[track_caller]
+fn fails(properties: &str) -> glib::Error {
+    let rig = Rig::raw(&format!("videotestsrc {BALL} ! streamkvqa {properties} ! fakesink"));
+    let _ = rig.pipeline.set_state(gst::State::Playing);
+    rig.error()
+}
+
+#[track_caller]
+fn names(error: &glib::Error, words: &[&str]) {
+    for word in words {
+        assert!(error.message().contains(word), "{word}: {error}");
+    }
+}
+
+#[test]
+fn no_model_path_says_what_to_set() {
+    // Only if the environment does not set one.
+    if std::env::var_os("STREAMKVQA_MODEL").is_none() {
+        names(&refused(""), &["model-path", "models/toyworld", "STREAMKVQA_MODEL"]);
+    }
+}
+
+#[test]
+fn a_missing_folder_is_not_found() {
+    let error = refused("model-path=/nowhere/model");
+    names(&error, &["/nowhere/model"]);
+    assert!(error.matches(gst::ResourceError::NotFound), "{error:?}");
+}
+
+#[test]
+fn a_file_is_not_a_model_folder() {
+    let file = temporary("");
+    let path = file.path().display();
+    names(&refused(&format!("model-path={path}")), &[&path.to_string(), "folder"]);
+}
+
+#[test]
+fn a_folder_without_a_config_names_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    names(&fails(&format!("model-path={}", folder.path().display())), &["config.json"]);
+}
+
+#[test]
+fn another_architecture_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = "{\"model_type\": \"gpt2\", \"architectures\": [\"GPT2LMHeadModel\"]}";
+    std::fs::write(folder.path().join("config.json"), config).unwrap();
+    let error = fails(&format!("model-path={}", folder.path().display()));
+    names(&error, &["gpt2", "config.json"]);
+}
+
+#[test]
+fn an_unknown_method_lists_the_known_ones() {
+    let error = refused(&format!("model-path={} method=magic", model()));
+    names(&error, &["magic", "streamkv", "rekv", "sliding-window", "full"]);
+}
+
+#[test]
+fn an_unknown_method_option_lists_the_known_ones() {
+    let with = |options: &str| {
+        refused(&format!("model-path={} method=rekv method-options={options}", model()))
+    };
+    names(&with("magic=7"), &["magic"]);
+    names(&with("retrieve"), &["retrieve", "key=value"]);
+    names(&with("retrieve=many"), &["retrieve"]);
+}
+
+#[test]
+fn an_unknown_device_says_what_is_right() {
+    names(&refused(&format!("model-path={} device=tpu", model())), &["tpu", "cuda:N"]);
+}
+
+#[test]
+fn a_missing_questions_file_is_not_found() {
+    let error = refused(&format!("model-path={} questions-file=/nowhere/q.jsonl", model()));
+    names(&error, &["questions-file", "/nowhere/q.jsonl"]);
+    assert!(error.matches(gst::ResourceError::NotFound), "{error:?}");
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().display();
+    let error = refused(&format!("model-path={} questions-file={folder}", model()));
+    assert!(error.matches(gst::ResourceError::OpenRead), "{error:?}");
+}
+
+#[test]
+fn a_malformed_questions_file_is_named_with_its_line() {
+    let file = temporary("{\"question\": \"fine?\"}\n\n{\"question\": \"broken?\", \"at\": }\n");
+    let path = file.path().display();
+    let error = refused(&format!("model-path={} questions-file={path}", model()));
+    names(&error, &[&path.to_string(), "line 3", "{\"question\":"]);
+}
+
+#[test]
+fn a_failed_start_can_be_repaired() {
+    let rig =
+        Rig::raw(&format!("videotestsrc num-buffers=20 {BALL} ! streamkvqa name=qa ! fakesink"));
+    rig.qa().set_property("model-path", "/nowhere");
+    assert!(rig.pipeline.set_state(gst::State::Playing).is_err());
+    rig.stop();
+    rig.bus.set_flushing(true);
+    rig.bus.set_flushing(false);
+    rig.qa().set_property("model-path", model());
+    rig.qa().set_property("question", "what?");
+    assert_eq!(rig.play().answers().len(), 1);
+}
+
+#[test]
+fn a_model_that_does_not_load_ends_waiting_questions_with_its_fault() {
+    let folder = tempfile::tempdir().unwrap();
+    let rig = Rig::raw(&format!(
+        "videotestsrc {BALL} ! streamkvqa name=qa model-path={} ! fakesink",
+        folder.path().display()
+    ));
+    rig.ask("what?");
+    rig.play();
+    rig.error();
+    // Stopping does not wait for it either.
+    rig.stop();
+}
+
+#[test]
+fn memory_that_cannot_be_mapped_is_named_with_its_caps() {
+    let rig = Rig::new(
+        "appsrc name=src format=time is-live=false \
+         caps=\"video/x-raw(memory:NVMM),format=NV12,width=64,height=64,framerate=10/1\" \
+         ! QA ! fakesink",
+    );
+    rig.play();
+    let mut buffer = gst::Buffer::from_slice(vec![0u8; 64]);
+    buffer.get_mut().unwrap().set_pts(gst::ClockTime::ZERO);
+    let _: gst::FlowReturn = rig.element("src").emit_by_name("push-buffer", &[&buffer]);
+    let error = rig.error();
+    names(&error, &["memory:NVMM", "nvvideoconvert"]);
+    assert!(error.matches(gst::StreamError::Format), "{error:?}");
+}

@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The element in real pipelines.
+
+#[path = "../common/pipeline.rs"]
+mod pipeline;
+
+mod answers;
+mod faults;
+mod life;
+mod questions;
+mod text;
+mod video;
