@@ -11,6 +11,7 @@ use glib::prelude::*;
 use gst::prelude::*;
 use gstreamer as gst;
 
+use super::question::MAX_TOKENS;
 use super::shared_model::LoadKey;
 use super::{DType, Leaky, PromptStyle, ResetOn, TextFormat, TextTimestamp};
 use crate::model::prompt;
@@ -175,16 +176,7 @@ impl Settings {
                     reason: "has no value; write method-options=\"key=value,key=value\"".into(),
                 });
             };
-            let (key, value) = (key.trim(), value.trim());
-            let options = recipe.options();
-            if !options.is_empty() && !options.iter().any(|(name, ..)| *name == key) {
-                let known: Vec<_> = options.iter().map(|(name, ..)| *name).collect();
-                return Err(EngineError::Option {
-                    key: key.into(),
-                    reason: format!("unknown to {}; known: {}", self.method, known.join(", ")),
-                });
-            }
-            recipe.set(key, value)?;
+            recipe.set(key.trim(), value.trim())?;
         }
         Ok(recipe)
     }
@@ -361,6 +353,7 @@ fn model_properties() -> Vec<glib::ParamSpec> {
             .nick("Maximum answer length")
             .blurb("Longest answer in tokens, where a question does not say otherwise")
             .minimum(1)
+            .maximum(MAX_TOKENS)
             .default_value(Question::DEFAULT_MAX_TOKENS as u32)
             .mutable_playing()
             .build(),

@@ -193,9 +193,7 @@ fn new_caps_on_the_way_are_read() {
 #[test]
 fn memory_is_kept_over_a_seek_unless_reset_on_says_otherwise() {
     for (reset, kept) in [("never", true), ("flush", false), ("segment", false)] {
-        let rig = Rig::new(&format!(
-            "videotestsrc {BALL} ! QA reset-on={reset} ! fakesink"
-        ));
+        let rig = Rig::new(&format!("videotestsrc {BALL} ! QA reset-on={reset} ! fakesink"));
         rig.pause();
         let pass = |frames: u64| {
             let flags = gst::SeekFlags::FLUSH | gst::SeekFlags::ACCURATE;
