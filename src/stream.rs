@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MPL-2.0
 //! One camera's life: push frames, ask, look at what is kept. The engine's facade.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use candle_core::Tensor;
+use parking_lot::Mutex;
 
 use crate::cancel::Cancel;
 use crate::error::Result;
@@ -128,6 +130,8 @@ pub struct Stream {
     /// The guidance prompt, `[n, C]`, if the recipe compresses.
     guidance: Option<Tensor>,
     frames: u64,
+    /// The open segment as the last question saw it. Several questions at one moment share it.
+    branch: Mutex<Option<Arc<Encoded>>>,
     cancel: Cancel,
 }
 
@@ -162,6 +166,7 @@ impl Stream {
             segmenter: Segmenter::new(recipe.cut, recipe.compat),
             guidance,
             frames: 0,
+            branch: Mutex::new(None),
             cancel: Cancel::new(),
             model,
             recipe,
@@ -201,6 +206,7 @@ impl Stream {
     /// with. The segments that were complete before the fault are in the memory, the frames of
     /// this call behind them are lost.
     pub fn push_frames(&mut self, frames: &[Frame]) -> Result<()> {
+        *self.branch.get_mut() = None;
         for chunk in frames.chunks(CHUNK) {
             let tokens = self.model.encode_frames(chunk, &self.cancel)?;
             for (index, frame) in chunk.iter().enumerate() {
@@ -229,6 +235,7 @@ impl Stream {
     /// # Errors
     /// As [`Stream::push_frames`].
     pub fn flush(&mut self) -> Result<()> {
+        *self.branch.get_mut() = None;
         match self.segmenter.close() {
             Some(segment) => self.remember(&segment),
             None => Ok(()),
@@ -248,7 +255,7 @@ impl Stream {
         let branch = self.branch()?;
         let branched = asked.elapsed();
 
-        let view = View { memory: &self.memory, branch: branch.as_ref() };
+        let view = View { memory: &self.memory, branch: branch.as_deref() };
         let contexts = self.look_up(view, &question.text)?;
         let retrieved = asked.elapsed();
 
@@ -297,6 +304,7 @@ impl Stream {
     /// # Errors
     /// As [`Stream::open`].
     pub fn clear(&mut self) -> Result<()> {
+        *self.branch.get_mut() = None;
         self.memory = VideoMemory::for_model(&self.model, &self.recipe);
         self.segmenter.close();
         self.run_prefix()
@@ -339,12 +347,18 @@ impl Stream {
     }
 
     /// The open segment as it would be stored if it closed now.
-    fn branch(&self) -> Result<Option<Encoded>> {
+    fn branch(&self) -> Result<Option<Arc<Encoded>>> {
         let frames = self.segmenter.open_frames();
         if frames.is_empty() {
             return Ok(None);
         }
-        self.encode(&Segment { frames: frames.to_vec() }).map(Some)
+        let held = self.branch.lock().clone();
+        if held.is_some() {
+            return Ok(held);
+        }
+        let encoded = Arc::new(self.encode(&Segment { frames: frames.to_vec() })?);
+        *self.branch.lock() = Some(Arc::clone(&encoded));
+        Ok(Some(encoded))
     }
 
     fn look_up(&self, view: View<'_>, text: &str) -> Result<Vec<Option<Context>>> {

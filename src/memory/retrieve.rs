@@ -27,17 +27,20 @@ pub fn contexts(
         Retrieval::All { last } => all(view, last),
         Retrieval::Best { units, most, recent, chunk, rule } => {
             let layers = view.memory.geometry.layers;
+            let first = units.min(most);
+            let uniform = rule == BudgetRule::Stretched { temperature: 0.0 };
+            if uniform && (0..layers).all(|layer| view.blocks(layer).count() <= first) {
+                // Nothing to rank, and ranking is all that the question pass is for.
+                return all(view, None);
+            }
             let pass = |counts: &[usize]| -> Result<(Vec<Option<Context>>, Vec<Vec<f32>>)> {
                 let mut retrieve =
                     Retrieve::new(view, counts, (recent, chunk), recipe.similarity, cancel);
                 decoder.forward(question, &mut retrieve)?;
                 Ok((retrieve.contexts, retrieve.scores))
             };
-            let (contexts, scores) = pass(&vec![units.min(most); layers])?;
-            // With temperature 0, or with everything already in, a second pass would only repeat
-            // the first.
-            let uniform = rule == BudgetRule::Stretched { temperature: 0.0 };
-            if uniform || scores.iter().all(|scores| scores.len() <= 1) {
+            let (contexts, scores) = pass(&vec![first; layers])?;
+            if uniform {
                 return Ok(contexts);
             }
             let counts = retrieve_counts(&scores, units, most, rule);

@@ -12,7 +12,7 @@ use candle_nn::{Activation, Embedding, Linear, Module, RmsNorm, VarBuilder};
 
 use super::checkpoint::TextConfig;
 use super::rope::Rope;
-use crate::error::Result;
+use crate::error::{EngineError, Result};
 
 /// What a forward pass compares its tokens with.
 pub trait Attend {
@@ -195,12 +195,11 @@ impl Decoder {
     /// The embeddings `[n, C]` of token ids.
     pub fn embed(&self, ids: &[u32]) -> Result<Tensor> {
         if let Some(id) = ids.iter().find(|&&id| id as usize >= self.cfg.vocab_size) {
-            return Err(candle_core::Error::msg(format!(
-                "token id {id} is outside the model's vocabulary of {}; do tokenizer.json and \
-                 config.json belong together?",
-                self.cfg.vocab_size
-            ))
-            .into());
+            let vocab = self.cfg.vocab_size;
+            return Err(EngineError::Tokenizer(format!(
+                "token id {id} is outside the model's vocabulary of {vocab}; do tokenizer.json \
+                 and config.json belong together?"
+            )));
         }
         Ok(self.embeddings.forward(&Tensor::new(ids, &self.device)?)?)
     }

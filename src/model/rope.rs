@@ -84,19 +84,20 @@ impl Rope {
             .map(|i| 1.0 / (theta as f32).powf((2 * i) as f32 / head_dim as f32))
             .collect();
         let table = Arc::new(Table::new(&inv_freq, 0..FIRST_CAPACITY, device)?);
-        Ok(Self { inv_freq, device: device.clone(), table: RwLock::new(table), far: RwLock::new(None) })
+        Ok(Self {
+            inv_freq,
+            device: device.clone(),
+            table: RwLock::new(table),
+            far: RwLock::new(None),
+        })
     }
 
     /// Rotates `x` `[H, n, d]` by the rows' positions; the result has the number format of `x`.
     pub fn rotate(&self, x: &Tensor, positions: &Positions) -> Result<Tensor> {
         let (_, n, _) = x.dims3()?;
         if positions.len() != n {
-            return Err(candle_core::Error::msg(format!(
-                "{} positions for {n} rows of {:?}",
-                positions.len(),
-                x.dims()
-            ))
-            .into());
+            let message = format!("{} positions for {n} rows of {:?}", positions.len(), x.dims());
+            return Err(candle_core::Error::msg(message).into());
         }
         if n == 0 {
             return Ok(x.clone());

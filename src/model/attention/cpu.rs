@@ -33,13 +33,13 @@ struct Heads<'a> {
 }
 
 impl<'a> Heads<'a> {
-    /// The data of `head` from row `start` on. Rows lie `row_stride` apart.
-    fn from_row(&self, head: usize, start: usize) -> &'a [f32] {
+    /// The data of `head` from row `start` to the end. Rows lie `row_stride` apart.
+    fn tail(&self, head: usize, start: usize) -> &'a [f32] {
         &self.data[head * self.head_stride + start * self.row_stride..]
     }
 
     fn row(&self, head: usize, row: usize) -> &'a [f32] {
-        &self.from_row(head, row)[..self.dim]
+        &self.tail(head, row)[..self.dim]
     }
 }
 
@@ -228,7 +228,7 @@ impl Call<'_> {
             }
             return;
         }
-        let k_data = k.from_row(block.kv_head, keys.start);
+        let k_data = k.tail(block.kv_head, keys.start);
         assert!(keys.end <= k.rows && out.len() >= block.rows.len() * KEYS && keys.len() <= KEYS);
         assert!(k_data.len() >= (keys.len() - 1) * k.row_stride + dim);
         // SAFETY: the slices above and the assertions cover rows x d of q, keys x d of k and
@@ -267,7 +267,7 @@ impl Call<'_> {
             }
             return;
         }
-        let v_data = v.from_row(block.kv_head, keys.start);
+        let v_data = v.tail(block.kv_head, keys.start);
         assert!(keys.end <= v.rows && p.len() >= block.rows.len() * KEYS && keys.len() <= KEYS);
         assert!(v_data.len() >= (keys.len() - 1) * v.row_stride + dim);
         assert!(out.len() >= block.rows.len() * dim);

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: MPL-2.0
+# Every target installs what it needs first (tools/setup.sh has the package names).
+
+PREFIX ?=
+DESTDIR ?=
+CARGO ?= cargo
+# The profile of `make install`; demo and tests always use dev, which is optimised too.
+PROFILE ?= release
+
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+export CARGO_TARGET_DIR ?= $(CURDIR)/target
+
+setup = @tools/setup.sh
+built = $(CARGO_TARGET_DIR)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
+# A folder with nothing but the plugin in it: GStreamer tries every library below a folder.
+plugin_path = $(CARGO_TARGET_DIR)/debug/gstreamer-1.0
+pluginsdir = $(shell pkg-config $(if $(PREFIX),--define-variable=prefix=$(PREFIX)) --variable=pluginsdir gstreamer-1.0)
+
+.PHONY: help demo test lint build install uninstall inspect clean
+
+help:
+	@echo 'make demo      play a video through the element and ask it questions'
+	@echo 'make test      all tests'
+	@echo 'make lint      formatting, clippy and documentation, warnings are errors'
+	@echo 'make build     the plugin, in $(plugin_path:$(CURDIR)/%=%)'
+	@echo 'make install   the plugin into the GStreamer plugin folder; PREFIX and DESTDIR are honoured'
+	@echo 'make inspect   renew docs/streamkvqa.inspect.txt'
+	@echo 'make clean     remove what was built'
+
+# Library and examples of the whole workspace in one go: the very crates and features that the
+# tests are built from, so that neither target compiles again what the other has compiled.
+build = $(CARGO) build --workspace --lib --bins --examples --locked
+
+define compile
+@echo '==> compiling; the first time takes ten minutes or so on two cores'
+$(build)
+@install -d $(plugin_path) && ln -sf ../libgststreamkvqa.so $(plugin_path)/
+endef
+
+build:
+	$(setup) build rust
+	$(compile)
+
+demo:
+	$(setup) build run rust
+	$(compile)
+	@pipelines/demo.sh
+
+test:
+	$(setup) build run python meson rust
+	$(compile)
+	@echo '==> testing'
+	$(CARGO) test --workspace --locked --no-fail-fast
+
+lint:
+	$(setup) build rust rust-lint
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	@echo '==> the engine without GStreamer'
+	$(CARGO) clippy --no-default-features --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --locked
+
+install:
+	$(setup) build rust
+	$(CARGO) build --lib --profile $(PROFILE) --locked
+	@dir='$(DESTDIR)$(pluginsdir)'; \
+	test -n '$(pluginsdir)' || { echo 'error: pkg-config does not know gstreamer-1.0' >&2; exit 1; }; \
+	echo "==> installing into $$dir"; \
+	install -d "$$dir" 2>/dev/null && test -w "$$dir" || sudo=sudo; \
+	$$sudo install -D -m 755 '$(built)/libgststreamkvqa.so' "$$dir/libgststreamkvqa.so"
+
+uninstall:
+	rm -f '$(DESTDIR)$(pluginsdir)/libgststreamkvqa.so'
+
+inspect:
+	$(setup) build run rust
+	$(compile)
+	pipelines/inspect.sh > docs/streamkvqa.inspect.txt
+
+clean:
+	$(CARGO) clean

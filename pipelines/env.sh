@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: MPL-2.0
+# shellcheck shell=sh
+# Sourced by the scripts beside it: finds the plugin, the model and the clip.
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+model=$root/models/toyworld
+clip=$root/examples/media/toyworld.webm
+questions=$root/examples/media/toyworld.questions.jsonl
+# What the text pad writes: the question, the answer, and the minutes of video it rests on.
+# gst-launch-1.0 takes one backslash away.
+question_and_answer='{question}\\n{answer} [{start}-{end}]'
+
+# A plugin built here comes before an installed one. It gets a folder of its own, because GStreamer
+# would try to load every library below target/debug.
+for built in "${CARGO_TARGET_DIR:-$root/target}/debug" "${CARGO_TARGET_DIR:-$root/target}/release"; do
+    if [ -e "$built/libgststreamkvqa.so" ]; then
+        mkdir -p "$built/gstreamer-1.0"
+        ln -sf ../libgststreamkvqa.so "$built/gstreamer-1.0/libgststreamkvqa.so"
+        export GST_PLUGIN_PATH="$built/gstreamer-1.0${GST_PLUGIN_PATH:+:$GST_PLUGIN_PATH}"
+        break
+    fi
+done
+if ! gst-inspect-1.0 streamkvqa >/dev/null 2>&1; then
+    echo "error: GStreamer finds no streamkvqa element; run 'make build' first" >&2
+    exit 1
+fi
+
+# `launch ... | answers` runs a pipeline and prints the answers in its messages, as they come.
+launch() {
+    gst-launch-1.0 -m "$@" && echo "exit status 0" || echo "exit status $?"
+}
+answers() {
+    "$root/pipelines/show-answers.sh" "$@"
+}

@@ -1,0 +1,43 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MPL-2.0
+"""A stand-in for an RTSP camera: serves a moving ball on loopback.
+
+    pipelines/rtsp-camera.py [PORT]        rtsp://127.0.0.1:PORT/camera, 8554 if left out
+
+Port 0 takes a free one. The address is printed as soon as the camera can be reached.
+"""
+
+import sys
+
+import gi
+
+gi.require_version("Gst", "1.0")
+gi.require_version("GstRtspServer", "1.0")
+from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402
+
+PICTURE = (
+    "( videotestsrc is-live=true pattern=ball ! video/x-raw,width=320,height=240,framerate=10/1"
+    " ! vp8enc deadline=1 keyframe-max-dist=10 ! rtpvp8pay name=pay0 )"
+)
+
+
+def main():
+    Gst.init(None)
+    server = GstRtspServer.RTSPServer()
+    server.set_address("127.0.0.1")
+    server.set_service(sys.argv[1] if len(sys.argv) > 1 else "8554")
+    factory = GstRtspServer.RTSPMediaFactory()
+    factory.set_launch(PICTURE)
+    factory.set_shared(True)
+    server.get_mount_points().add_factory("/camera", factory)
+    if not server.attach(None):
+        sys.exit("error: cannot listen on that port")
+    print(f"rtsp://127.0.0.1:{server.get_bound_port()}/camera", flush=True)
+    try:
+        GLib.MainLoop().run()
+    except KeyboardInterrupt:
+        pass
+
+
+if __name__ == "__main__":
+    main()

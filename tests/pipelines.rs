@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The pipelines and examples that the README shows, run as a user would run them.
+#![cfg(feature = "element")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use gst::prelude::*;
+use gstreamer as gst;
+
+/// Runs a script of this repository in an empty folder of its own.
+struct Run {
+    folder: tempfile::TempDir,
+    command: Command,
+}
+
+impl Run {
+    /// `program` is relative to the repository; what hangs is stopped after two minutes.
+    fn new(program: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut command = Command::new("timeout");
+        command
+            .args(["--kill-after=5", "120"])
+            .arg(root().join(program))
+            .current_dir(folder.path())
+            .env("CARGO_TARGET_DIR", target())
+            .env_remove("DISPLAY")
+            .env_remove("WAYLAND_DISPLAY")
+            .stdin(Stdio::null());
+        Self { folder, command }
+    }
+
+    fn arg(mut self, value: &str) -> Self {
+        self.command.arg(value);
+        self
+    }
+
+    fn env(mut self, name: &str, value: &str) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    /// Types `line` on the console after `seconds`, then closes it.
+    fn typing(mut self, seconds: u32, line: &str) -> Self {
+        let typist = Command::new("sh")
+            .args(["-c", &format!("sleep {seconds}; echo '{line}'")])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("sh starts");
+        self.command.stdin(typist.stdout.expect("a pipe"));
+        self
+    }
+
+    #[track_caller]
+    fn succeeds(mut self) -> Done {
+        let output = self.command.output().expect("the script starts");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(
+            output.status.success(),
+            "{:?}: {}\n--- stdout\n{text}\n--- stderr\n{}",
+            self.command,
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Done { folder: self.folder, text }
+    }
+}
+
+/// What a run left behind.
+struct Done {
+    folder: tempfile::TempDir,
+    text: String,
+}
+
+impl Done {
+    #[track_caller]
+    fn says(&self, expected: &str) -> &Self {
+        assert!(self.text.contains(expected), "no {expected:?} in:\n{}", self.text);
+        self
+    }
+
+    #[track_caller]
+    fn says_times(&self, expected: &str, times: usize) -> &Self {
+        let found = self.text.matches(expected).count();
+        assert!(found >= times, "{expected:?} {found} times, not {times}, in:\n{}", self.text);
+        self
+    }
+
+    #[track_caller]
+    fn wrote(&self, name: &str) -> Vec<u8> {
+        fs::read(self.folder.path().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
+}
+
+/// The folder cargo builds in; this test lies in `<target>/<profile>/deps`.
+fn target() -> PathBuf {
+    let test = std::env::current_exe().expect("the path of this test");
+    test.ancestors().nth(3).expect("a target folder").to_owned()
+}
+
+fn is_matroska(bytes: &[u8]) -> bool {
+    bytes.starts_with(&[0x1a, 0x45, 0xdf, 0xa3])
+}
+
+/// The questions of the demo, in the order in which they are asked.
+fn demo_questions() -> Vec<String> {
+    let lines = fs::read_to_string(root().join("examples/media/toyworld.questions.jsonl")).unwrap();
+    let question = |line: &str| {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        line["question"].as_str().unwrap().to_owned()
+    };
+    lines.lines().map(question).collect()
+}
+
+/// How many answers of the demo are right at least.
+const RIGHT: usize = 10;
+
+#[test]
+fn the_demo_answers_its_questions_and_writes_subtitles_and_a_video() {
+    let demo = Run::new("pipelines/demo.sh").succeeds();
+    let questions = demo_questions();
+    assert!(questions.len() >= 8);
+    for question in &questions {
+        demo.says(question);
+    }
+    demo.says_times("seen at ", questions.len() - 1);
+    let closing = demo.text.lines().find(|line| line.ends_with(" answers were right.")).unwrap();
+    let numbers: Vec<usize> = closing.split(' ').filter_map(|word| word.parse().ok()).collect();
+    assert_eq!(numbers[1], questions.len(), "{closing}");
+    assert!(numbers[0] >= RIGHT, "{closing}");
+
+    let subtitles = String::from_utf8(demo.wrote("demo.srt")).unwrap();
+    assert_eq!(subtitles.matches(" --> ").count(), questions.len(), "{subtitles}");
+    for question in &questions {
+        assert!(subtitles.contains(question.as_str()), "no {question:?} in\n{subtitles}");
+    }
+    let video = demo.wrote("demo.mkv");
+    assert!(is_matroska(&video) && video.len() > 100_000, "{} bytes", video.len());
+}
+
+#[test]
+fn a_file_becomes_subtitles() {
+    let run = Run::new("pipelines/file-to-srt.sh").succeeds();
+    assert_eq!(run.text.matches(" --> ").count(), demo_questions().len(), "{}", run.text);
+    assert_eq!(run.wrote("answers.srt"), run.text.as_bytes());
+}
+
+#[test]
+fn answers_are_burned_into_a_file_where_there_is_no_display() {
+    let run = Run::new("pipelines/overlay.sh").env("OUT", "with answers.mkv").succeeds();
+    let video = run.says("Written: with answers.mkv").wrote("with answers.mkv");
+    assert!(is_matroska(&video) && video.len() > 100_000, "{} bytes", video.len());
+}
+
+#[test]
+fn a_live_source_is_asked_from_the_console() {
+    Run::new("pipelines/live.sh")
+        .typing(6, "what color is it now?")
+        .succeeds()
+        .says("Playing.")
+        .says("(ok; asked at ");
+}
+
+#[test]
+fn an_rtsp_camera_is_asked_again_and_again() {
+    Run::new("pipelines/rtsp.sh")
+        .env("SECONDS_TO_RUN", "20")
+        .succeeds()
+        .says("Watching rtsp://127.0.0.1:")
+        .says_times("what color is it now?", 2);
+}
+
+#[test]
+fn two_cameras_share_one_model() {
+    let run = Run::new("pipelines/two-cameras.sh").succeeds();
+    run.says_times("door: where is it now?", 3).says_times("yard: what color is it now?", 2);
+}
+
+#[test]
+fn an_application_embeds_the_element() {
+    let program = target().join("debug/examples/embed");
+    Run::new(program.to_str().unwrap())
+        .typing(4, "what do you see now?")
+        .succeeds()
+        .says("Playing.")
+        .says("(ok; asked at ");
+}
+
+#[test]
+fn a_python_application_embeds_the_element() {
+    // env.sh, which the scripts use, makes this folder as well.
+    let plugins = target().join("debug/gstreamer-1.0");
+    fs::create_dir_all(&plugins).unwrap();
+    let _ = std::os::unix::fs::symlink(
+        "../libgststreamkvqa.so",
+        plugins.join("libgststreamkvqa.so"),
+    );
+    Run::new("examples/embed.py")
+        .env("GST_PLUGIN_PATH", plugins.to_str().unwrap())
+        .typing(4, "what do you see now?")
+        .succeeds()
+        .says("Playing.")
+        .says("(ok; asked at ");
+}
+
+#[test]
+fn a_model_that_is_not_there_is_named() {
+    let mut run = Run::new("pipelines/file-to-srt.sh")
+        .arg(root().join("examples/media/toyworld.webm").to_str().unwrap())
+        .arg(root().join("examples/media/toyworld.questions.jsonl").to_str().unwrap())
+        .arg("out.srt")
+        .arg("/nowhere/model");
+    let output = run.command.output().unwrap();
+    assert!(!output.status.success());
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.contains("/nowhere/model"), "{errors}");
+}
+
+#[test]
+fn the_committed_inspect_page_is_up_to_date() {
+    let committed = fs::read_to_string(root().join("docs/streamkvqa.inspect.txt")).unwrap();
+    let now = Run::new("pipelines/inspect.sh").succeeds().text;
+    assert!(now == committed, "docs/streamkvqa.inspect.txt is stale: run `make inspect`\n{now}");
+}
+
+#[test]
+fn the_readme_lists_every_property() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    gst::init().unwrap();
+    gststreamkvqa::plugin_register_static().unwrap();
+    let element = gst::ElementFactory::make("streamkvqa").build().unwrap();
+    for property in element.list_properties() {
+        let inherited = ["name", "parent", "qos"].contains(&property.name());
+        let row = format!("| `{}` |", property.name());
+        assert!(inherited || readme.contains(&row), "README.md has no row {row}");
+    }
+}
+
+#[test]
+fn the_methods_page_names_every_option() {
+    let page = fs::read_to_string(root().join("docs/methods.md")).unwrap();
+    for name in gststreamkvqa::Recipe::names() {
+        assert!(page.contains(&format!("`{name}`")), "docs/methods.md lacks the method {name}");
+        for option in gststreamkvqa::Recipe::named(name).unwrap().options() {
+            let found = page.contains(&format!("`{}`", option.name));
+            assert!(found, "docs/methods.md lacks the option {}", option.name);
+        }
+    }
+}
