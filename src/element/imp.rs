@@ -58,7 +58,6 @@
  */
 use std::collections::VecDeque;
 use std::sync::{Arc, LazyLock};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use glib::subclass::Signal;
 use glib::subclass::prelude::*;
@@ -74,69 +73,36 @@ use gstreamer_video as gst_video;
 use parking_lot::Mutex;
 
 use super::answer::{Record, Status};
-use super::question::{self, Question, Schedule, When};
-use super::sampler::{Reader, Sampler};
+use super::question::{self, Question, Seen};
+use super::sampler::Reader;
+use super::schedule::Schedule;
 use super::settings::{self, Fault, Settings};
 use super::shared_model::LoadKey;
 use super::text_pad::TextPad;
-use super::timeline::Moment;
-use super::worker::{Drained, Refused, Worker};
-use super::{Leaky, ResetOn, TextFormat, TextTimestamp};
-use crate::{EngineError, Frame, VideoLlm};
+use super::video::Video;
+use super::worker::{Refused, Worker};
+use crate::VideoLlm;
 
 pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("streamkvqa", gst::DebugColorFlags::empty(), Some("Video questions"))
 });
 
-/// Frames per second, where neither the user nor the model says.
-const DEFAULT_RATE: f64 = 1.0;
-/// Assumed duration of a frame about which nothing is known.
-const DEFAULT_DURATION: ClockTime = ClockTime::from_mseconds(40);
-/// Answers that wait for a video buffer to carry them.
-const MAX_METAS: usize = 64;
-/// Events seen lately; one upstream event arrives once per sink.
-const MAX_SEQNUMS: usize = 64;
-
-/// What the streaming thread knows of the video.
-#[derive(Default)]
-struct Video {
-    segment: Option<gst::FormattedSegment<ClockTime>>,
-    caps: Option<gst::Caps>,
-    reader: Option<Reader>,
-    /// From the caps; `None` for a variable frame rate.
-    frame_duration: Option<ClockTime>,
-    sampler: Option<(f64, Sampler)>,
-    /// `None` until the first frame, and again after a new stream-start.
-    live: Option<bool>,
-    /// Running time and duration of the last buffer.
-    last: Option<(ClockTime, ClockTime)>,
-    warned_pts: bool,
-    warned_map: bool,
-}
-
-/// Upstream events that have been seen.
-#[derive(Default)]
-struct Seen {
-    asks: VecDeque<gst::Seqnum>,
-    seek: Option<gst::Seqnum>,
-}
-
 /// Lock order: `video`, `schedule`, then one of the leaves (all others). No lock is held while
 /// something is pushed, posted, emitted or queried, and none while a thread waits for the engine.
 #[derive(Default)]
 pub struct StreamKvqa {
-    settings: Mutex<Settings>,
-    video: Mutex<Video>,
-    schedule: Mutex<Schedule>,
-    worker: Mutex<Option<Arc<Worker>>>,
-    text: Mutex<Option<Arc<TextPad>>>,
+    pub(super) settings: Mutex<Settings>,
+    pub(super) video: Mutex<Video>,
+    pub(super) schedule: Mutex<Schedule>,
+    pub(super) worker: Mutex<Option<Arc<Worker>>>,
+    pub(super) text: Mutex<Option<Arc<TextPad>>>,
     /// Kept over READY, so that a second run need not load again.
-    model: Mutex<Option<(LoadKey, Arc<VideoLlm>)>>,
+    pub(super) model: Mutex<Option<(LoadKey, Arc<VideoLlm>)>>,
     /// The standing question of the `question` property.
-    standing: Mutex<Option<u64>>,
-    seen: Mutex<Seen>,
-    metas: Mutex<VecDeque<Record>>,
-    last_answer: Mutex<Option<String>>,
+    pub(super) standing: Mutex<Option<u64>>,
+    pub(super) seen: Mutex<Seen>,
+    pub(super) metas: Mutex<VecDeque<Record>>,
+    pub(super) last_answer: Mutex<Option<String>>,
 }
 
 impl StreamKvqa {
@@ -144,11 +110,11 @@ impl StreamKvqa {
         self.settings.lock().clone()
     }
 
-    fn worker(&self) -> Option<Arc<Worker>> {
+    pub(super) fn worker(&self) -> Option<Arc<Worker>> {
         self.worker.lock().clone()
     }
 
-    fn text(&self) -> Option<Arc<TextPad>> {
+    pub(super) fn text(&self) -> Option<Arc<TextPad>> {
         self.text.lock().clone()
     }
 }
@@ -232,433 +198,6 @@ impl StreamKvqa {
     }
 }
 
-/// Questions in.
-impl StreamKvqa {
-    /// Asks now if a frame has entered, else at the first frame or whenever the question says.
-    fn ask(&self, question: Question) -> u64 {
-        let id = question::next_id();
-        let question = Arc::new(Question { id, ..question });
-        gst::debug!(CAT, imp = self, "question {id}: {:?}", question.text);
-        match self.worker() {
-            Some(worker) if question.when == When::Now && worker.has_seen() => {
-                self.ask_now(&worker, question);
-            }
-            _ => self.schedule.lock().add(question),
-        }
-        id
-    }
-
-    fn ask_now(&self, worker: &Worker, question: Arc<Question>) {
-        let text = self.text().filter(|_| self.text_waits());
-        worker.ask(question, |asked| {
-            if let (Some(text), Some(at)) = (&text, asked.at) {
-                text.hold(asked.number, at.running);
-            }
-        });
-    }
-
-    /// Refuses with a warning and 0.
-    fn ask_structure(&self, structure: &gst::StructureRef) -> u64 {
-        match Question::from_structure(structure) {
-            Ok(question) => self.ask(question),
-            Err(reason) => {
-                gst::element_imp_warning!(
-                    self,
-                    gst::ResourceError::Settings,
-                    ("question refused: {reason}"),
-                    ["{structure:?}"]
-                );
-                0
-            }
-        }
-    }
-
-    fn cancel(&self, id: u64) -> bool {
-        let scheduled = self.schedule.lock().remove(id);
-        let worker = self.worker();
-        let running = worker.as_ref().is_some_and(|worker| worker.cancel(id));
-        let found = scheduled.is_some() || running;
-        if let (Some(question), Some(worker), false) = (scheduled, worker, running) {
-            worker.report(question, Status::Cancelled);
-        }
-        found
-    }
-
-    fn clear_memory(&self) {
-        if let Some(worker) = self.worker() {
-            worker.clear();
-        }
-    }
-
-    /// Puts the `question` property on the schedule, in place of what it said before.
-    fn arm_question(&self) {
-        let Some(worker) = self.worker() else { return };
-        let settings = self.settings();
-        if let Some(id) = self.standing.lock().take() {
-            self.schedule.lock().remove(id);
-        }
-        let Some(Ok(question)) = settings.question.as_deref().map(Question::new) else { return };
-        let interval = settings.question_interval;
-        let playing = worker.has_seen();
-        let when = match (interval > ClockTime::ZERO, playing) {
-            (true, _) => When::Every { from: playing.then_some(ClockTime::ZERO), interval },
-            (false, true) => When::Now,
-            (false, false) => When::AtEnd,
-        };
-        let id = self.ask(Question { when, ..question });
-        *self.standing.lock() = Some(id);
-    }
-
-    /// A custom event, from either side; `None` if it is somebody else's.
-    fn ask_event(&self, event: &gst::EventRef) -> Option<bool> {
-        let structure = event.structure().filter(|s| s.name() == question::EVENT_NAME)?;
-        let element = structure.get::<Option<String>>("element").ok().flatten();
-        if element.is_some_and(|name| name != self.obj().name()) {
-            return None;
-        }
-        {
-            let mut seen = self.seen.lock();
-            if seen.asks.contains(&event.seqnum()) {
-                return Some(true);
-            }
-            if seen.asks.len() == MAX_SEQNUMS {
-                seen.asks.pop_front();
-            }
-            seen.asks.push_back(event.seqnum());
-        }
-        self.ask_structure(structure);
-        Some(true)
-    }
-
-    /// Upstream events of the video's source pad and of the text pad; `Err` goes on.
-    fn upstream_event(&self, event: gst::Event) -> Result<bool, gst::Event> {
-        match event.view() {
-            gst::EventView::CustomUpstream(custom) => self.ask_event(custom).map_or(Err(event), Ok),
-            gst::EventView::Seek(_) => {
-                // Both pads get the same seek when a pipeline is sought.
-                let seqnum = event.seqnum();
-                if self.seen.lock().seek.replace(seqnum) == Some(seqnum) {
-                    return Ok(true);
-                }
-                Err(event)
-            }
-            _ => Err(event),
-        }
-    }
-}
-
-/// Answers out; called from the inference thread.
-impl StreamKvqa {
-    pub(super) fn emit_token(&self, id: u64, token: &str) {
-        self.obj().emit_by_name::<()>("token", &[&id, &question::without_nul(token)]);
-    }
-
-    /// Carries a record out in every shape; `unchanged` ones only end their asking.
-    pub(super) fn deliver(&self, number: u64, record: Record, unchanged: bool) {
-        let settings = self.settings();
-        if let Some(text) = self.text() {
-            let line = match settings.text_format {
-                TextFormat::Json => Some(record.json()),
-                TextFormat::Plain if record.status == Status::Ok => {
-                    Some(record.plain(&settings.text_template))
-                }
-                TextFormat::Plain => None,
-            };
-            let line = line.filter(|line| !unchanged && !line.is_empty());
-            text.release_hold(number, line.map(|line| (line, settings.text_duration)));
-        }
-        if unchanged {
-            return;
-        }
-        if record.status == Status::Ok {
-            *self.last_answer.lock() = Some(record.text.clone());
-            let mut metas = self.metas.lock();
-            if metas.len() == MAX_METAS {
-                metas.pop_front();
-            }
-            metas.push_back(record.clone());
-            drop(metas);
-            self.obj().notify("last-answer");
-        }
-        self.post_answer(&record);
-        // Last, because a handler may stop the pipeline.
-        self.obj().emit_by_name::<()>("answer", &[&record.structure()]);
-    }
-
-    pub(super) fn post_answer(&self, record: &Record) {
-        gst::info!(
-            CAT,
-            imp = self,
-            "answer {}: {:?} ({:?})",
-            record.question.id,
-            record.text,
-            record.status
-        );
-        if self.settings.lock().post_messages {
-            let obj = self.obj();
-            let message = gst::message::Element::builder(record.structure()).src(&*obj).build();
-            let _ = obj.post_message(message);
-        }
-    }
-
-    pub(super) fn post_progress(&self, kind: gst::ProgressType, code: &str, text: &str) {
-        let obj = self.obj();
-        let text = question::without_nul(text);
-        let message = gst::message::Progress::builder(kind, code, &text).src(&*obj).build();
-        let _ = obj.post_message(message);
-    }
-
-    pub(super) fn post_engine_error(&self, error: &EngineError) {
-        let text = question::without_nul(&error.to_string());
-        let detail = format!("{error:?}");
-        match error {
-            EngineError::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
-                gst::element_imp_error!(
-                    self,
-                    gst::ResourceError::NotFound,
-                    ("{text}"),
-                    ["{detail}"]
-                );
-            }
-            EngineError::Read { .. } => {
-                gst::element_imp_error!(
-                    self,
-                    gst::ResourceError::OpenRead,
-                    ("{text}"),
-                    ["{detail}"]
-                );
-            }
-            EngineError::UnknownMethod { .. } | EngineError::Option { .. } => {
-                gst::element_imp_error!(
-                    self,
-                    gst::ResourceError::Settings,
-                    ("{text}"),
-                    ["{detail}"]
-                );
-            }
-            EngineError::Compute(_) => {
-                gst::element_imp_error!(self, gst::LibraryError::Failed, ("{text}"), ["{detail}"]);
-            }
-            _ => {
-                gst::element_imp_error!(self, gst::ResourceError::Failed, ("{text}"), ["{detail}"]);
-            }
-        }
-    }
-
-    pub(super) fn post_engine_warning(&self, error: &EngineError) {
-        let text = question::without_nul(&error.to_string());
-        gst::element_imp_warning!(self, gst::StreamError::Failed, ("{text}"), ["{error:?}"]);
-    }
-}
-
-/// The video that passes.
-impl StreamKvqa {
-    /// Looks at one buffer; may wait for the engine where nothing may be lost.
-    fn observe(&self, worker: &Worker, buffer: &gst::BufferRef) -> Result<(), Refused> {
-        worker.count(|counters| counters.frames_in += 1);
-        let settings = self.settings();
-        let live = self.is_live();
-        let lossless = match settings.leaky {
-            Leaky::Auto => !live,
-            Leaky::Never => true,
-            Leaky::Always => false,
-        };
-        if lossless && settings.rate().is_none() {
-            // The model says how often it wants to look; until then no frame may be judged.
-            worker.wait_for_model()?;
-        }
-        let clock = live.then(|| self.obj().current_running_time()).flatten();
-        let rate = settings.rate().or_else(|| worker.recommended_rate()).unwrap_or(DEFAULT_RATE);
-        let Some(seen) = self.look(worker, buffer, rate, clock) else { return Ok(()) };
-        if let Some(frame) = seen.frame {
-            worker.push(frame, lossless)?;
-        }
-        worker.enter(seen.at)?;
-        loop {
-            let due = self.schedule.lock().next_due(seen.at.running);
-            let Some(question) = due else { break };
-            if lossless && let Err(refused) = worker.wait_for_room() {
-                self.schedule.lock().add(question);
-                return Err(refused);
-            }
-            self.ask_now(worker, question);
-        }
-        if let Some(text) = self.text() {
-            text.video(seen.at.running, seen.at.running.saturating_add(seen.duration));
-        }
-        Ok(())
-    }
-
-    /// Times the buffer and, if it is sampled, reads it. `None` for one outside of its segment.
-    fn look(
-        &self,
-        worker: &Worker,
-        buffer: &gst::BufferRef,
-        rate: f64,
-        clock: Option<ClockTime>,
-    ) -> Option<Look> {
-        let mut guard = self.video.lock();
-        let video = &mut *guard;
-        let mut warn_pts = false;
-        let running = match (buffer.pts(), &video.segment) {
-            (Some(pts), Some(segment)) => segment.to_running_time(pts)?,
-            _ => {
-                warn_pts = !std::mem::replace(&mut video.warned_pts, true);
-                // Live buffers belong to now; others follow each other.
-                let next = video.last.map(|(start, duration)| start.saturating_add(duration));
-                clock.or(next).unwrap_or_default()
-            }
-        };
-        let known = buffer.duration().filter(|duration| *duration > ClockTime::ZERO);
-        let spacing = video.last.and_then(|(last, _)| running.checked_sub(last));
-        let duration = known
-            .or(video.frame_duration)
-            .or(spacing.filter(|spacing| *spacing > ClockTime::ZERO))
-            .unwrap_or(DEFAULT_DURATION)
-            .min(ClockTime::from_seconds(1));
-        video.last = Some((running, duration));
-        let stream = match (buffer.pts(), &video.segment) {
-            (Some(pts), Some(segment)) => segment.to_stream_time(pts),
-            _ => None,
-        };
-        let at = Moment { running, stream, wall: wall_clock(buffer, running, clock) };
-
-        if video.sampler.as_ref().is_none_or(|(old, _)| *old != rate) {
-            video.sampler = Some((rate, Sampler::new(rate)));
-        }
-        let asked = self.schedule.lock().is_due(running);
-        let mut frame = None;
-        let mut unreadable = None;
-        if let (Some((_, sampler)), Some(reader)) = (&mut video.sampler, &video.reader)
-            && sampler.take(running, asked)
-        {
-            match reader.read(buffer) {
-                Ok(picture) => {
-                    let speed = video.segment.as_ref().map_or(1.0, |s| s.rate() * s.applied_rate());
-                    let time = worker.engine_time(at, speed, sampler.period());
-                    frame = Frame::new(picture.rgb, picture.width, picture.height, time).ok();
-                }
-                Err(reason) => {
-                    worker.count(|counters| counters.unreadable += 1);
-                    if !std::mem::replace(&mut video.warned_map, true) {
-                        unreadable = Some((reason, video.caps.clone()));
-                    }
-                }
-            }
-        }
-        drop(guard);
-        if warn_pts {
-            gst::element_imp_warning!(
-                self,
-                gst::StreamError::Format,
-                ("buffers without timestamps: their times are guessed")
-            );
-        }
-        if let Some((reason, caps)) = unreadable {
-            let caps = caps.map(|caps| caps.to_string()).unwrap_or_default();
-            gst::element_imp_warning!(
-                self,
-                gst::StreamError::Format,
-                ("cannot read a frame of {caps}: {reason}; the video goes on, the model misses frames")
-            );
-        }
-        Some(Look { frame, at, duration })
-    }
-
-    fn is_live(&self) -> bool {
-        if let Some(live) = self.video.lock().live {
-            return live;
-        }
-        let mut query = gst::query::Latency::new();
-        let live = self.obj().sink_pad().peer_query(&mut query) && query.result().0;
-        self.video.lock().live = Some(live);
-        let settings = self.settings();
-        if live && settings.question.is_some() && settings.question_interval == ClockTime::ZERO {
-            gst::element_imp_info!(
-                self,
-                gst::ResourceError::Settings,
-                ("`question` without `question-interval` is asked at the end of this live stream")
-            );
-        }
-        live
-    }
-
-    /// Whether the text stream waits for answers.
-    fn text_waits(&self) -> bool {
-        match self.settings.lock().text_timestamp {
-            TextTimestamp::Question => true,
-            TextTimestamp::Answer => false,
-            TextTimestamp::Auto => self.video.lock().live != Some(true),
-        }
-    }
-
-    fn attach_metas(&self, buffer: &mut gst::Buffer) {
-        let records = std::mem::take(&mut *self.metas.lock());
-        if records.is_empty() {
-            return;
-        }
-        let buffer = buffer.make_mut();
-        for record in records {
-            if let Err(error) = record.attach(buffer) {
-                gst::warning!(CAT, imp = self, "no {}: {error}", super::answer::META_NAME);
-            }
-        }
-    }
-
-    /// The end: what never fell due is asked now, and pending answers are waited for.
-    fn end(&self, worker: &Worker) {
-        let lossless = !(self.settings.lock().leaky == Leaky::Always || self.is_live());
-        loop {
-            let next = self.schedule.lock().next_at_end();
-            let Some(question) = next else { break };
-            if lossless && worker.wait_for_room().is_err() {
-                break;
-            }
-            self.ask_now(worker, question);
-        }
-        let timeout = self.settings.lock().eos_timeout;
-        if let Drained::TimedOut(pending) = worker.drain(timeout.map(Into::into)) {
-            gst::element_imp_warning!(
-                self,
-                gst::ResourceError::Busy,
-                ("{pending} questions were not answered within eos-timeout and are cancelled")
-            );
-        }
-    }
-
-    fn reset(&self, on: ResetOn) {
-        if self.settings.lock().reset_on == on {
-            gst::debug!(CAT, imp = self, "forgetting everything: {on:?}");
-            self.clear_memory();
-        }
-    }
-}
-
-/// One buffer as the element saw it.
-struct Look {
-    frame: Option<Frame>,
-    at: Moment,
-    duration: ClockTime,
-}
-
-/// Nanoseconds since 1970: from the sender, or from the local clock if the buffer belongs to now.
-fn wall_clock(buffer: &gst::BufferRef, at: ClockTime, clock: Option<ClockTime>) -> Option<u64> {
-    /// Seconds from 1900, where NTP counts from, to 1970.
-    const NTP_TO_UNIX: u64 = 2_208_988_800_000_000_000;
-    let sent = buffer.iter_meta::<gst::ReferenceTimestampMeta>().find_map(|meta| {
-        let time = meta.timestamp().nseconds();
-        match meta.reference().structure(0)?.name().as_str() {
-            "timestamp/x-ntp" => time.checked_sub(NTP_TO_UNIX),
-            "timestamp/x-unix" => Some(time),
-            _ => None,
-        }
-    });
-    sent.or_else(|| {
-        let now = u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_nanos());
-        now.ok()?.checked_add(at.nseconds())?.checked_sub(clock?.nseconds())
-    })
-}
-
 #[glib::object_subclass]
 impl ObjectSubclass for StreamKvqa {
     const NAME: &'static str = "GstStreamKvqa";
@@ -695,7 +234,7 @@ impl ObjectImpl for StreamKvqa {
     }
 
     fn signals() -> &'static [Signal] {
-        static SIGNALS: LazyLock<Vec<Signal>> = LazyLock::new(signals);
+        static SIGNALS: LazyLock<Vec<Signal>> = LazyLock::new(question::signals);
         &SIGNALS
     }
 }
@@ -726,56 +265,6 @@ impl StreamKvqa {
             .field("model-users", users.unwrap_or(0) as u64)
             .build()
     }
-}
-
-fn signals() -> Vec<Signal> {
-    /// The element that a signal was emitted on. GObject checks the types of all arguments.
-    fn element(args: &[glib::Value]) -> Option<super::StreamKvqa> {
-        args.first()?.get().ok()
-    }
-    vec![
-        Signal::builder("ask")
-            .param_types([String::static_type()])
-            .return_type::<u64>()
-            .action()
-            .class_handler(|args| {
-                let element = element(args)?;
-                let text = args.get(1)?.get::<Option<String>>().ok()?.unwrap_or_default();
-                let structure = gst::Structure::builder("ask").field("question", text).build();
-                Some(element.imp().ask_structure(&structure).to_value())
-            })
-            .build(),
-        Signal::builder("ask-full")
-            .param_types([gst::Structure::static_type()])
-            .return_type::<u64>()
-            .action()
-            .class_handler(|args| {
-                let element = element(args)?;
-                let structure = args.get(1)?.get::<Option<gst::Structure>>().ok()?;
-                let structure = structure.unwrap_or_else(|| gst::Structure::new_empty("ask"));
-                Some(element.imp().ask_structure(&structure).to_value())
-            })
-            .build(),
-        Signal::builder("cancel")
-            .param_types([u64::static_type()])
-            .return_type::<bool>()
-            .action()
-            .class_handler(|args| {
-                let element = element(args)?;
-                let id = args.get(1)?.get().ok()?;
-                Some(element.imp().cancel(id).to_value())
-            })
-            .build(),
-        Signal::builder("clear-memory")
-            .action()
-            .class_handler(|args| {
-                element(args)?.imp().clear_memory();
-                None
-            })
-            .build(),
-        Signal::builder("answer").param_types([gst::Structure::static_type()]).build(),
-        Signal::builder("token").param_types([u64::static_type(), String::static_type()]).build(),
-    ]
 }
 
 impl GstObjectImpl for StreamKvqa {}
@@ -882,37 +371,6 @@ impl ElementImpl for StreamKvqa {
     }
 }
 
-/// The text pad's functions.
-impl StreamKvqa {
-    fn text_event(&self, pad: &gst::Pad, event: gst::Event) -> bool {
-        match event.type_() {
-            // How late the text is says nothing about the video.
-            gst::EventType::Qos | gst::EventType::Reconfigure => return true,
-            // The video's source pad forwards it.
-            gst::EventType::Latency => return true,
-            _ => {}
-        }
-        match self.upstream_event(event) {
-            Ok(handled) => handled,
-            Err(event) => gst::Pad::event_default(pad, Some(&*self.obj()), event),
-        }
-    }
-
-    fn text_query(&self, pad: &gst::Pad, query: &mut gst::QueryRef) -> bool {
-        if let gst::QueryViewMut::Latency(query) = query.view_mut() {
-            let mut upstream = gst::query::Latency::new();
-            if !self.obj().sink_pad().peer_query(&mut upstream) {
-                return false;
-            }
-            let (live, min, max) = upstream.result();
-            let own = self.settings.lock().latency;
-            query.set(live, min.saturating_add(own), max.map(|max| max.saturating_add(own)));
-            return true;
-        }
-        gst::Pad::query_default(pad, Some(&*self.obj()), query)
-    }
-}
-
 impl BaseTransformImpl for StreamKvqa {
     const MODE: BaseTransformMode = BaseTransformMode::AlwaysInPlace;
     const PASSTHROUGH_ON_SAME_CAPS: bool = true;
@@ -944,7 +402,7 @@ impl BaseTransformImpl for StreamKvqa {
             video.caps.replace(incaps.clone()).is_some_and(|old| old != *incaps)
         };
         if changed {
-            self.reset(ResetOn::Caps);
+            self.reset(super::ResetOn::Caps);
         }
         Ok(())
     }
@@ -966,14 +424,14 @@ impl BaseTransformImpl for StreamKvqa {
                 if let Some(text) = self.text() {
                     text.stream_start();
                 }
-                self.reset(ResetOn::StreamStart);
+                self.reset(super::ResetOn::StreamStart);
             }
             gst::EventView::Segment(segment) => {
                 self.video.lock().segment = segment.segment().downcast_ref::<ClockTime>().cloned();
                 if let Some(worker) = &worker {
                     worker.break_epoch();
                 }
-                self.reset(ResetOn::Segment);
+                self.reset(super::ResetOn::Segment);
             }
             gst::EventView::Gap(gap) => {
                 let (start, duration) = gap.get();
@@ -1009,7 +467,7 @@ impl BaseTransformImpl for StreamKvqa {
                 if let Some(text) = self.text() {
                     text.flush_stop(event.clone());
                 }
-                self.reset(ResetOn::Flush);
+                self.reset(super::ResetOn::Flush);
             }
             gst::EventView::Eos(_) => {
                 if let Some(worker) = &worker {

@@ -19,10 +19,12 @@ mod answer;
 mod imp;
 mod question;
 mod sampler;
+mod schedule;
 mod settings;
 mod shared_model;
 mod text_pad;
 mod timeline;
+mod video;
 mod worker;
 
 /// Whether frames may be lost when the model is slower than the video.

@@ -1,20 +1,31 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Who asks what, and when: questions from signals, events, properties and files, and the schedule
-//! of those whose time has not come.
+//! Who asks what: questions from signals, events, properties and files.
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use glib::subclass::Signal;
+use glib::subclass::prelude::*;
 use gst::ClockTime;
+use gst::prelude::*;
 use gstreamer as gst;
 use serde::Deserialize;
 
+use super::answer::Status;
+use super::imp::{CAT, StreamKvqa};
+use super::worker::Worker;
+
+/// Events seen lately; one upstream event arrives once per sink.
+const MAX_SEQNUMS: usize = 64;
 /// Name of the custom event that asks, upstream or downstream.
 pub(super) const EVENT_NAME: &str = "streamkvqa/ask";
 
 /// Shorter intervals ask at every frame anyway.
 const MIN_INTERVAL: ClockTime = ClockTime::from_mseconds(1);
+/// The engine sets room aside for the longest answer, so that is not for everyone to say.
+pub(super) const MAX_TOKENS: u32 = 32_768;
 /// Times beyond this (73 years) are slips of the pen, and sums of two of them fit u64.
 const MAX_SECONDS: f64 = 2_300_000_000.0;
 
@@ -96,7 +107,9 @@ impl Question {
         }
         let max_tokens = match max_tokens {
             Some(0) => return Err("`max-tokens` is 0; the shortest answer has 1 token".into()),
-            Some(tokens) => Some(u32::try_from(tokens).unwrap_or(u32::MAX)),
+            Some(tokens) => {
+                Some(u32::try_from(tokens).map_or(MAX_TOKENS, |tokens| tokens.min(MAX_TOKENS)))
+            }
             None => None,
         };
         let when = match (at, interval) {
@@ -217,97 +230,177 @@ fn without_position(message: &str) -> String {
     }
 }
 
-/// The questions whose time has not come, in the order in which it comes.
-#[derive(Debug, Default)]
-pub(super) struct Schedule {
-    entries: Vec<Entry>,
+/// Upstream events that have been seen.
+#[derive(Default)]
+pub(super) struct Seen {
+    asks: VecDeque<gst::Seqnum>,
+    seek: Option<gst::Seqnum>,
 }
-
-#[derive(Debug)]
-struct Entry {
-    question: Arc<Question>,
-    /// `None` until the first frame says where running time begins, and for the end of the stream.
-    due: Option<ClockTime>,
-    asked: bool,
-}
-
-impl Schedule {
-    pub fn add(&mut self, question: Arc<Question>) {
-        let due = match question.when {
-            When::Now => Some(ClockTime::ZERO),
-            When::At(at) => Some(at),
-            When::Every { from, .. } => from,
-            When::AtEnd => None,
-        };
-        self.entries.push(Entry { question, due, asked: false });
+/// Questions in.
+impl StreamKvqa {
+    /// Asks now if a frame has entered, else at the first frame or whenever the question says.
+    fn ask(&self, question: Question) -> u64 {
+        let id = next_id();
+        let question = Arc::new(Question { id, ..question });
+        gst::debug!(CAT, imp = self, "question {id}: {:?}", question.text);
+        match self.worker() {
+            Some(worker) if question.when == When::Now && worker.has_seen() => {
+                self.ask_now(&worker, question);
+            }
+            _ => self.schedule.lock().add(question),
+        }
+        id
     }
 
-    pub fn remove(&mut self, id: u64) -> Option<Arc<Question>> {
-        let index = self.entries.iter().position(|entry| entry.question.id == id)?;
-        Some(self.entries.remove(index).question)
+    pub(super) fn ask_now(&self, worker: &Worker, question: Arc<Question>) {
+        let text = self.text().filter(|_| self.text_waits());
+        worker.ask(question, |asked| {
+            if let (Some(text), Some(at)) = (&text, asked.at) {
+                text.hold(asked.number, at.running);
+            }
+        });
     }
 
-    pub fn clear(&mut self) -> Vec<Arc<Question>> {
-        self.entries.drain(..).map(|entry| entry.question).collect()
-    }
-
-    /// Running time starts again: standing questions count from its next frame.
-    pub fn restart(&mut self) {
-        for entry in &mut self.entries {
-            if let When::Every { from, .. } = entry.question.when
-                && (entry.asked || from.is_none())
-            {
-                entry.due = None;
+    /// Refuses with a warning and 0.
+    pub(super) fn ask_structure(&self, structure: &gst::StructureRef) -> u64 {
+        match Question::from_structure(structure) {
+            Ok(question) => self.ask(question),
+            Err(reason) => {
+                gst::element_imp_warning!(
+                    self,
+                    gst::ResourceError::Settings,
+                    ("question refused: {reason}"),
+                    ["{structure:?}"]
+                );
+                0
             }
         }
     }
 
-    /// Whether a question falls due at a frame of this running time.
-    pub fn is_due(&self, running: ClockTime) -> bool {
-        self.entries.iter().any(|entry| entry.due.is_some_and(|due| due <= running))
+    pub(super) fn cancel(&self, id: u64) -> bool {
+        let scheduled = self.schedule.lock().remove(id);
+        let worker = self.worker();
+        let running = worker.as_ref().is_some_and(|worker| worker.cancel(id));
+        let found = scheduled.is_some() || running;
+        if let (Some(question), Some(worker), false) = (scheduled, worker, running) {
+            worker.report(question, Status::Cancelled);
+        }
+        found
     }
 
-    /// The next question that falls due at a frame of this running time; asked once or rescheduled.
-    pub fn next_due(&mut self, running: ClockTime) -> Option<Arc<Question>> {
-        for entry in &mut self.entries {
-            if let (When::Every { interval, .. }, None) = (entry.question.when, entry.due) {
-                entry.due = Some(running.saturating_add(interval));
-            }
+    pub(super) fn clear_memory(&self) {
+        if let Some(worker) = self.worker() {
+            worker.clear();
         }
-        let (index, due) = self
-            .entries
-            .iter()
-            .enumerate()
-            .filter_map(|(index, entry)| Some((index, entry.due.filter(|due| *due <= running)?)))
-            .min_by_key(|&(index, due)| (due, index))?;
-        let entry = &mut self.entries[index];
-        let When::Every { interval, .. } = entry.question.when else {
-            return Some(self.entries.remove(index).question);
+    }
+
+    /// Puts the `question` property on the schedule, in place of what it said before.
+    pub(super) fn arm_question(&self) {
+        let Some(worker) = self.worker() else { return };
+        let settings = self.settings();
+        let standing = self.standing.lock().take();
+        if let Some(id) = standing {
+            self.schedule.lock().remove(id);
+        }
+        let Some(Ok(question)) = settings.question.as_deref().map(Question::new) else { return };
+        let interval = settings.question_interval;
+        let playing = worker.has_seen();
+        let when = match (interval > ClockTime::ZERO, playing) {
+            (true, _) => When::Every { from: playing.then_some(ClockTime::ZERO), interval },
+            (false, true) => When::Now,
+            (false, false) => When::AtEnd,
         };
-        let missed = (running - due).nseconds() / interval.nseconds();
-        entry.due = Some(due.saturating_add(interval.saturating_mul(missed + 1)));
-        entry.asked = true;
-        Some(entry.question.clone())
+        let id = self.ask(Question { when, ..question });
+        *self.standing.lock() = Some(id);
     }
 
-    /// The next question that the end of the stream makes due: those that never were.
-    pub fn next_at_end(&mut self) -> Option<Arc<Question>> {
-        let index = self
-            .entries
-            .iter()
-            .enumerate()
-            .filter(|(_, entry)| !entry.asked)
-            .min_by_key(|&(index, entry)| (entry.due.unwrap_or(ClockTime::MAX), index))?
-            .0;
-        let entry = &mut self.entries[index];
-        entry.asked = true;
-        if let When::Every { .. } = entry.question.when {
-            return Some(entry.question.clone());
+    /// A custom event, from either side; `None` if it is somebody else's.
+    pub(super) fn ask_event(&self, event: &gst::EventRef) -> Option<bool> {
+        let structure = event.structure().filter(|s| s.name() == EVENT_NAME)?;
+        let element = structure.get::<Option<String>>("element").ok().flatten();
+        if element.is_some_and(|name| name != self.obj().name()) {
+            return None;
         }
-        Some(self.entries.remove(index).question)
+        {
+            let mut seen = self.seen.lock();
+            if seen.asks.contains(&event.seqnum()) {
+                return Some(true);
+            }
+            if seen.asks.len() == MAX_SEQNUMS {
+                seen.asks.pop_front();
+            }
+            seen.asks.push_back(event.seqnum());
+        }
+        self.ask_structure(structure);
+        Some(true)
+    }
+
+    /// Upstream events of the video's source pad and of the text pad; `Err` goes on.
+    pub(super) fn upstream_event(&self, event: gst::Event) -> Result<bool, gst::Event> {
+        match event.view() {
+            gst::EventView::CustomUpstream(custom) => self.ask_event(custom).map_or(Err(event), Ok),
+            gst::EventView::Seek(_) => {
+                // Both pads get the same seek when a pipeline is sought.
+                let seqnum = event.seqnum();
+                if self.seen.lock().seek.replace(seqnum) == Some(seqnum) {
+                    return Ok(true);
+                }
+                Err(event)
+            }
+            _ => Err(event),
+        }
     }
 }
-
+/// The signals of the element, both ways.
+pub(super) fn signals() -> Vec<Signal> {
+    /// The element that a signal was emitted on. GObject checks the types of all arguments.
+    fn element(args: &[glib::Value]) -> Option<super::StreamKvqa> {
+        args.first()?.get().ok()
+    }
+    vec![
+        Signal::builder("ask")
+            .param_types([String::static_type()])
+            .return_type::<u64>()
+            .action()
+            .class_handler(|args| {
+                let element = element(args)?;
+                let text = args.get(1)?.get::<Option<String>>().ok()?.unwrap_or_default();
+                let structure = gst::Structure::builder("ask").field("question", text).build();
+                Some(element.imp().ask_structure(&structure).to_value())
+            })
+            .build(),
+        Signal::builder("ask-full")
+            .param_types([gst::Structure::static_type()])
+            .return_type::<u64>()
+            .action()
+            .class_handler(|args| {
+                let element = element(args)?;
+                let structure = args.get(1)?.get::<Option<gst::Structure>>().ok()?;
+                let structure = structure.unwrap_or_else(|| gst::Structure::new_empty("ask"));
+                Some(element.imp().ask_structure(&structure).to_value())
+            })
+            .build(),
+        Signal::builder("cancel")
+            .param_types([u64::static_type()])
+            .return_type::<bool>()
+            .action()
+            .class_handler(|args| {
+                let element = element(args)?;
+                let id = args.get(1)?.get().ok()?;
+                Some(element.imp().cancel(id).to_value())
+            })
+            .build(),
+        Signal::builder("clear-memory")
+            .action()
+            .class_handler(|args| {
+                element(args)?.imp().clear_memory();
+                None
+            })
+            .build(),
+        Signal::builder("answer").param_types([gst::Structure::static_type()]).build(),
+        Signal::builder("token").param_types([u64::static_type(), String::static_type()]).build(),
+    ]
+}
 #[cfg(test)]
 mod tests {
     use std::io::Write;
@@ -378,60 +471,5 @@ mod tests {
         assert!(at("soon".to_send_value()).unwrap_err().contains("`at`"));
         assert!(at(f64::NAN.to_send_value()).is_err());
         assert!(at((-5i32).to_send_value()).is_err());
-    }
-
-    fn question(text: &str, when: When) -> Arc<Question> {
-        Arc::new(Question { when, ..Question::new(text).unwrap() })
-    }
-
-    fn due(schedule: &mut Schedule, seconds: u64) -> Vec<String> {
-        std::iter::from_fn(|| schedule.next_due(ClockTime::from_seconds(seconds)))
-            .map(|question| question.text.clone())
-            .collect()
-    }
-
-    #[test]
-    fn questions_fall_due_in_the_order_of_their_times() {
-        let seconds = ClockTime::from_seconds;
-        let mut schedule = Schedule::default();
-        schedule.add(question("five", When::At(seconds(5))));
-        schedule.add(question("two", When::At(seconds(2))));
-        schedule.add(question("last", When::AtEnd));
-        schedule.add(question("each", When::Every { from: None, interval: seconds(3) }));
-        schedule.add(question("now", When::Now));
-        assert_eq!(due(&mut schedule, 1), ["now"]);
-        assert!(!schedule.is_due(seconds(1)) && schedule.is_due(seconds(2)));
-        assert_eq!(due(&mut schedule, 5), ["two", "each", "five"]);
-        assert_eq!(due(&mut schedule, 6), [""; 0]);
-        assert_eq!(due(&mut schedule, 20), ["each"]);
-        assert_eq!(due(&mut schedule, 21), [""; 0]);
-        assert_eq!(schedule.next_at_end().unwrap().text, "last");
-        assert!(schedule.next_at_end().is_none());
-    }
-
-    #[test]
-    fn the_end_asks_what_never_fell_due() {
-        let seconds = ClockTime::from_seconds;
-        let mut schedule = Schedule::default();
-        schedule.add(question("end", When::AtEnd));
-        schedule.add(question("late", When::At(seconds(500))));
-        schedule.add(question("each", When::Every { from: None, interval: seconds(300) }));
-        due(&mut schedule, 1);
-        let texts: Vec<_> = std::iter::from_fn(|| schedule.next_at_end())
-            .map(|question| question.text.clone())
-            .collect();
-        assert_eq!(texts, ["each", "late", "end"]);
-    }
-
-    #[test]
-    fn standing_questions_go_on_after_running_time_restarts() {
-        let seconds = ClockTime::from_seconds;
-        let mut schedule = Schedule::default();
-        schedule.add(question("each", When::Every { from: None, interval: seconds(2) }));
-        assert_eq!(due(&mut schedule, 100), [""; 0]);
-        assert_eq!(due(&mut schedule, 102), ["each"]);
-        schedule.restart();
-        assert_eq!(due(&mut schedule, 0), [""; 0]);
-        assert_eq!(due(&mut schedule, 2), ["each"]);
     }
 }

@@ -11,6 +11,7 @@ use glib::prelude::*;
 use gst::prelude::*;
 use gstreamer as gst;
 
+use super::question::MAX_TOKENS;
 use super::shared_model::LoadKey;
 use super::{DType, Leaky, PromptStyle, ResetOn, TextFormat, TextTimestamp};
 use crate::model::prompt;
@@ -352,6 +353,7 @@ fn model_properties() -> Vec<glib::ParamSpec> {
             .nick("Maximum answer length")
             .blurb("Longest answer in tokens, where a question does not say otherwise")
             .minimum(1)
+            .maximum(MAX_TOKENS)
             .default_value(Question::DEFAULT_MAX_TOKENS as u32)
             .mutable_playing()
             .build(),

@@ -611,7 +611,8 @@ impl Shared {
         cancel: Cancel,
         known: &mut HashMap<u64, String>,
     ) {
-        if stream.stats().frames == 0 {
+        let memory = stream.stats();
+        if memory.units + memory.open_frames == 0 {
             let status = Status::Error("no frame has been seen".into());
             self.settle(|_| {});
             return self.report(asked, status);
