@@ -30,6 +30,6 @@ cd "$here/training"
 [ -f "$run/vision-scaled.pt" ] || "$python" encode.py --run "$run" --scenes "$scenes"
 "$python" lm.py --run "$run" --out "$out" --curriculum "$curriculum" \
     --ranks "${RANKS:-2}" --minutes "${LANGUAGE_MINUTES:-50}"
-"$python" check.py "$out" --frames 32 --long 64 128 256 --out "$run/results.json"
+"$python" check.py "$out" --frames 32 64 --long 128 256 --out "$run/results.json"
 "$python" manifest.py --run "$run" --results "$run/results.json" --scenes "$scenes" \
     --curriculum "$curriculum" --out "$here/manifest.json"

@@ -44,8 +44,16 @@ class Polisher:
         scaled = torch.load(os.path.join(run, "vision-scaled.pt"), weights_only=False)
         key = "projector.linear_2.weight"
         self.scale = (scaled[key].norm() / state["parts"][key].norm()).item()
+        if os.path.exists(self.path):
+            self.resume()
         frames = world.frame_batches(2048, "vision", "--seed", world.VALIDATION, "--count", 2048)
         self.validation = next(frames)
+
+    def resume(self):
+        """Goes on from an earlier polish, with new frames."""
+        self.parts.load_state_dict(torch.load(self.path, weights_only=False))
+        shape.scale_features(self.parts, 1 / self.scale)
+        self.seed += 10_000_000
 
     def loss(self, pixels: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         tokens = shape.encode_frames(self.parts, pixels)
