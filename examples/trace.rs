@@ -289,9 +289,8 @@ fn read_frames(path: &Path, fps: f64) -> Fallible<Vec<Frame>> {
         Err(_) => (0..n).map(|i| i as f64 / fps).collect(),
     };
     let pictures = frames.data().chunks_exact(height * width * 3);
-    let frames = pictures
-        .zip(times)
-        .map(|(rgb, time)| Frame::new(rgb.to_vec(), width, height, time));
+    let frames =
+        pictures.zip(times).map(|(rgb, time)| Frame::new(rgb.to_vec(), width, height, time));
     Ok(frames.collect::<Result<_, _>>()?)
 }
 
@@ -304,8 +303,8 @@ fn read_times(times: &TensorView<'_>, n: usize) -> Result<Vec<f64>, String> {
 }
 
 fn read_questions(path: &Path, frames: usize) -> Fallible<Vec<Asked>> {
-    let questions: Vec<Asked> = serde_json::from_slice(&read(path)?)
-        .map_err(|e| format!("{}: {e}", path.display()))?;
+    let questions: Vec<Asked> =
+        serde_json::from_slice(&read(path)?).map_err(|e| format!("{}: {e}", path.display()))?;
     for asked in &questions {
         let in_range = asked.after_frame == -1
             || usize::try_from(asked.after_frame).is_ok_and(|frame| frame < frames);

@@ -181,8 +181,7 @@ fn rekv_from_tokens(model: &VideoLlm, oracle: &Oracle, name: &str) {
         let prompt = decoder.embed(&ids(&oracle.json["prompt_ids"][which])).unwrap();
         let room = prompt.dim(0).unwrap() + 8;
         let mut answering = Answering::new(&memory, &contexts, room, &cancel);
-        let generated =
-            generate(model, &prompt, &mut answering, 8, &cancel, &mut |_| {}).unwrap();
+        let generated = generate(model, &prompt, &mut answering, 8, &cancel, &mut |_| {}).unwrap();
         let what = format!("{name}.ask{index}");
         assert_close(&generated.first_logits, &oracle.logits(name, index), TOLERANCE, &what);
         assert_eq!(generated.ids, ids(&expected["greedy_ids"]), "{what}");
@@ -444,8 +443,10 @@ fn the_newest_units_are_forced() {
 #[test]
 fn the_sliding_window_sees_the_newest_frames_only() {
     let (model, oracle) = (model(), Oracle::read());
-    let mut stream =
-        open(&model, recipe("sliding-window", &[("retrieve", "4".into()), ("window", "50".into())]));
+    let mut stream = open(
+        &model,
+        recipe("sliding-window", &[("retrieve", "4".into()), ("window", "50".into())]),
+    );
     for part in oracle.frames().chunks(5) {
         stream.push_frames(part).unwrap();
     }

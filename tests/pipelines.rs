@@ -196,10 +196,8 @@ fn a_python_application_embeds_the_element() {
     // env.sh, which the scripts use, makes this folder as well.
     let plugins = target().join("debug/gstreamer-1.0");
     fs::create_dir_all(&plugins).unwrap();
-    let _ = std::os::unix::fs::symlink(
-        "../libgststreamkvqa.so",
-        plugins.join("libgststreamkvqa.so"),
-    );
+    let _ =
+        std::os::unix::fs::symlink("../libgststreamkvqa.so", plugins.join("libgststreamkvqa.so"));
     Run::new("examples/embed.py")
         .env("GST_PLUGIN_PATH", plugins.to_str().unwrap())
         .typing(4, "what do you see now?")

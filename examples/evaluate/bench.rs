@@ -167,12 +167,7 @@ pub fn evaluate(model: &VideoLlm, plan: &Plan, work: &Work) -> Result<Cell, Engi
     Ok(tally.into_cell(plan, work))
 }
 
-fn one_video(
-    model: &VideoLlm,
-    plan: &Plan,
-    work: &Work,
-    seed: u64,
-) -> Result<Tally, EngineError> {
+fn one_video(model: &VideoLlm, plan: &Plan, work: &Work, seed: u64) -> Result<Tally, EngineError> {
     let options =
         StreamOptions { frames: plan.frames, held_out: work.held_out, ..StreamOptions::default() };
     let video = toyworld::Stream::generate(seed, &options);

@@ -25,7 +25,11 @@ struct Args {
     #[arg(long, default_value = "models/toyworld")]
     model: PathBuf,
     /// Methods, each optionally with options: `rekv:recent=4+chunk=2`. `blind` asks without video.
-    #[arg(long, value_delimiter = ',', default_value = "full,streamkv,rekv:recent=4,sliding-window")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "full,streamkv,rekv:recent=4,sliding-window"
+    )]
     methods: Vec<String>,
     /// Lengths of the videos in frames (one a second).
     #[arg(long, value_delimiter = ',', default_value = "32,64,128")]
@@ -104,7 +108,9 @@ fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
         } else {
             toyworld::Wording::Trained
         },
-        jobs: args.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
+        jobs: args
+            .jobs
+            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
     };
     let mut cells: Vec<Cell> = Vec::new();
     for &frames in &args.frames {

@@ -40,7 +40,11 @@ pub fn line<'a>(cells: impl Iterator<Item = &'a Cell>) -> String {
         let overall = cell.overall();
         format!(
             "{:<28} {:>4} frames, budget {:>3}: {:.3} of {}",
-            cell.method, cell.frames, cell.budget, overall.share(), overall.n
+            cell.method,
+            cell.frames,
+            cell.budget,
+            overall.share(),
+            overall.n
         )
     };
     cells.map(line).collect::<Vec<_>>().join("\n")

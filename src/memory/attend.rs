@@ -316,7 +316,13 @@ mod tests {
     use crate::memory::{Encoded, Geometry, Kind, Unit};
 
     /// One layer of a decoder that is nothing but its attention.
-    fn memory(heads: usize, kv_heads: usize, dim: usize, unit: usize, recipe: &Recipe) -> VideoMemory {
+    fn memory(
+        heads: usize,
+        kv_heads: usize,
+        dim: usize,
+        unit: usize,
+        recipe: &Recipe,
+    ) -> VideoMemory {
         let geometry = Geometry {
             layers: 1,
             heads,
@@ -515,11 +521,7 @@ mod tests {
             let (heads, n, dim) = t.dims3().unwrap();
             let other = random_tensor(99, (heads, 1, dim));
             Tensor::cat(
-                &[
-                    &t.narrow(1, 0, at).unwrap(),
-                    &other,
-                    &t.narrow(1, at + 1, n - at - 1).unwrap(),
-                ],
+                &[&t.narrow(1, 0, at).unwrap(), &other, &t.narrow(1, at + 1, n - at - 1).unwrap()],
                 1,
             )
             .unwrap()

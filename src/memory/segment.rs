@@ -134,7 +134,13 @@ impl Segmenter {
         self.features = vec![feature];
     }
 
-    fn append(&mut self, frame: FrameTokens, feature: Vec<f32>, alike: f32, max: usize) -> Result<()> {
+    fn append(
+        &mut self,
+        frame: FrameTokens,
+        feature: Vec<f32>,
+        alike: f32,
+        max: usize,
+    ) -> Result<()> {
         self.newest.clone_from(&feature);
         self.open.push(frame);
         self.features.push(feature);
@@ -144,9 +150,9 @@ impl Segmenter {
 
     fn merge_most_alike(&mut self) -> Result<()> {
         // The first of equals, as argmax has it.
-        let Some(at) = (0..self.cosines.len()).reduce(|best, i| {
-            if self.cosines[i] > self.cosines[best] { i } else { best }
-        }) else {
+        let Some(at) = (0..self.cosines.len())
+            .reduce(|best, i| if self.cosines[i] > self.cosines[best] { i } else { best })
+        else {
             return Ok(());
         };
         let right = self.open.remove(at + 1);
@@ -159,8 +165,7 @@ impl Segmenter {
         self.features[at] = self.feature(&tokens)?;
         self.cosines.remove(at);
         if at > 0 {
-            self.cosines[at - 1] =
-                cosine(&self.features[at - 1], &self.features[at], self.compat);
+            self.cosines[at - 1] = cosine(&self.features[at - 1], &self.features[at], self.compat);
         }
         if at < self.cosines.len() {
             self.cosines[at] = cosine(&self.features[at], &self.features[at + 1], self.compat);
@@ -170,7 +175,8 @@ impl Segmenter {
 
     fn feature(&self, tokens: &Tensor) -> Result<Vec<f32>> {
         let mean = tokens.to_dtype(DType::F32)?.mean(0)?;
-        let mean = if self.compat { mean.to_dtype(DType::F16)?.to_dtype(DType::F32)? } else { mean };
+        let mean =
+            if self.compat { mean.to_dtype(DType::F16)?.to_dtype(DType::F32)? } else { mean };
         Ok(mean.to_vec1()?)
     }
 }
@@ -280,13 +286,8 @@ mod tests {
     #[test]
     fn time_and_size_can_close_a_segment_in_which_nothing_changes() {
         let still = [5.0; 9];
-        let by_time = Cut::Semantic {
-            threshold: 0.99,
-            min: 1,
-            max: 64,
-            close_at_max: false,
-            seconds: 4.0,
-        };
+        let by_time =
+            Cut::Semantic { threshold: 0.99, min: 1, max: 64, close_at_max: false, seconds: 4.0 };
         assert_eq!(lengths(&cut(by_time, &still)), [4, 4, 1]);
         let by_size = Cut::Semantic {
             threshold: 0.99,

@@ -128,7 +128,8 @@ impl Window {
             }),
             None => None,
         };
-        let buffer = Kv { k: room_like(&like.k, keep + room)?, v: room_like(&like.v, keep + room)? };
+        let buffer =
+            Kv { k: room_like(&like.k, keep + room)?, v: room_like(&like.v, keep + room)? };
         if let Some(old) = old
             && keep > 0
         {

@@ -4,7 +4,7 @@
 #
 #   RUN=folder     checkpoints and features (default: target/toyworld-run)
 #   OUT=folder     the exported model (default: models/toyworld)
-#   VISION_MINUTES, LANGUAGE_MINUTES, SCENES, CURRICULUM, RANKS: the budget
+#   VISION_MINUTES, LANGUAGE_MINUTES, POLISH_MINUTES, SCENES, CURRICULUM, RANKS: the budget
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -30,6 +30,8 @@ cd "$here/training"
 [ -f "$run/vision-scaled.pt" ] || "$python" encode.py --run "$run" --scenes "$scenes"
 "$python" lm.py --run "$run" --out "$out" --curriculum "$curriculum" \
     --ranks "${RANKS:-2}" --minutes "${LANGUAGE_MINUTES:-50}"
-"$python" check.py "$out" --frames 32 --long 64 128 256 --out "$run/results.json"
+[ -f "$run/vision-polished.pt" ] || "$python" polish.py --run "$run" --minutes "${POLISH_MINUTES:-10}"
+"$python" assemble.py --run "$run" --out "$out"
+"$python" check.py "$out" --frames 32 64 --long 128 256 --out "$run/results.json"
 "$python" manifest.py --run "$run" --results "$run/results.json" --scenes "$scenes" \
     --curriculum "$curriculum" --out "$here/manifest.json"

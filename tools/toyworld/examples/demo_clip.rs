@@ -86,9 +86,8 @@ fn choose_questions(stream: &Stream) -> Vec<Question> {
             .filter(|question| question.after_frame == second)
             .filter(|question| open.contains(&question.kind) && question.kind.is_now() == now)
             .min_by_key(|question| {
-                let later = |other: &&Question| {
-                    other.kind == question.kind && other.after_frame > second
-                };
+                let later =
+                    |other: &&Question| other.kind == question.kind && other.after_frame > second;
                 let chances = candidates.iter().filter(later).count();
                 (chances, question.relevant.first().map_or(second, |range| range.start))
             });

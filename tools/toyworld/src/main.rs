@@ -201,11 +201,14 @@ fn write_pool(mut out: impl Write, seed: u64, scenes: u64, size: usize) -> io::R
     out.flush()
 }
 
+/// A question as one array: kind, text, answer, after frame, relevant frames.
+type QuestionRow = (Kind, String, String, usize, Vec<[usize; 2]>);
+
 /// A line of `streams`.
 #[derive(Serialize)]
 struct StreamLine {
     frames: Vec<usize>,
-    questions: Vec<(Kind, String, String, usize, Vec<[usize; 2]>)>,
+    questions: Vec<QuestionRow>,
 }
 
 fn write_streams(mut out: impl Write, args: &StreamsArgs) -> io::Result<()> {
@@ -326,7 +329,7 @@ fn write_cuts(mut out: impl Write, stream: &Stream) -> io::Result<()> {
 fn write_sheet(mut out: impl Write, seed: u64, tiles: (usize, usize)) -> io::Result<()> {
     const TILE: usize = 56;
     let (columns, rows) = tiles;
-    write!(out, "P6 {} {} 255\n", columns * TILE, rows * TILE)?;
+    writeln!(out, "P6 {} {} 255", columns * TILE, rows * TILE)?;
     for row in 0..rows {
         let frames: Vec<Vec<u8>> = (0..columns)
             .map(|column| {

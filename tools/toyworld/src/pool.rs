@@ -18,7 +18,7 @@ const ANYWHERE_EVERY: u64 = 8;
 pub fn pool_scene(seed: u64, index: u64) -> Scene {
     let scene_seed = derive(seed, index);
     let mut rng = Rng::new(derive(scene_seed, 4));
-    let key = (index % BLANK_EVERY != 0).then(|| *rng.pick(&Key::trained()));
+    let key = (!index.is_multiple_of(BLANK_EVERY)).then(|| *rng.pick(&Key::trained()));
     let options = SceneOptions {
         placement: if index % ANYWHERE_EVERY == 1 { Placement::Anywhere } else { Placement::Named },
         ..SceneOptions::default()

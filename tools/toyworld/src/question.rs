@@ -283,7 +283,7 @@ impl<'a> Moment<'a> {
     /// Everything of `kind` that can be asked at this moment.
     fn facts(&self, kind: Kind) -> Vec<Fact> {
         match kind {
-            Kind::Now => self.now(|shot| name_of(shot)),
+            Kind::Now => self.now(name_of),
             Kind::NowColor => {
                 self.now(|shot| Some(shot.key().map_or("nothing", |key| key.color.word()).into()))
             }
@@ -326,11 +326,12 @@ impl<'a> Moment<'a> {
 
     fn now(&self, answer: impl Fn(&Shot) -> Option<String>) -> Vec<Fact> {
         let shot = self.shots.last().expect("a stream has a first shot");
+        let newest = self.after_frame..self.after_frame + 1;
         answer(shot)
             .map(|answer| Fact {
                 subject: String::new(),
                 answer,
-                relevant: vec![self.after_frame..self.after_frame + 1],
+                relevant: Vec::from([newest.clone()]),
             })
             .into_iter()
             .collect()

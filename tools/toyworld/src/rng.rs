@@ -58,7 +58,7 @@ impl Rng {
 
     /// Uniform in `0..n`; `n` must not be zero.
     pub fn below(&mut self, n: usize) -> usize {
-        ((self.next_u64() >> 32) * n as u64 >> 32) as usize
+        (((self.next_u64() >> 32) * n as u64) >> 32) as usize
     }
 
     /// True with probability `p`.

@@ -57,8 +57,8 @@ fn neighbouring_shots_differ() {
 
 #[test]
 fn seed_ranges_are_disjoint() {
-    assert!(seeds::TRAIN.end <= seeds::VALIDATION.start);
-    assert!(seeds::VALIDATION.end <= seeds::TEST.start);
+    const { assert!(seeds::TRAIN.end <= seeds::VALIDATION.start) };
+    const { assert!(seeds::VALIDATION.end <= seeds::TEST.start) };
 }
 
 #[test]

@@ -180,9 +180,9 @@ def ball(checkpoint: Checkpoint, raw: str) -> dict[str, float]:
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model")
-    parser.add_argument("--frames", type=int, default=32, help="trained length")
-    parser.add_argument("--streams", type=int, default=40)
+    parser.add_argument("--frames", type=int, nargs="+", default=[32, 64], help="trained lengths")
     parser.add_argument("--long", type=int, nargs="*", default=[], help="lengths beyond")
+    parser.add_argument("--streams", type=int, default=130)
     parser.add_argument("--generate", type=int, default=0, help="streams for transformers' generate")
     parser.add_argument("--ball", help="raw RGB 320x240 frames of pattern=ball")
     parser.add_argument("--out", help="write the results here as JSON")
@@ -195,23 +195,25 @@ def main():
         results[name] = table(right)
         print(f"{name}: {line(right)}", flush=True)
 
-    test = Test(checkpoint, arguments.streams, arguments.frames, 39)
-    for method in ("full", "blind", "oracle", "recent"):
-        record(f"{arguments.frames} {method}", test.accuracy(method))
-    results["recall@16"] = test.recall(16)
+    for frames in arguments.frames:
+        test = Test(checkpoint, arguments.streams, frames, 39)
+        for method in ("full", "blind", "oracle", "recent"):
+            record(f"{frames} {method}", test.accuracy(method))
+        results[f"{frames} recall@16"] = test.recall(16)
+        print(results[f"{frames} recall@16"], flush=True)
     results["cosine"] = test.cosines()
-    print(results["recall@16"], results["cosine"], flush=True)
+    print(results["cosine"], flush=True)
     for option in ("--held-out", "--held-out-wording"):
-        new = Test(checkpoint, arguments.streams // 2, arguments.frames, 39, option)
-        record(f"{arguments.frames} full {option.strip('-')}", new.accuracy())
+        new = Test(checkpoint, arguments.streams // 2, arguments.frames[0], 39, option)
+        record(f"{arguments.frames[0]} full, {option.strip('-')}", new.accuracy())
     for frames in arguments.long:
-        longer = Test(checkpoint, arguments.streams // 2, frames, 39, "--at-end")
+        longer = Test(checkpoint, arguments.streams // 6, frames, 39, "--at-end")
         for method in ("full", "oracle", "recent"):
             record(f"{frames} {method}", longer.accuracy(method))
-        results[f"recall@16 {frames}"] = longer.recall(16)
-        print(results[f"recall@16 {frames}"], flush=True)
+        results[f"{frames} recall@16"] = longer.recall(16)
+        print(results[f"{frames} recall@16"], flush=True)
     if arguments.generate:
-        results["generate"] = agreement(checkpoint, arguments.generate, arguments.frames // 2)
+        results["generate"] = agreement(checkpoint, arguments.generate, arguments.frames[0] // 2)
         print("generate", results["generate"], flush=True)
     if arguments.ball:
         results["ball"] = ball(checkpoint, arguments.ball)

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: MPL-2.0
+"""Puts the trained halves together, writes the folder and its `streamkvqa.json`."""
+
+import argparse
+import os
+
+import torch
+
+import export
+import model as shape
+from lm import RECENT, RETRIEVE, WINDOW, Reader
+from words import train_tokenizer
+
+# Between the cosines within a scene and across a cut, as check.py measures them.
+SEGMENT_THRESHOLD = 0.88
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", required=True)
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--vision", default="vision-polished.pt", help="a file in the run folder")
+    parser.add_argument("--trained-frames", type=int, default=64)
+    arguments = parser.parse_args()
+    tokenizer = train_tokenizer()
+    model = shape.build(tokenizer)
+    vision = torch.load(os.path.join(arguments.run, arguments.vision), weights_only=False)
+    shape.vision_parts(model).load_state_dict(vision)
+    language = torch.load(os.path.join(arguments.run, "lm.pt"), weights_only=False)
+    Reader(model, tokenizer).load_state_dict(language["reader"])
+    export.save(model, tokenizer, arguments.out)
+    recipe = {
+        "window": WINDOW,
+        "retrieve": RETRIEVE,
+        "recent": RECENT,
+        "guidance": "what do you see now?",
+        "segment_threshold": SEGMENT_THRESHOLD,
+    }
+    export.save_defaults(arguments.out, arguments.trained_frames, recipe)
+
+
+if __name__ == "__main__":
+    main()
