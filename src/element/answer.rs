@@ -211,7 +211,7 @@ impl Record {
         let time = |time: Option<ClockTime>| time.map_or("-".into(), minutes);
         let mut text = String::new();
         let mut rest = template;
-        while let Some(start) = rest.find('{') {
+        while let Some(start) = rest.find(['{', '\\']) {
             text.push_str(&rest[..start]);
             rest = &rest[start..];
             let (placeholder, value) = [
@@ -221,6 +221,7 @@ impl Record {
                 ("{start}", time(strongest.map(|span| span.start))),
                 ("{end}", time(strongest.map(|span| span.end))),
                 ("{br}", "\n".to_owned()),
+                ("\\n", "\n".to_owned()),
             ]
             .into_iter()
             .find(|(placeholder, _)| rest.starts_with(placeholder))
@@ -386,9 +387,9 @@ mod tests {
 
     #[test]
     fn a_template_is_filled_in_once() {
-        let record = record("{question} {br}");
-        let text = record.plain("Q: {question}{br}A: {answer} [{start}-{end}] {tag} {x} é{");
-        assert_eq!(text, "Q: who?\nA: {question} {br} [0:59-1:00:01] t {x} é{");
+        let record = record("{question} {br}\\n");
+        let text = record.plain("Q: {question}{br}\\nA: {answer} [{start}-{end}] {tag} {x} é{");
+        assert_eq!(text, "Q: who?\nA: {question} {br}\\n [0:59-1:00:01] t {x} é{");
     }
 
     #[test]

@@ -495,7 +495,7 @@ fn answer_properties() -> Vec<glib::ParamSpec> {
             .nick("Text template")
             .blurb(
                 "Plain text of an answer; {question}, {answer}, {tag}, {start} and {end} (of the \
-                 strongest evidence) are filled in, {br} is a line feed",
+                 strongest evidence) are filled in, {br} or \\n is a line feed",
             )
             .default_value(Some(DEFAULT_TEXT_TEMPLATE))
             .mutable_playing()

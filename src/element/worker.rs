@@ -56,7 +56,7 @@ enum Work {
     Report(Asked, Status),
     Frames(Vec<Frame>, Cancel),
     Ask(Asked, Cancel),
-    Clear,
+    Clear(Cancel),
 }
 
 /// Why something did not get into the queue.
@@ -505,15 +505,9 @@ impl Shared {
                 (Work::Ask(asked, cancel), Some(stream)) => {
                     self.answer(stream, asked, cancel, &mut known);
                 }
-                (Work::Clear, Some(stream)) => {
-                    let cleared = stream.clear();
-                    self.settle(|queue| queue.memory = stream.stats());
-                    if let Err(error) = cleared {
-                        self.fail(&error);
-                    }
-                }
+                (Work::Clear(cancel), Some(stream)) => self.forget(stream, cancel),
                 // `next` hands out engine work only where there is an engine.
-                (Work::Frames(..) | Work::Ask(..) | Work::Clear, None) => {}
+                (Work::Frames(..) | Work::Ask(..) | Work::Clear(_), None) => {}
             }
         }
     }
@@ -561,7 +555,7 @@ impl Shared {
                     let id = asked.question.id;
                     return (Box::new(|cancel| Work::Ask(asked, cancel)), Some(id));
                 }
-                Job::Clear => return (Box::new(|_| Work::Clear), None),
+                Job::Clear => return (Box::new(Work::Clear), None),
             }
         }
         queue.frames = queue.frames.saturating_sub(frames.len());
@@ -655,6 +649,22 @@ impl Shared {
                 self.warn(&error);
                 self.report(asked, Status::Error(error.to_string()));
             }
+        }
+    }
+
+    fn forget(&self, stream: &mut Stream, cancel: Cancel) {
+        stream.set_cancel(cancel);
+        let result = stream.clear();
+        self.settle(|queue| {
+            queue.memory = stream.stats();
+            if matches!(result, Err(EngineError::Cancelled)) {
+                // A flush came between; what is half forgotten has to go all the same.
+                queue.jobs.push_front(Job::Clear);
+            }
+        });
+        match result {
+            Ok(()) | Err(EngineError::Cancelled) => {}
+            Err(error) => self.fail(&error),
         }
     }
 
