@@ -89,6 +89,7 @@ while IFS= read -r line; do
         'exit status '*) status=${line#exit status } ;;
         'Progress: (load-model) '* | ERROR* | WARNING*)
             # Paths below the current folder are shortened.
+            line=${line#'Progress: (load-model) '}
             case $line in *"$PWD/"*) line=${line%%"$PWD/"*}${line#*"$PWD/"} ;; esac
             printf '%s\n' "$line"
             ;;
