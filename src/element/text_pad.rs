@@ -153,9 +153,13 @@ impl TextPad {
         if stuck {
             self.pad.push_event(gst::event::FlushStop::new(false));
         }
-        if started {
-            // Whoever waits for text need not wait any more.
-            self.pad.push_event(gst::event::Eos::new());
+        if let (true, Some(peer)) = (started, self.pad.peer()) {
+            // Whoever waits for text need not wait any more. A paused sink keeps the event until it
+            // plays again, and nobody here may wait for that.
+            let end = move || peer.send_event(gst::event::Eos::new());
+            if std::thread::Builder::new().name("streamkvqa-eos".into()).spawn(end).is_err() {
+                gst::warning!(CAT, obj = self.pad, "no thread to end the text stream");
+            }
         }
         self.stop();
     }
