@@ -136,11 +136,11 @@ impl TextPad {
         *self.state.lock() = State::new();
     }
 
-    /// Ends the stream and the task while the pipeline plays on.
+    /// Ends the task while the pipeline plays on. No EOS goes out, as from a released pad of a tee:
+    /// it would wait for a sink that may be paused.
     pub fn release(&self) {
         let deadline = Instant::now() + RELEASE_GRACE;
         let mut state = self.state.lock();
-        let started = !state.headers;
         state.flushing = true;
         self.changed.notify_all();
         while state.pushing && !self.changed.wait_until(&mut state, deadline).timed_out() {}
@@ -152,10 +152,6 @@ impl TextPad {
         let _ = self.pad.pause_task();
         if stuck {
             self.pad.push_event(gst::event::FlushStop::new(false));
-        }
-        if started {
-            // Whoever waits for text need not wait any more.
-            self.pad.push_event(gst::event::Eos::new());
         }
         self.stop();
     }

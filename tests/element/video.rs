@@ -205,7 +205,7 @@ fn memory_is_kept_over_a_seek_unless_reset_on_says_otherwise() {
                 stats.get::<u64>("queue").unwrap() == 0
                     && stats.get::<u64>("encoded").unwrap() >= frames
             });
-            rig.stat("units")
+            rig.remembered()
         };
         let once = pass(3);
         assert!(once > 0);
