@@ -7,8 +7,7 @@ model=$root/models/toyworld
 clip=$root/examples/media/toyworld.webm
 questions=$root/examples/media/toyworld.questions.jsonl
 # What the text pad writes: the question, the answer, and the minutes of video it rests on.
-# gst-launch-1.0 takes one backslash away.
-question_and_answer='{question}\\n{answer} [{start}-{end}]'
+question_and_answer='{question}{br}{answer} [{start}-{end}]'
 
 # A plugin built here comes before an installed one. It gets a folder of its own, because GStreamer
 # would try to load every library below target/debug.

@@ -42,6 +42,11 @@ function number(name, stretch) {
     return stretch + 0
 }
 function seconds(ns) { return sprintf("%.1f", ns / 1e9) + 0 }
+function span(stretch, from, to) {
+    from = seconds(number("start", stretch))
+    to = seconds(number("end", stretch))
+    return (from == to ? from : from "-" to) " s"
+}
 {
     # The two stretches that weighed most, the heavier first.
     seen = ""
@@ -50,8 +55,7 @@ function seconds(ns) { return sprintf("%.1f", ns / 1e9) + 0 }
         best = 2
         for (i = 2; i <= n; i++)
             if (number("score", stretch[i]) > number("score", stretch[best])) best = i
-        seen = seen (seen == "" ? "seen at " : ", ") \
-            seconds(number("start", stretch[best])) "-" seconds(number("end", stretch[best])) " s"
+        seen = seen (seen == "" ? "seen at " : ", ") span(stretch[best])
         stretch[best] = ""
     }
     status = field("status")
@@ -83,7 +87,12 @@ while IFS= read -r line; do
             printf '%s\n' "$plain" | awk -v names="$names" -v verdict="$verdict" "$block"
             ;;
         'exit status '*) status=${line#exit status } ;;
-        'Progress: (load-model) '* | ERROR* | WARNING*) printf '%s\n' "$line" ;;
+        'Progress: (load-model) '* | ERROR* | WARNING*)
+            # Paths below the current folder are shortened.
+            line=${line#'Progress: (load-model) '}
+            case $line in *"$PWD/"*) line=${line%%"$PWD/"*}${line#*"$PWD/"} ;; esac
+            printf '%s\n' "$line"
+            ;;
     esac
 done
 

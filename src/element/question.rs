@@ -338,7 +338,7 @@ impl StreamKvqa {
     /// Upstream events of the video's source pad and of the text pad; `Err` goes on.
     pub(super) fn upstream_event(&self, event: gst::Event) -> Result<bool, gst::Event> {
         match event.view() {
-            gst::EventView::CustomUpstream(custom) => self.ask_event(custom).map_or(Err(event), Ok),
+            gst::EventView::CustomUpstream(custom) => self.ask_event(custom).ok_or(event),
             gst::EventView::Seek(_) => {
                 // Both pads get the same seek when a pipeline is sought.
                 let seqnum = event.seqnum();

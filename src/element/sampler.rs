@@ -61,7 +61,8 @@ impl Sampler {
         let stale = self.taken.is_none_or(|taken| {
             running.saturating_sub(taken).nseconds() * 2 >= self.period.nseconds()
         });
-        if !on_grid && !(asked && stale) {
+        let wanted = on_grid || (asked && stale);
+        if !wanted {
             return false;
         }
         if on_grid {

@@ -300,7 +300,7 @@ fn model_properties() -> Vec<glib::ParamSpec> {
         glib::ParamSpecString::builder("model-path")
             .nick("Model path")
             .blurb(
-                "Hugging Face folder of the Video-LLM (LLaVA-OneVision or Qwen2.5-VL), for instance \
+                "Hugging Face folder of the Video-LLM (LLaVA-OneVision), for instance \
                  models/toyworld. Unset: the environment variable STREAMKVQA_MODEL. Elements with \
                  equal model-path, device and dtype share one loaded model",
             )

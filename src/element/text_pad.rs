@@ -136,11 +136,11 @@ impl TextPad {
         *self.state.lock() = State::new();
     }
 
-    /// Ends the task while the pipeline plays on. No EOS goes out, as from a released pad of a tee:
-    /// it would wait for a sink that may be paused.
+    /// Ends the stream and the task while the pipeline plays on.
     pub fn release(&self) {
         let deadline = Instant::now() + RELEASE_GRACE;
         let mut state = self.state.lock();
+        let started = !state.headers;
         state.flushing = true;
         self.changed.notify_all();
         while state.pushing && !self.changed.wait_until(&mut state, deadline).timed_out() {}
@@ -152,6 +152,14 @@ impl TextPad {
         let _ = self.pad.pause_task();
         if stuck {
             self.pad.push_event(gst::event::FlushStop::new(false));
+        }
+        if let (true, Some(peer)) = (started, self.pad.peer()) {
+            // Whoever waits for text need not wait any more. A paused sink keeps the event until it
+            // plays again, and nobody here may wait for that.
+            let end = move || peer.send_event(gst::event::Eos::new());
+            if std::thread::Builder::new().name("streamkvqa-eos".into()).spawn(end).is_err() {
+                gst::warning!(CAT, obj = self.pad, "no thread to end the text stream");
+            }
         }
         self.stop();
     }

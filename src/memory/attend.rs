@@ -193,7 +193,7 @@ pub struct Retrieve<'a> {
     view: View<'a>,
     cancel: &'a Cancel,
     /// Units per layer.
-    counts: &'a [usize],
+    counts: Vec<usize>,
     recent: usize,
     chunk: usize,
     similarity: Similarity,
@@ -205,7 +205,7 @@ pub struct Retrieve<'a> {
 impl<'a> Retrieve<'a> {
     pub fn new(
         view: View<'a>,
-        counts: &'a [usize],
+        counts: Vec<usize>,
         (recent, chunk): (usize, usize),
         similarity: Similarity,
         cancel: &'a Cancel,
@@ -293,7 +293,7 @@ impl Attend for Answering<'_> {
             let (kv_heads, dim) = (geometry.kv_heads, geometry.head_dim);
             self.tails.push(Tail::new(kv_heads, self.room, dim, k.dtype(), k.device())?);
         }
-        let before = self.tails[layer].len();
+        let before = self.tails[layer].tokens();
         let start = context.map_or(0, Context::tokens) + before;
         let here = Positions::run(start, q.dim(1)?);
         let rotated = self.memory.rope.rotate(q, &here)?;
@@ -463,7 +463,7 @@ mod tests {
         let k = question(&[[0.3, 0.1], [0.2, -0.4], [0.0, 1.0]]);
         let v = question(&[[100., 0.], [200., 0.], [300., 0.]]);
 
-        let mut retrieve = Retrieve::new(view, &[2], (0, 1), Similarity::Dot, &cancel);
+        let mut retrieve = Retrieve::new(view, vec![2], (0, 1), Similarity::Dot, &cancel);
         let out = retrieve.attend(0, &q, &k, &v).unwrap();
         assert_close(&retrieve.scores[0], &[0.81525, 0.35039, -0.69614, -0.58704], "scores");
         let contexts = retrieve.contexts;
@@ -588,7 +588,7 @@ mod tests {
         let view = View { memory: &memory, branch: None };
         let cancel = Cancel::new();
         let (q, k, v) = random_rows(11, 6);
-        let mut retrieve = Retrieve::new(view, &[3], (1, 1), Similarity::Dot, &cancel);
+        let mut retrieve = Retrieve::new(view, vec![3], (1, 1), Similarity::Dot, &cancel);
         retrieve.attend(0, &q, &k, &v).unwrap();
         let contexts = retrieve.contexts;
         let mut at_once = Answering::new(&memory, &contexts, 6, &cancel);
@@ -616,8 +616,7 @@ mod tests {
         let cancel = Cancel::new();
         let (q, k, v) = random_rows(13, 5);
         for count in [1, 3, 20, 50] {
-            let counts = [count];
-            let mut retrieve = Retrieve::new(view, &counts, (0, 1), Similarity::Dot, &cancel);
+            let mut retrieve = Retrieve::new(view, vec![count], (0, 1), Similarity::Dot, &cancel);
             retrieve.attend(0, &q, &k, &v).unwrap();
             let units = &retrieve.contexts[0].as_ref().unwrap().units;
             assert_eq!(units.len(), count.min(20));

@@ -33,18 +33,18 @@ pub fn contexts(
                 // Nothing to rank, and ranking is all that the question pass is for.
                 return all(view, None);
             }
-            let pass = |counts: &[usize]| -> Result<(Vec<Option<Context>>, Vec<Vec<f32>>)> {
+            let pass = |counts: Vec<usize>| -> Result<Retrieve<'_>> {
                 let mut retrieve =
                     Retrieve::new(view, counts, (recent, chunk), recipe.similarity, cancel);
                 decoder.forward(question, &mut retrieve)?;
-                Ok((retrieve.contexts, retrieve.scores))
+                Ok(retrieve)
             };
-            let (contexts, scores) = pass(&vec![first; layers])?;
+            let found = pass(vec![first; layers])?;
             if uniform {
-                return Ok(contexts);
+                return Ok(found.contexts);
             }
-            let counts = retrieve_counts(&scores, units, most, rule);
-            Ok(pass(&counts)?.0)
+            let counts = retrieve_counts(&found.scores, units, most, rule);
+            Ok(pass(counts)?.contexts)
         }
     }
 }

@@ -162,7 +162,7 @@ impl Tail {
         Ok(Self { buffer: Kv { k: zeros()?, v: zeros()? }, len: 0 })
     }
 
-    pub fn len(&self) -> usize {
+    pub fn tokens(&self) -> usize {
         self.len
     }
 

@@ -8,8 +8,9 @@
 
 use candle_core::{DType, Device, Tensor};
 use fast_image_resize as fir;
-use fir::images::{Image, ImageRef};
-use fir::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fir::images::{TypedImage, TypedImageRef};
+use fir::pixels::U8x3;
+use fir::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 use rayon::prelude::*;
 
 use super::checkpoint::ProcessorConfig;
@@ -77,13 +78,16 @@ impl Preprocessor {
         }
         let options = ResizeOptions::new().resize_alg(self.algorithm).use_alpha(false);
         let mut resizer = Resizer::new();
-        let source =
-            ImageRef::new(width, height, frame.rgb(), PixelType::U8x3).map_err(|e| fault(&e))?;
-        let mut narrow = Image::new(side, height, PixelType::U8x3);
-        resizer.resize(&source, &mut narrow, Some(&options)).map_err(|e| fault(&e))?;
-        let mut square = Image::new(side, side, PixelType::U8x3);
-        resizer.resize(&narrow, &mut square, Some(&options)).map_err(|e| fault(&e))?;
-        Ok(square.into_vec())
+        // The typed calls keep the compiler from instantiating every pixel type there is.
+        let source = TypedImageRef::<U8x3>::from_buffer(width, height, frame.rgb())
+            .map_err(|e| fault(&e))?;
+        let mut narrow = TypedImage::<U8x3>::new(side, height);
+        resizer.resize_typed(&source, &mut narrow, &options).map_err(|e| fault(&e))?;
+        let mut bytes = vec![0; 3 * self.side * self.side];
+        let mut square =
+            TypedImage::<U8x3>::from_buffer(side, side, &mut bytes).map_err(|e| fault(&e))?;
+        resizer.resize_typed(&narrow, &mut square, &options).map_err(|e| fault(&e))?;
+        Ok(bytes)
     }
 }
 

@@ -35,6 +35,8 @@ def main():
         "recent": RECENT,
         "guidance": "what do you see now?",
         "segment_threshold": SEGMENT_THRESHOLD,
+        # Scenes last two frames at least.
+        "segment_min": 2,
     }
     export.save_defaults(arguments.out, arguments.trained_frames, recipe)
 
