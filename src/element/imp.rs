@@ -257,6 +257,7 @@ impl StreamKvqa {
             .field("queue", queue as u64)
             .field("memory-bytes", memory.bytes)
             .field("units", memory.units)
+            .field("open-frames", memory.open_frames)
             .field("segments", memory.segments)
             .field("encode-ms-per-frame", mean(counters.encoding, counters.encoded))
             .field("answer-ms", mean(counters.answering, counters.answers))

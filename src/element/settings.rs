@@ -405,8 +405,8 @@ fn video_properties() -> Vec<glib::ParamSpec> {
             .nick("Statistics")
             .blurb(
                 "frames-in, sampled, dropped, unreadable, encoded (frames); questions, answers; \
-                 queue (frames waiting); memory-bytes, units, segments (what is remembered); \
-                 encode-ms-per-frame, answer-ms (means); live, model-loaded",
+                 queue (frames waiting); memory-bytes, units, segments, open-frames (what is \
+                 remembered; open frames are not compressed yet); encode-ms-per-frame, answer-ms (means); live, model-loaded",
             )
             .read_only()
             .build(),

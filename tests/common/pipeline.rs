@@ -196,6 +196,11 @@ impl Rig {
         self.stats().get(name).unwrap()
     }
 
+    /// Units of memory, the frames of the open segment included.
+    pub fn remembered(&self) -> u64 {
+        self.stat("units") + self.stat("open-frames")
+    }
+
     pub fn ask(&self, question: &str) -> u64 {
         self.qa().emit_by_name("ask", &[&question])
     }
@@ -208,7 +213,7 @@ impl Rig {
     /// model is at it.
     pub fn ask_long(&self) -> u64 {
         let structure = gst::Structure::builder("ask")
-            .field("question", "tell me everything")
+            .field("question", "what?")
             .field("max-tokens", 1_000_000u32)
             .build();
         let (sender, tokens) = std::sync::mpsc::channel();
