@@ -109,7 +109,7 @@ pub struct Answer {
 /// What a stream holds, for `stats` and for benchmarks.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct StreamStats {
-    /// Frames pushed.
+    /// Frames pushed since the start or the last [`Stream::clear`].
     pub frames: u64,
     /// Units (frames and summaries) that at least one layer still holds.
     pub units: u64,
@@ -139,6 +139,9 @@ pub struct Stream {
 /// memory and how long a cancellation waits; the result does not depend on it.
 const CHUNK: usize = 64;
 
+/// Answer tokens for which room is set aside at once; a longer answer makes room as it grows.
+const ROOM: usize = 256;
+
 impl Stream {
     /// A stream in the checkpoint's own prompt style and without a memory bound.
     ///
@@ -161,19 +164,18 @@ impl Stream {
             }
             _ => None,
         };
-        let mut stream = Self {
-            memory: VideoMemory::for_model(&model, &recipe),
+        let cancel = Cancel::new();
+        Ok(Self {
+            memory: empty_memory(&model, &recipe, &options, &cancel)?,
             segmenter: Segmenter::new(recipe.cut, recipe.compat),
             guidance,
             frames: 0,
             branch: Mutex::new(None),
-            cancel: Cancel::new(),
+            cancel,
             model,
             recipe,
             options,
-        };
-        stream.run_prefix()?;
-        Ok(stream)
+        })
     }
 
     /// The flag that the following calls obey.
@@ -259,7 +261,7 @@ impl Stream {
         let contexts = self.look_up(view, &question.text)?;
         let retrieved = asked.elapsed();
 
-        let room = prompt.dim(0)? + question.max_tokens;
+        let room = prompt.dim(0)? + question.max_tokens.min(ROOM);
         let mut answering = Answering::new(&self.memory, &contexts, room, &self.cancel);
         let generated = generate(
             &self.model,
@@ -302,26 +304,13 @@ impl Stream {
     /// Forgets everything seen; the prefix stays.
     ///
     /// # Errors
-    /// As [`Stream::open`].
+    /// As [`Stream::open`]; nothing is forgotten then.
     pub fn clear(&mut self) -> Result<()> {
+        self.memory = empty_memory(&self.model, &self.recipe, &self.options, &self.cancel)?;
         *self.branch.get_mut() = None;
-        self.memory = VideoMemory::for_model(&self.model, &self.recipe);
         self.segmenter.close();
-        self.run_prefix()
-    }
-
-    fn run_prefix(&mut self) -> Result<()> {
-        let StreamOptions { system_prompt, prompt_style, .. } = &self.options;
-        let ids = self.model.prompts().opening(
-            *prompt_style,
-            system_prompt.as_deref(),
-            self.recipe.system,
-        )?;
-        if ids.is_empty() {
-            return Ok(());
-        }
-        let decoder = self.model.decoder();
-        self.memory.open(decoder, &decoder.embed(&ids)?, &self.cancel)
+        self.frames = 0;
+        Ok(())
     }
 
     fn remember(&mut self, segment: &Segment) -> Result<()> {
@@ -378,6 +367,23 @@ impl Stream {
             Ok(ids)
         }
     }
+}
+
+/// A memory that has seen the tokens in front of the video and nothing else.
+fn empty_memory(
+    model: &VideoLlm,
+    recipe: &Recipe,
+    options: &StreamOptions,
+    cancel: &Cancel,
+) -> Result<VideoMemory> {
+    let mut memory = VideoMemory::for_model(model, recipe);
+    let system = options.system_prompt.as_deref();
+    let ids = model.prompts().opening(options.prompt_style, system, recipe.system)?;
+    if !ids.is_empty() {
+        let decoder = model.decoder();
+        memory.open(decoder, &decoder.embed(&ids)?, cancel)?;
+    }
+    Ok(memory)
 }
 
 fn layer_context(context: &Option<Context>) -> LayerContext {

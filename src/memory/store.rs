@@ -166,7 +166,17 @@ impl Tail {
         self.len
     }
 
+    /// Grows by doubling, so that a generous token limit costs nothing until it is used.
     pub fn append(&mut self, k: &Tensor, v: &Tensor) -> Result<()> {
+        let needed = self.len + k.dim(1)?;
+        if needed > self.buffer.tokens()? {
+            let old = self.view()?;
+            let room = needed.next_power_of_two();
+            let buffer = Kv { k: room_like(k, room)?, v: room_like(v, room)? };
+            buffer.k.slice_set(&old.k.contiguous()?, 1, 0)?;
+            buffer.v.slice_set(&old.v.contiguous()?, 1, 0)?;
+            self.buffer = buffer;
+        }
         self.buffer.k.slice_set(&k.contiguous()?, 1, self.len)?;
         self.buffer.v.slice_set(&v.contiguous()?, 1, self.len)?;
         self.len += k.dim(1)?;
@@ -224,6 +234,17 @@ mod tests {
                 assert!(room <= 4 * width + 8, "the buffer does not grow: {room}");
             }
         }
+    }
+
+    #[test]
+    fn a_tail_grows_and_keeps_what_it_holds() {
+        let mut tail = Tail::new(2, 3, 4, DType::F32, &Device::Cpu).unwrap();
+        let parts: Vec<Kv> = (0..9).map(|i| tokens(i, 1 + i as usize % 3)).collect();
+        for part in &parts {
+            tail.append(&part.k, &part.v).unwrap();
+        }
+        let all: Vec<&Tensor> = parts.iter().map(|part| &part.k).collect();
+        assert_eq!(values(&tail.view().unwrap().k), values(&Tensor::cat(&all, 1).unwrap()));
     }
 
     #[test]
