@@ -12,9 +12,12 @@ question_and_answer='{question}{br}{answer} [{start}-{end}]'
 # A plugin built here comes before an installed one. It gets a folder of its own, because GStreamer
 # would try to load every library below target/debug.
 for built in "${CARGO_TARGET_DIR:-$root/target}/debug" "${CARGO_TARGET_DIR:-$root/target}/release"; do
-    if [ -e "$built/libgststreamkvqa.so" ]; then
+    plugin=libgststreamkvqa.so
+    # `cargo test` on its own renews only the one in deps.
+    [ ! "$built/deps/$plugin" -nt "$built/$plugin" ] || plugin=deps/$plugin
+    if [ -e "$built/$plugin" ]; then
         mkdir -p "$built/gstreamer-1.0"
-        ln -sf ../libgststreamkvqa.so "$built/gstreamer-1.0/libgststreamkvqa.so"
+        ln -sf "../$plugin" "$built/gstreamer-1.0/libgststreamkvqa.so"
         export GST_PLUGIN_PATH="$built/gstreamer-1.0${GST_PLUGIN_PATH:+:$GST_PLUGIN_PATH}"
         break
     fi
