@@ -32,6 +32,8 @@ use super::imp::{CAT, StreamKvqa};
 
 /// How long a push may go on before release forces downstream to let go.
 const RELEASE_GRACE: Duration = Duration::from_millis(100);
+/// How long the video's end waits for the last text to be handed over.
+const END_GRACE: Duration = Duration::from_millis(200);
 
 pub(super) struct TextPad {
     pad: gst::Pad,
@@ -217,12 +219,20 @@ impl TextPad {
     }
 
     /// The video has ended; nothing is held any more.
+    ///
+    /// Waits a moment until the last text is handed over: a muxer does not wait for sparse text
+    /// once the video has ended. Only a moment, because a sink that waits for the video's end
+    /// holds the text for as long.
     pub fn end(&self) {
+        let deadline = Instant::now() + END_GRACE;
         let mut state = self.state.lock();
         state.holds.clear();
         state.end = End::Asked;
-        drop(state);
         self.changed.notify_all();
+        while (state.end != End::Sent || state.pushing)
+            && !state.flushing
+            && !self.changed.wait_until(&mut state, deadline).timed_out()
+        {}
     }
 
     /// One turn of the task.
