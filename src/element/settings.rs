@@ -113,7 +113,7 @@ impl Settings {
                 || {
                     Err(Fault::Unset(format!(
                         "no model: set model-path (or the environment variable {MODEL_VARIABLE}) to a \
-                         Hugging Face folder of LLaVA-OneVision or Qwen2.5-VL, for instance \
+                         Hugging Face folder of a LLaVA-OneVision model, for instance \
                          model-path=models/toyworld"
                     )))
                 },
