@@ -9,7 +9,7 @@ use candle_core::Tensor;
 
 use crate::cancel::Cancel;
 use crate::error::Result;
-use crate::memory::position::{Context, pack};
+use crate::memory::position::Context;
 use crate::memory::score::{MeanQuery, Similarity};
 use crate::memory::select::top_chunks;
 use crate::memory::store::{Kv, Tail};
@@ -67,7 +67,7 @@ impl Attend for Ingest<'_> {
         self.cancel.check()?;
         let memory = self.memory;
         let n = q.dim(1)?;
-        let here = Positions::run(memory.seen, n);
+        let here = memory.upcoming(n);
         let width = memory.window.unwrap_or(UNBOUNDED);
         let fresh = Kv { k: memory.rope.rotate(k, &here)?, v: v.clone() };
         let q_here = memory.rope.rotate(q, &here)?;
@@ -86,7 +86,8 @@ impl Attend for Ingest<'_> {
         // All sinks share one position, at the far end of the window.
         let q_sink;
         if let (Some(sinks), Some(visible)) = (&store.prefix, self.sinks_visible(width, n)) {
-            q_sink = memory.rope.rotate(q, &Positions::constant(width - 1, n))?;
+            let far = memory.layout.reach(width - 1);
+            q_sink = memory.rope.rotate(q, &Positions::constant(far, n))?;
             stages.push(Stage { q: &q_sink, k: &sinks.k, v: &sinks.v, visible });
         }
         let context = attention::attend(&stages, memory.geometry.scale)?;
@@ -121,11 +122,24 @@ impl Attend for Guide<'_> {
         self.queries.push(MeanQuery::of(q, self.memory.geometry.kv_heads)?);
         let (rope, segment) = (&self.memory.rope, self.segment[layer]);
         // Positions restart at the segment.
-        let keys = rope.rotate(&segment.k, &Positions::run(0, segment.tokens()?))?;
+        let placed = self.memory.layout.stretch(0, 0..segment.tokens()?);
+        let keys = rope.rotate(&segment.k, &placed.positions)?;
         let context = Kv { k: keys, v: segment.v.clone() };
         let scale = self.memory.geometry.scale;
-        Behind { rope, scale, context: Some(&context), window: None }.attend_fresh(q, k, v)
+        let behind = Behind { rope, scale, context: Some(&context), window: None };
+        behind.attend_fresh(placed.next, q, k, v)
     }
+}
+
+/// How far the rows behind a context see (ReKV's question attention).
+#[derive(Clone, Copy)]
+struct AnswerWindow<'a> {
+    /// Tokens a row sees, itself included.
+    width: usize,
+    /// The un-rotated prefix that it sees beyond.
+    sinks: Option<&'a Kv>,
+    /// How far away that seems.
+    far: usize,
 }
 
 /// Fresh rows behind a finished context: what they see of it, of each other, and, where answers
@@ -133,11 +147,10 @@ impl Attend for Guide<'_> {
 struct Behind<'a> {
     rope: &'a Rope,
     scale: f64,
-    /// Keys rotated at 0..n.
+    /// Keys rotated.
     context: Option<&'a Kv>,
-    /// How far a row sees, with the un-rotated sinks that it sees beyond (ReKV's question
-    /// attention); `None`: everything before it.
-    window: Option<(usize, Option<&'a Kv>)>,
+    /// How far a row sees; `None`: everything before it.
+    window: Option<AnswerWindow<'a>>,
 }
 
 impl Behind<'_> {
@@ -147,7 +160,7 @@ impl Behind<'_> {
         let n = q.dim(1)?;
         let context = self.context.map_or(Ok(0), Kv::tokens)?;
         let offset = own.tokens()? - n;
-        let width = self.window.map_or(UNBOUNDED, |(width, _)| width);
+        let width = self.window.map_or(UNBOUNDED, |window| window.width);
         let mut stages = Vec::with_capacity(3);
         if let Some(Kv { k, v }) = self.context {
             let visible = Visible::Window { offset: context + offset, width };
@@ -156,19 +169,18 @@ impl Behind<'_> {
         let visible = Visible::Window { offset, width };
         stages.push(Stage { q, k: &own.k, v: &own.v, visible });
         let q_sink;
-        if let Some((width, Some(Kv { k, v }))) = self.window
+        if let Some(AnswerWindow { sinks: Some(Kv { k, v }), far, .. }) = self.window
             && context + offset + n > width
         {
-            q_sink = self.rope.rotate(raw_q, &Positions::constant(width - 1, n))?;
+            q_sink = self.rope.rotate(raw_q, &Positions::constant(far, n))?;
             let visible = Visible::Beyond { offset: context + offset, width };
             stages.push(Stage { q: &q_sink, k, v, visible });
         }
         attention::attend(&stages, self.scale)
     }
 
-    /// Rows with nothing between them and the context.
-    fn attend_fresh(&self, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
-        let start = self.context.map_or(Ok(0), Kv::tokens)?;
+    /// Rows that begin at position `start`, with nothing between them and the context.
+    fn attend_fresh(&self, start: usize, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
         let here = Positions::run(start, q.dim(1)?);
         let own = Kv { k: self.rope.rotate(k, &here)?, v: v.clone() };
         self.attend(q, &self.rope.rotate(q, &here)?, &own)
@@ -182,7 +194,11 @@ impl VideoMemory {
             rope: &self.rope,
             scale: self.geometry.scale,
             context: context.map(|context| &context.kv),
-            window: self.answer_window.map(|width| (width, sinks)),
+            window: self.answer_window.map(|width| AnswerWindow {
+                width,
+                sinks,
+                far: self.layout.reach(width - 1),
+            }),
         }
     }
 }
@@ -233,12 +249,20 @@ impl Attend for Retrieve<'_> {
             blocks.iter().map(|b| query.score(&b.representative, self.similarity)).collect();
         let chosen = top_chunks(&scores, self.counts[layer], self.chunk, self.recent);
         let chosen: Vec<_> = chosen.into_iter().map(|i| blocks[i]).collect();
-        let context = pack(memory.layers[layer].prefix.as_ref(), &chosen, &memory.rope)?;
-        let out = memory.behind(layer, context.as_ref()).attend_fresh(q, k, v)?;
+        let context = memory.pack(layer, &chosen)?;
+        let start = context.as_ref().map_or(0, |context| context.next);
+        let out = memory.behind(layer, context.as_ref()).attend_fresh(start, q, k, v)?;
         self.contexts.push(context);
         self.scores.push(scores);
         Ok(out)
     }
+}
+
+/// What stands behind one layer's context.
+struct Own {
+    tail: Tail,
+    /// The position of the next token.
+    next: usize,
 }
 
 /// The answer: prompt and generated tokens behind each layer's context. Grows a tail of its own
@@ -248,7 +272,7 @@ pub struct Answering<'a> {
     contexts: &'a [Option<Context>],
     cancel: &'a Cancel,
     room: usize,
-    tails: Vec<Tail>,
+    own: Vec<Own>,
     /// Attention of the row that says the first answer token, summed over layers, by unit.
     mass: BTreeMap<u64, f64>,
 }
@@ -261,7 +285,7 @@ impl<'a> Answering<'a> {
         room: usize,
         cancel: &'a Cancel,
     ) -> Self {
-        Self { memory, contexts, cancel, room, tails: Vec::new(), mass: BTreeMap::new() }
+        Self { memory, contexts, cancel, room, own: Vec::new(), mass: BTreeMap::new() }
     }
 
     /// How much the first answer token looked at each unit, summed over layers.
@@ -289,20 +313,24 @@ impl Attend for Answering<'_> {
         self.cancel.check()?;
         let geometry = &self.memory.geometry;
         let context = self.contexts[layer].as_ref();
-        if self.tails.len() == layer {
+        if self.own.len() == layer {
             let (kv_heads, dim) = (geometry.kv_heads, geometry.head_dim);
-            self.tails.push(Tail::new(kv_heads, self.room, dim, k.dtype(), k.device())?);
+            self.own.push(Own {
+                tail: Tail::new(kv_heads, self.room, dim, k.dtype(), k.device())?,
+                next: context.map_or(0, |context| context.next),
+            });
         }
-        let before = self.tails[layer].tokens();
-        let start = context.map_or(0, Context::tokens) + before;
-        let here = Positions::run(start, q.dim(1)?);
+        let n = q.dim(1)?;
+        let here = Positions::run(self.own[layer].next, n);
         let rotated = self.memory.rope.rotate(q, &here)?;
-        if let (0, Some(context)) = (before, context) {
+        if let (0, Some(context)) = (self.own[layer].tail.tokens(), context) {
             self.note_mass(&rotated, context)?;
         }
-        let tail = &mut self.tails[layer];
-        tail.append(&self.memory.rope.rotate(k, &here)?, v)?;
-        self.memory.behind(layer, context).attend(q, &rotated, &tail.view()?)
+        let own = &mut self.own[layer];
+        own.tail.append(&self.memory.rope.rotate(k, &here)?, v)?;
+        // What is generated stands behind everything.
+        own.next = (own.next + n).max(context.map_or(0, |context| context.end));
+        self.memory.behind(layer, context).attend(q, &rotated, &own.tail.view()?)
     }
 }
 
@@ -575,7 +603,7 @@ mod tests {
         let rope = Rope::new(4, 10_000.0, &Device::Cpu).unwrap();
         let plain = Behind { rope: &rope, scale: 0.5, context: None, window: None };
         let whole: Vec<Vec<f32>> =
-            plain.attend_fresh(q, k, v).unwrap().get(0).unwrap().to_vec2().unwrap();
+            plain.attend_fresh(0, q, k, v).unwrap().get(0).unwrap().to_vec2().unwrap();
         for (i, (a, b)) in out.iter().zip(&whole).enumerate() {
             assert_close(a, b, &format!("token {i}"));
         }

@@ -34,7 +34,7 @@ use crate::memory::segment::Segment;
 use crate::memory::store::{Block, Kv, LayerStore, Window};
 use crate::model::VideoLlm;
 use crate::model::decoder::Decoder;
-use crate::model::rope::Rope;
+use crate::model::rope::{Layout, Positions, Rope};
 
 /// The decoder's shape, as far as the memory needs it.
 #[derive(Clone, Debug)]
@@ -46,7 +46,7 @@ pub struct Geometry {
     pub kv_heads: usize,
     /// `d`.
     pub head_dim: usize,
-    /// Tokens of a frame, `M`.
+    /// Tokens of a unit, `M`.
     pub unit_tokens: usize,
     /// Softmax scale.
     pub scale: f64,
@@ -97,6 +97,8 @@ struct EncodedLayer {
 pub struct VideoMemory {
     pub(crate) geometry: Geometry,
     pub(crate) rope: Arc<Rope>,
+    /// How the video's tokens are placed; text-like until [`lay_out`](Self::lay_out) says so.
+    pub(crate) layout: Layout,
     /// Tokens a new token sees, itself included.
     pub(crate) window: Option<usize>,
     /// The same for questions and answers; `None`: they see their whole context.
@@ -139,6 +141,7 @@ impl VideoMemory {
         Self {
             geometry,
             rope,
+            layout: Layout::Run,
             window: recipe.window,
             answer_window: recipe.window.filter(|_| recipe.windowed_answers),
             compat: recipe.compat,
@@ -148,6 +151,19 @@ impl VideoMemory {
             next_segment: 0,
             seen: 0,
         }
+    }
+
+    /// Says what the units of this stream look like, before the first of them is encoded.
+    pub fn lay_out(&mut self, unit_tokens: usize, layout: Layout) {
+        self.geometry.unit_tokens = unit_tokens;
+        self.layout = layout;
+    }
+
+    /// Where the next `n` tokens of the stream stand.
+    pub(crate) fn upcoming(&self, n: usize) -> Positions {
+        let prefix = self.prefix_tokens();
+        let video = self.seen.saturating_sub(prefix);
+        self.layout.stretch(prefix, video..video + n).positions
     }
 
     /// Runs the tokens before the video, `[n, C]`, and keeps them as every context's first part.

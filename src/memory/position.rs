@@ -1,22 +1,28 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Contiguous repacking: whatever was retrieved is put side by side behind the prefix and gets the
-//! positions 0..n, as if the stream had consisted of nothing else (ReKV 3.2).
+//! Contiguous repacking: whatever was retrieved is put side by side behind the prefix, as if the
+//! stream had consisted of nothing else (ReKV 3.2). How "side by side" looks is the model's
+//! [`Layout`](crate::model::rope::Layout): the positions 0..n, or a time each and the picture kept.
 
 use candle_core::Tensor;
 
 use crate::error::Result;
+use crate::memory::VideoMemory;
 use crate::memory::store::{Block, Kv};
-use crate::model::rope::{Positions, Rope};
+use crate::model::rope::{Kept, Positions};
 
 /// What one layer sees in front of a question.
 #[derive(Clone, Debug)]
 pub struct Context {
-    /// Keys rotated at 0..n.
+    /// Keys rotated where they stand.
     pub kv: Kv,
     /// Tokens in front of the first unit.
     pub prefix: usize,
     /// The units behind it in order, with their numbers of tokens.
     pub units: Vec<(u64, usize)>,
+    /// The position of the question's first token.
+    pub next: usize,
+    /// Behind every position in it; see [`Placed`](crate::model::rope::Placed).
+    pub end: usize,
 }
 
 impl Context {
@@ -25,20 +31,31 @@ impl Context {
     }
 }
 
-/// Packs prefix and blocks. `None` if there is nothing to pack.
-pub fn pack(prefix: Option<&Kv>, blocks: &[&Block], rope: &Rope) -> Result<Option<Context>> {
-    let parts: Vec<&Kv> = prefix.into_iter().chain(blocks.iter().map(|block| &block.kv)).collect();
-    if parts.is_empty() {
-        return Ok(None);
+impl VideoMemory {
+    /// Packs a layer's prefix and some blocks. `None` if there is nothing to pack.
+    pub(crate) fn pack(&self, layer: usize, blocks: &[&Block]) -> Result<Option<Context>> {
+        let prefix = self.layers.get(layer).and_then(|store| store.prefix.as_ref());
+        let parts: Vec<&Kv> =
+            prefix.into_iter().chain(blocks.iter().map(|block| &block.kv)).collect();
+        if parts.is_empty() {
+            return Ok(None);
+        }
+        let keys: Vec<&Tensor> = parts.iter().map(|kv| &kv.k).collect();
+        let values: Vec<&Tensor> = parts.iter().map(|kv| &kv.v).collect();
+        let prefix = prefix.map_or(Ok(0), Kv::tokens)?;
+        let units = blocks.iter().map(|block| Ok((block.unit, block.kv.tokens()?)));
+        let units: Vec<(u64, usize)> = units.collect::<Result<_>>()?;
+        let placed = self.layout.packed(prefix, units.iter().map(|&(_, n)| Kept::All(n)));
+        let positions = Positions::run(0, prefix).then(&placed.positions);
+        Ok(Some(Context {
+            kv: Kv {
+                k: self.rope.rotate(&Tensor::cat(&keys, 1)?, &positions)?,
+                v: Tensor::cat(&values, 1)?,
+            },
+            prefix,
+            units,
+            next: placed.next,
+            end: placed.end,
+        }))
     }
-    let keys: Vec<&Tensor> = parts.iter().map(|kv| &kv.k).collect();
-    let values: Vec<&Tensor> = parts.iter().map(|kv| &kv.v).collect();
-    let keys = Tensor::cat(&keys, 1)?;
-    let k = rope.rotate(&keys, &Positions::run(0, keys.dim(1)?))?;
-    let units = blocks.iter().map(|block| Ok((block.unit, block.kv.tokens()?)));
-    Ok(Some(Context {
-        kv: Kv { k, v: Tensor::cat(&values, 1)? },
-        prefix: prefix.map_or(Ok(0), Kv::tokens)?,
-        units: units.collect::<Result<_>>()?,
-    }))
 }

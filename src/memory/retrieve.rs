@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::memory::View;
 use crate::memory::attend::Retrieve;
 use crate::memory::budget::{BudgetRule, retrieve_counts};
-use crate::memory::position::{Context, pack};
+use crate::memory::position::Context;
 use crate::memory::recipe::{Recipe, Retrieval};
 use crate::memory::store::Block;
 use crate::model::decoder::Decoder;
@@ -50,12 +50,11 @@ pub fn contexts(
 }
 
 fn all(view: View<'_>, last: Option<usize>) -> Result<Vec<Option<Context>>> {
-    let layers = view.memory.layers.iter().enumerate();
-    layers
-        .map(|(layer, store)| {
+    (0..view.memory.geometry.layers)
+        .map(|layer| {
             let blocks: Vec<&Block> = view.blocks(layer).collect();
             let from = last.map_or(0, |last| blocks.len().saturating_sub(last));
-            pack(store.prefix.as_ref(), &blocks[from..], &view.memory.rope)
+            view.memory.pack(layer, &blocks[from..])
         })
         .collect()
 }
