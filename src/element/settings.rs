@@ -296,6 +296,15 @@ fn model_properties() -> Vec<glib::ParamSpec> {
         "How the video is remembered: {}. Options of a method go into method-options",
         Recipe::names().join(", ")
     );
+    let options: Vec<String> = Recipe::all_options()
+        .into_iter()
+        .map(|option| format!("{} ({})", option.name, option.help))
+        .collect();
+    let options = format!(
+        "Changes to the method as \"key=value,key=value\"; docs/methods.md has each method's \
+         defaults. An option that the method does not have fails the state change. {}",
+        options.join("; ")
+    );
     vec![
         glib::ParamSpecString::builder("model-path")
             .nick("Model path")
@@ -325,10 +334,7 @@ fn model_properties() -> Vec<glib::ParamSpec> {
             .build(),
         glib::ParamSpecString::builder("method-options")
             .nick("Method options")
-            .blurb(
-                "Changes to the method as \"key=value,key=value\". An unknown key fails the state \
-                 change with the list of the known ones",
-            )
+            .blurb(&options)
             .mutable_ready()
             .build(),
         glib::ParamSpecEnum::builder::<PromptStyle>("prompt-style")

@@ -11,7 +11,7 @@ use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::memory::position::Context;
 use crate::memory::score::{MeanQuery, Similarity};
-use crate::memory::select::top_chunks;
+use crate::memory::select::Choice;
 use crate::memory::store::{Kv, Tail};
 use crate::memory::{VideoMemory, View};
 use crate::model::attention::{self, Stage, Visible};
@@ -210,8 +210,7 @@ pub struct Retrieve<'a> {
     cancel: &'a Cancel,
     /// Units per layer.
     counts: Vec<usize>,
-    recent: usize,
-    chunk: usize,
+    choice: Choice,
     similarity: Similarity,
     pub contexts: Vec<Option<Context>>,
     /// Per layer, every candidate's score in stream order.
@@ -222,20 +221,11 @@ impl<'a> Retrieve<'a> {
     pub fn new(
         view: View<'a>,
         counts: Vec<usize>,
-        (recent, chunk): (usize, usize),
+        choice: Choice,
         similarity: Similarity,
         cancel: &'a Cancel,
     ) -> Self {
-        Self {
-            view,
-            cancel,
-            counts,
-            recent,
-            chunk,
-            similarity,
-            contexts: Vec::new(),
-            scores: Vec::new(),
-        }
+        Self { view, cancel, counts, choice, similarity, contexts: Vec::new(), scores: Vec::new() }
     }
 }
 
@@ -247,7 +237,7 @@ impl Attend for Retrieve<'_> {
         let blocks: Vec<_> = self.view.blocks(layer).collect();
         let scores: Vec<f32> =
             blocks.iter().map(|b| query.score(&b.representative, self.similarity)).collect();
-        let chosen = top_chunks(&scores, self.counts[layer], self.chunk, self.recent);
+        let chosen = self.choice.of(&scores, self.counts[layer]);
         let chosen: Vec<_> = chosen.into_iter().map(|i| blocks[i]).collect();
         let context = memory.pack(layer, &chosen)?;
         let start = context.as_ref().map_or(0, |context| context.next);
@@ -491,7 +481,13 @@ mod tests {
         let k = question(&[[0.3, 0.1], [0.2, -0.4], [0.0, 1.0]]);
         let v = question(&[[100., 0.], [200., 0.], [300., 0.]]);
 
-        let mut retrieve = Retrieve::new(view, vec![2], (0, 1), Similarity::Dot, &cancel);
+        let mut retrieve = Retrieve::new(
+            view,
+            vec![2],
+            Choice { recent: 0, chunk: 1, neighbours: 0 },
+            Similarity::Dot,
+            &cancel,
+        );
         let out = retrieve.attend(0, &q, &k, &v).unwrap();
         assert_close(&retrieve.scores[0], &[0.81525, 0.35039, -0.69614, -0.58704], "scores");
         let contexts = retrieve.contexts;
@@ -616,7 +612,13 @@ mod tests {
         let view = View { memory: &memory, branch: None };
         let cancel = Cancel::new();
         let (q, k, v) = random_rows(11, 6);
-        let mut retrieve = Retrieve::new(view, vec![3], (1, 1), Similarity::Dot, &cancel);
+        let mut retrieve = Retrieve::new(
+            view,
+            vec![3],
+            Choice { recent: 1, chunk: 1, neighbours: 0 },
+            Similarity::Dot,
+            &cancel,
+        );
         retrieve.attend(0, &q, &k, &v).unwrap();
         let contexts = retrieve.contexts;
         let mut at_once = Answering::new(&memory, &contexts, 6, &cancel);
@@ -644,7 +646,13 @@ mod tests {
         let cancel = Cancel::new();
         let (q, k, v) = random_rows(13, 5);
         for count in [1, 3, 20, 50] {
-            let mut retrieve = Retrieve::new(view, vec![count], (0, 1), Similarity::Dot, &cancel);
+            let mut retrieve = Retrieve::new(
+                view,
+                vec![count],
+                Choice { recent: 0, chunk: 1, neighbours: 0 },
+                Similarity::Dot,
+                &cancel,
+            );
             retrieve.attend(0, &q, &k, &v).unwrap();
             let units = &retrieve.contexts[0].as_ref().unwrap().units;
             assert_eq!(units.len(), count.min(20));

@@ -5,14 +5,14 @@
 //! `streamkv` and `rekv` follow the released code, `streamkv-paper` the published text; where the
 //! two differ is listed in `docs/methods.md`.
 
-use std::fmt::Display;
-use std::str::FromStr;
+mod options;
 
 use crate::error::{EngineError, Result};
 use crate::memory::budget::BudgetRule;
 use crate::memory::score::Similarity;
 use crate::memory::segment::Cut;
 use crate::model::VideoLlm;
+pub use options::RecipeOption;
 
 /// StreamKV's guidance prompt, as released.
 const STREAMKV_GUIDANCE: &str = "For this event segment in the video, please prioritize retaining \
@@ -65,6 +65,8 @@ pub enum Retrieval {
         recent: usize,
         /// Neighbours that are ranked together.
         chunk: usize,
+        /// Neighbours on either side that come with a unit that was found, within the budget.
+        neighbours: usize,
         rule: BudgetRule,
     },
 }
@@ -88,15 +90,6 @@ pub struct Recipe {
     pub compat: bool,
     /// System message of the `rekv` prompt style.
     pub system: &'static str,
-}
-
-/// An option of a recipe, for `method-options`, `--set` and the help texts.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RecipeOption {
-    pub name: &'static str,
-    /// Its value in the recipe at hand.
-    pub value: String,
-    pub help: &'static str,
 }
 
 /// The table. One row a method.
@@ -123,6 +116,7 @@ fn table() -> [Recipe; 5] {
             most: MOST_RETRIEVED,
             recent: 8,
             chunk: 1,
+            neighbours: 0,
             rule: BudgetRule::Stretched { temperature: 0.5 },
         },
         similarity: Similarity::Dot,
@@ -140,6 +134,7 @@ fn table() -> [Recipe; 5] {
             most: MOST_RETRIEVED,
             recent: 0,
             chunk: 1,
+            neighbours: 0,
             rule: BudgetRule::Stretched { temperature: 0.0 },
         },
         system: REKV_SYSTEM,
@@ -157,6 +152,7 @@ fn table() -> [Recipe; 5] {
             most: MOST_RETRIEVED,
             recent: 0,
             chunk: 1,
+            neighbours: 0,
             rule: BudgetRule::Threshold,
         },
         similarity: Similarity::Cosine,
@@ -203,10 +199,9 @@ impl Recipe {
         for (key, value) in &model.recommendations().recipe {
             let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             let key = key.replace('_', "-");
-            if recipe.has(&key) {
+            let option = options::named(&key)?;
+            if option.of(&recipe).is_some() {
                 recipe.set(&key, &value)?;
-            } else if !OPTION_NAMES.contains(&key.as_str()) {
-                return Err(unknown_option(&key));
             }
         }
         Ok(recipe)
@@ -222,188 +217,17 @@ impl Recipe {
     /// [`EngineError::Option`] for a name that no method has, one that this method does not have,
     /// or a value out of range.
     pub fn set(&mut self, key: &str, value: &str) -> Result<()> {
-        if !OPTION_NAMES.contains(&key) {
-            return Err(unknown_option(key));
-        }
-        if !self.has(key) {
-            return Err(EngineError::Option {
-                key: key.into(),
-                reason: format!("method `{}` has no such part", self.name),
-            });
-        }
-        self.assign(key, value.trim())
+        options::named(key)?.set(self, value.trim())
+    }
+
+    /// Every option that some method has, with its value in the first one that has it.
+    pub fn all_options() -> Vec<RecipeOption> {
+        options::all(&table())
     }
 
     /// Every option that this recipe has, with its value.
     pub fn options(&self) -> Vec<RecipeOption> {
-        OPTION_NAMES
-            .iter()
-            .zip(OPTION_HELP)
-            .filter_map(|(&name, help)| {
-                self.value(name).map(|value| RecipeOption { name, value, help })
-            })
-            .collect()
-    }
-
-    fn has(&self, key: &str) -> bool {
-        self.value(key).is_some()
-    }
-
-    /// The value of an option, or `None` if this recipe lacks the part it belongs to.
-    fn value(&self, key: &str) -> Option<String> {
-        let rule = |rule: &BudgetRule| match rule {
-            BudgetRule::Stretched { temperature } => Some(temperature.to_string()),
-            BudgetRule::Threshold => None,
-        };
-        match (key, &self.cut, &self.compression, &self.retrieval) {
-            ("segment-threshold", Cut::Semantic { threshold, .. }, ..) => {
-                Some(threshold.to_string())
-            }
-            ("segment-min", Cut::Semantic { min, .. }, ..) => Some(min.to_string()),
-            ("segment-max", Cut::Semantic { max, .. }, ..) => Some(max.to_string()),
-            ("segment-close-at-max", Cut::Semantic { close_at_max, .. }, ..) => {
-                Some(close_at_max.to_string())
-            }
-            ("segment-seconds", Cut::Semantic { seconds, .. }, ..) => Some(seconds.to_string()),
-            ("segment-frames", Cut::Uniform { frames }, ..) => Some(frames.to_string()),
-            ("segment-frames", Cut::Semantic { .. }, ..) => Some("0".into()),
-            ("summary", Cut::Semantic { .. } | Cut::Uniform { .. }, ..) => {
-                Some(self.summary.to_string())
-            }
-            ("window", ..) => self.window.map(|tokens| tokens.to_string()),
-            ("keep-ratio", _, Some(c), _) => Some(c.keep_ratio.to_string()),
-            ("keep-temperature", _, Some(c), _) => rule(&c.rule),
-            ("guidance", _, Some(c), _) => Some(c.guidance.clone()),
-            ("retrieve", .., Retrieval::Best { units, .. }) => Some(units.to_string()),
-            ("retrieve", .., Retrieval::All { last: Some(last) }) => Some(last.to_string()),
-            ("retrieve-max", .., Retrieval::Best { most, .. }) => Some(most.to_string()),
-            ("retrieve-temperature", .., Retrieval::Best { rule: r, .. }) => rule(r),
-            ("recent", .., Retrieval::Best { recent, .. }) => Some(recent.to_string()),
-            ("chunk", .., Retrieval::Best { chunk, .. }) => Some(chunk.to_string()),
-            ("similarity", .., Retrieval::Best { .. }) => Some(
-                match self.similarity {
-                    Similarity::Dot => "dot",
-                    Similarity::Cosine => "cosine",
-                }
-                .into(),
-            ),
-            ("compat", ..) => Some(self.compat.to_string()),
-            _ => None,
-        }
-    }
-
-    fn assign(&mut self, key: &str, text: &str) -> Result<()> {
-        let recipe = self;
-        match (key, &mut recipe.cut, &mut recipe.compression, &mut recipe.retrieval) {
-            ("segment-threshold", Cut::Semantic { threshold, .. }, ..) => {
-                *threshold = number(key, text, -2.0, 2.0)?;
-            }
-            ("segment-min", Cut::Semantic { min, .. }, ..) => *min = number(key, text, 1, 4096)?,
-            ("segment-max", Cut::Semantic { max, .. }, ..) => *max = number(key, text, 1, 4096)?,
-            ("segment-close-at-max", Cut::Semantic { close_at_max, .. }, ..) => {
-                *close_at_max = number(key, text, false, true)?;
-            }
-            ("segment-seconds", Cut::Semantic { seconds, .. }, ..) => {
-                *seconds = number(key, text, 0.0, f64::INFINITY)?;
-            }
-            ("segment-frames", cut, ..) => {
-                let frames = number(key, text, 0, 4096)?;
-                if frames > 0 {
-                    *cut = Cut::Uniform { frames };
-                }
-            }
-            ("summary", ..) => recipe.summary = number(key, text, false, true)?,
-            ("window", ..) => recipe.window = Some(number(key, text, 1, 1 << 24)?),
-            ("keep-ratio", _, Some(c), _) => c.keep_ratio = number(key, text, 0.0, 1.0)?,
-            ("keep-temperature", _, Some(c), _) => {
-                c.rule = BudgetRule::Stretched { temperature: number(key, text, 0.0, 1.0)? };
-            }
-            ("guidance", _, Some(c), _) => c.guidance = text.into(),
-            ("retrieve", .., Retrieval::Best { units, .. }) => {
-                *units = number(key, text, 1, 4096)?;
-            }
-            ("retrieve", .., Retrieval::All { last }) => *last = Some(number(key, text, 1, 4096)?),
-            ("retrieve-max", .., Retrieval::Best { most, .. }) => {
-                *most = number(key, text, 1, 4096)?;
-            }
-            ("retrieve-temperature", .., Retrieval::Best { rule, .. }) => {
-                *rule = BudgetRule::Stretched { temperature: number(key, text, 0.0, 1.0)? };
-            }
-            ("recent", .., Retrieval::Best { recent, .. }) => {
-                *recent = number(key, text, 0, 4096)?;
-            }
-            ("chunk", .., Retrieval::Best { chunk, .. }) => *chunk = number(key, text, 1, 4096)?,
-            ("similarity", ..) => {
-                recipe.similarity = match text {
-                    "dot" => Similarity::Dot,
-                    "cosine" => Similarity::Cosine,
-                    _ => return Err(bad_value(key, text, "`dot` or `cosine`")),
-                }
-            }
-            ("compat", ..) => recipe.compat = number(key, text, false, true)?,
-            _ => return Err(unknown_option(key)),
-        }
-        Ok(())
-    }
-}
-
-const OPTION_NAMES: [&str; 18] = [
-    "segment-threshold",
-    "segment-min",
-    "segment-max",
-    "segment-close-at-max",
-    "segment-seconds",
-    "segment-frames",
-    "summary",
-    "window",
-    "keep-ratio",
-    "keep-temperature",
-    "guidance",
-    "retrieve",
-    "retrieve-max",
-    "retrieve-temperature",
-    "recent",
-    "chunk",
-    "similarity",
-    "compat",
-];
-
-const OPTION_HELP: [&str; 18] = [
-    "cosine of neighbouring frames at or below which a segment ends (StreamKV 3.1)",
-    "frames within which a segment does not end (StreamKV 3.1)",
-    "frames beyond which the most alike neighbours of a segment are merged (StreamKV 3.1)",
-    "close a segment that is full instead of merging in it",
-    "seconds of stream time after which a segment closes even if nothing changes",
-    "frames of a segment of fixed length; 0: cut where the picture changes",
-    "append each segment's mean frame and keep it (StreamKV 3.2)",
-    "tokens a new token sees while the stream is encoded (ReKV 3.1, n_local)",
-    "fraction of a segment's frames that each layer keeps, on average (StreamKV, compression_ratio)",
-    "how far layers may differ in what they keep; 0: not at all (StreamKV, compress_temp)",
-    "prompt that says what to keep of a segment (StreamKV 3.3)",
-    "units in the context of an answer, per layer and on average (ReKV 3.2, retrieve_size)",
-    "units in the context of an answer, at most per layer",
-    "how far layers may differ in what they retrieve; 0: not at all (StreamKV, retrieve_temp)",
-    "newest units that are always retrieved (StreamKV, retrieve_local)",
-    "neighbouring units that are ranked together (ReKV, retrieve_chunk_size)",
-    "`dot` (released codes) or `cosine` (papers)",
-    "reproduce the reference's f16 boundary rounding and its double-counted sinks",
-];
-
-fn number<T: FromStr + PartialOrd + Display>(key: &str, text: &str, low: T, high: T) -> Result<T> {
-    match text.parse::<T>() {
-        Ok(value) if value >= low && value <= high => Ok(value),
-        _ => Err(bad_value(key, text, &format!("a value in {low}..={high}"))),
-    }
-}
-
-fn bad_value(key: &str, text: &str, right: &str) -> EngineError {
-    EngineError::Option { key: key.into(), reason: format!("`{text}` is not {right}") }
-}
-
-fn unknown_option(key: &str) -> EngineError {
-    EngineError::Option {
-        key: key.into(),
-        reason: format!("no such option; known options: {}", OPTION_NAMES.join(", ")),
+        options::of(self)
     }
 }
 

@@ -11,6 +11,7 @@ use crate::memory::attend::Retrieve;
 use crate::memory::budget::{BudgetRule, retrieve_counts};
 use crate::memory::position::Context;
 use crate::memory::recipe::{Recipe, Retrieval};
+use crate::memory::select::Choice;
 use crate::memory::store::Block;
 use crate::model::decoder::Decoder;
 
@@ -25,7 +26,7 @@ pub fn contexts(
 ) -> Result<Vec<Option<Context>>> {
     match recipe.retrieval {
         Retrieval::All { last } => all(view, last),
-        Retrieval::Best { units, most, recent, chunk, rule } => {
+        Retrieval::Best { units, most, recent, chunk, neighbours, rule } => {
             let layers = view.memory.geometry.layers;
             let first = units.min(most);
             let uniform = rule == BudgetRule::Stretched { temperature: 0.0 };
@@ -34,8 +35,8 @@ pub fn contexts(
                 return all(view, None);
             }
             let pass = |counts: Vec<usize>| -> Result<Retrieve<'_>> {
-                let mut retrieve =
-                    Retrieve::new(view, counts, (recent, chunk), recipe.similarity, cancel);
+                let choice = Choice { recent, chunk, neighbours };
+                let mut retrieve = Retrieve::new(view, counts, choice, recipe.similarity, cancel);
                 decoder.forward(question, &mut retrieve)?;
                 Ok(retrieve)
             };

@@ -1,42 +1,84 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Which candidates a budget buys: the best by score, with forced members, in stream order.
 
+use std::collections::BTreeSet;
+
 /// Indices of the `k` highest scores, ascending; of equal scores the earlier one wins. A score
 /// that is not a number ranks last.
 pub fn top(scores: &[f32], k: usize) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..scores.len()).collect();
-    let rank = |i: usize| if scores[i].is_nan() { f32::NEG_INFINITY } else { scores[i] };
-    order.sort_by(|&a, &b| rank(b).total_cmp(&rank(a)));
+    let mut order = ranked(scores);
     order.truncate(k);
     order.sort_unstable();
     order
 }
 
-/// [`top`], but the last `recent` candidates are always among the `k`; with `k < recent` it is the
-/// last `k` alone (StreamKV release, `retrieve_local`).
-pub fn top_with_recent(scores: &[f32], k: usize, recent: usize) -> Vec<usize> {
-    let n = scores.len();
-    if n <= k {
-        return (0..n).collect();
-    }
-    let forced = recent.min(k);
-    let mut chosen = top(&scores[..n - forced], k - forced);
-    chosen.extend(n - forced..n);
-    chosen
+/// All indices, the highest score first; of equal scores the earlier one comes first. A score that
+/// is not a number ranks last.
+pub fn ranked(scores: &[f32]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    // Zero plus either zero is the positive one, and equal scores stay in order.
+    let rank = |i: usize| if scores[i].is_nan() { f32::NEG_INFINITY } else { scores[i] + 0.0 };
+    order.sort_by(|&a, &b| rank(b).total_cmp(&rank(a)));
+    order
 }
 
-/// [`top_with_recent`] over groups of `chunk` neighbours ranked by their mean score (ReKV's
-/// `retrieve_chunk_size`); the last group may be short.
-pub fn top_chunks(scores: &[f32], k: usize, chunk: usize, recent: usize) -> Vec<usize> {
-    if chunk <= 1 || scores.len() <= k {
-        return top_with_recent(scores, k, recent);
+/// What else than the score decides which candidates are taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Choice {
+    /// The last so many candidates are always among the chosen; where the budget is smaller, it
+    /// is they alone (StreamKV release, `retrieve_local`).
+    pub recent: usize,
+    /// Neighbours that stand or fall together, ranked by their mean score (ReKV's
+    /// `retrieve_chunk_size`); the last group may be short.
+    pub chunk: usize,
+    /// How many neighbours on either side come with the candidate that was found. They count: a
+    /// budget of nine buys three candidates with one neighbour on either side.
+    pub neighbours: usize,
+}
+
+impl Choice {
+    /// Indices of the best `k` candidates, ascending.
+    pub fn of(&self, scores: &[f32], k: usize) -> Vec<usize> {
+        let n = scores.len();
+        if n <= k {
+            return (0..n).collect();
+        }
+        if self.chunk <= 1 {
+            return self.singles(scores, k);
+        }
+        let groups = scores.chunks(self.chunk);
+        let means: Vec<f32> =
+            groups.map(|group| group.iter().sum::<f32>() / group.len() as f32).collect();
+        let recent = self.recent.div_ceil(self.chunk);
+        let grouped = Self { recent, chunk: 1, ..*self };
+        grouped
+            .of(&means, (k / self.chunk).max(1))
+            .into_iter()
+            .flat_map(|group| group * self.chunk..((group + 1) * self.chunk).min(n))
+            .collect()
     }
-    let means: Vec<f32> =
-        scores.chunks(chunk).map(|group| group.iter().sum::<f32>() / group.len() as f32).collect();
-    top_with_recent(&means, (k / chunk).max(1), recent.div_ceil(chunk))
-        .into_iter()
-        .flat_map(|group| group * chunk..((group + 1) * chunk).min(scores.len()))
-        .collect()
+
+    fn singles(&self, scores: &[f32], k: usize) -> Vec<usize> {
+        let n = scores.len();
+        let forced = self.recent.min(k);
+        if self.neighbours == 0 {
+            let mut chosen = top(&scores[..n - forced], k - forced);
+            chosen.extend(n - forced..n);
+            return chosen;
+        }
+        let mut chosen: BTreeSet<usize> = (n - forced..n).collect();
+        for hit in ranked(scores) {
+            // Nearest first, so that a budget that ends here leaves out the farthest.
+            let around = (1..=self.neighbours).flat_map(|by| [hit.checked_sub(by), Some(hit + by)]);
+            for index in [Some(hit)].into_iter().chain(around).flatten().filter(|&i| i < n) {
+                if chosen.len() == k {
+                    return chosen.into_iter().collect();
+                }
+                chosen.insert(index);
+            }
+        }
+        chosen.into_iter().collect()
+    }
 }
 
 #[cfg(test)]
@@ -51,20 +93,39 @@ mod tests {
         assert_eq!(top(&[1.0], 4), [0]);
     }
 
+    fn choice(recent: usize, chunk: usize, neighbours: usize) -> Choice {
+        Choice { recent, chunk, neighbours }
+    }
+
     #[test]
     fn recent_candidates_are_forced() {
         let scores = [9.0, 8.0, 7.0, 0.0, 0.0];
-        assert_eq!(top_with_recent(&scores, 3, 2), [0, 3, 4]);
-        assert_eq!(top_with_recent(&scores, 1, 2), [4]);
-        assert_eq!(top_with_recent(&scores, 5, 2), [0, 1, 2, 3, 4]);
-        assert_eq!(top_with_recent(&scores, 2, 0), [0, 1]);
+        assert_eq!(choice(2, 1, 0).of(&scores, 3), [0, 3, 4]);
+        assert_eq!(choice(2, 1, 0).of(&scores, 1), [4]);
+        assert_eq!(choice(2, 1, 0).of(&scores, 5), [0, 1, 2, 3, 4]);
+        assert_eq!(choice(0, 1, 0).of(&scores, 2), [0, 1]);
     }
 
     #[test]
     fn chunks_are_ranked_by_their_mean() {
         let scores = [0.0, 9.0, 5.0, 5.0, 1.0];
-        assert_eq!(top_chunks(&scores, 2, 2, 0), [2, 3]);
-        assert_eq!(top_chunks(&scores, 4, 2, 2), [2, 3, 4]);
-        assert_eq!(top_chunks(&scores, 5, 2, 0), [0, 1, 2, 3, 4]);
+        assert_eq!(choice(0, 2, 0).of(&scores, 2), [2, 3]);
+        assert_eq!(choice(2, 2, 0).of(&scores, 4), [2, 3, 4]);
+        assert_eq!(choice(0, 2, 0).of(&scores, 5), [0, 1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn a_hit_brings_its_neighbours_within_the_budget() {
+        let scores = [9.0, 0.0, 0.0, 0.0, 8.0, 0.0, 0.0, 1.0, 0.0];
+        assert_eq!(choice(0, 1, 1).of(&scores, 5), [0, 1, 3, 4, 5]);
+        assert_eq!(choice(0, 1, 1).of(&scores, 4), [0, 1, 3, 4]);
+        assert_eq!(choice(1, 1, 1).of(&scores, 6), [0, 1, 3, 4, 5, 8]);
+        assert_eq!(choice(0, 1, 2).of(&scores, 3), [0, 1, 2]);
+        assert_eq!(choice(0, 1, 0).of(&scores, 3), [0, 4, 7]);
+    }
+
+    #[test]
+    fn negative_zero_does_not_lose_to_zero() {
+        assert_eq!(ranked(&[-0.0, 0.0, 1.0]), [2, 0, 1]);
     }
 }
