@@ -29,7 +29,7 @@ use crate::error::Result;
 use crate::memory::attend::{Guide, Ingest};
 use crate::memory::budget::keep_counts;
 use crate::memory::recipe::{Compression, Recipe};
-use crate::memory::score::{MeanQuery, representative};
+use crate::memory::score::MeanQuery;
 use crate::memory::segment::Segment;
 use crate::memory::store::{Block, Kv, LayerStore, Window};
 use crate::model::VideoLlm;
@@ -87,6 +87,7 @@ pub struct Encoded {
 
 #[derive(Debug)]
 struct EncodedLayer {
+    /// Parts of `whole`.
     blocks: Vec<Block>,
     /// Keys rotated at their place in the stream, for the window; compression spares them.
     window: Kv,
@@ -204,11 +205,9 @@ impl VideoMemory {
         let per_unit = self.geometry.unit_tokens;
         let mut layers = Vec::with_capacity(fresh.len());
         for (raw, rotated) in fresh {
-            let blocks = units.iter().enumerate().map(|(i, unit)| {
-                let kv = raw.copy_of(i * per_unit, per_unit)?;
-                let representative = representative(&kv.k)?;
-                Ok(Block { unit: unit.id, kv, representative })
-            });
+            let block =
+                |(i, unit): (usize, &Unit)| Block::new(unit.id, raw.part(i * per_unit, per_unit)?);
+            let blocks = units.iter().enumerate().map(block);
             layers.push(EncodedLayer {
                 blocks: blocks.collect::<Result<_>>()?,
                 window: rotated,
@@ -249,7 +248,9 @@ impl VideoMemory {
     pub fn commit(&mut self, encoded: Encoded) -> Result<()> {
         for (layer, fresh) in self.layers.iter_mut().zip(encoded.layers) {
             layer.window.append(&fresh.window)?;
-            layer.blocks.extend(fresh.blocks);
+            for block in fresh.blocks {
+                layer.blocks.push_back(block.stored()?);
+            }
         }
         self.seen += encoded.tokens;
         self.next_segment += 1;

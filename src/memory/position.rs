@@ -32,19 +32,24 @@ impl Context {
 }
 
 impl VideoMemory {
-    /// Packs a layer's prefix and some blocks. `None` if there is nothing to pack.
+    /// Packs a layer's prefix and some blocks, less those that turn out to be lost. `None` if there
+    /// is nothing to pack.
     pub(crate) fn pack(&self, layer: usize, blocks: &[&Block]) -> Result<Option<Context>> {
         let prefix = self.layers.get(layer).and_then(|store| store.prefix.as_ref());
-        let parts: Vec<&Kv> =
-            prefix.into_iter().chain(blocks.iter().map(|block| &block.kv)).collect();
+        let mut parts: Vec<Kv> = prefix.cloned().into_iter().collect();
+        let mut units = Vec::with_capacity(blocks.len());
+        for block in blocks {
+            if let Some(kv) = block.load()? {
+                units.push((block.unit, kv.tokens()?));
+                parts.push(kv);
+            }
+        }
         if parts.is_empty() {
             return Ok(None);
         }
         let keys: Vec<&Tensor> = parts.iter().map(|kv| &kv.k).collect();
         let values: Vec<&Tensor> = parts.iter().map(|kv| &kv.v).collect();
         let prefix = prefix.map_or(Ok(0), Kv::tokens)?;
-        let units = blocks.iter().map(|block| Ok((block.unit, block.kv.tokens()?)));
-        let units: Vec<(u64, usize)> = units.collect::<Result<_>>()?;
         let placed = self.layout.packed(prefix, units.iter().map(|&(_, n)| Kept::All(n)));
         let positions = Positions::run(0, prefix).then(&placed.positions);
         Ok(Some(Context {

@@ -1,65 +1,11 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Where keys and values lie: the local window, and the blocks that answers are drawn from.
-
-use std::collections::VecDeque;
+//! Buffers that keys and values are appended to: the local window of a layer, and the tail of
+//! tokens generated in one answer.
 
 use candle_core::{DType, Device, Tensor};
 
+use super::Kv;
 use crate::error::Result;
-
-/// Keys and values of a run of tokens of one layer, both `[Hk, n, d]`.
-#[derive(Clone, Debug)]
-pub struct Kv {
-    pub k: Tensor,
-    pub v: Tensor,
-}
-
-impl Kv {
-    pub fn tokens(&self) -> Result<usize> {
-        Ok(self.k.dim(1)?)
-    }
-
-    /// Tokens `start..start + len` in storage of their own, so that dropping the rest frees it.
-    pub fn copy_of(&self, start: usize, len: usize) -> Result<Self> {
-        Ok(Self {
-            k: self.k.narrow(1, start, len)?.force_contiguous()?,
-            v: self.v.narrow(1, start, len)?.force_contiguous()?,
-        })
-    }
-
-    pub fn bytes(&self) -> u64 {
-        [&self.k, &self.v].iter().map(|t| (t.elem_count() * t.dtype().size_in_bytes()) as u64).sum()
-    }
-}
-
-/// One unit's tokens in one layer.
-#[derive(Clone, Debug)]
-pub struct Block {
-    pub unit: u64,
-    /// Keys before RoPE: a block gets its position when it is used.
-    pub kv: Kv,
-    /// Mean key, `[Hk * d]`.
-    pub representative: Vec<f32>,
-}
-
-/// What one layer holds.
-#[derive(Debug)]
-pub struct LayerStore {
-    /// The tokens before the video, un-rotated: first part of every context, and attention sinks
-    /// once the window has moved past them.
-    pub prefix: Option<Kv>,
-    pub window: Window,
-    /// In stream order.
-    pub blocks: VecDeque<Block>,
-}
-
-impl LayerStore {
-    pub fn bytes(&self) -> u64 {
-        self.blocks.iter().map(|block| block.kv.bytes()).sum::<u64>()
-            + self.prefix.as_ref().map_or(0, Kv::bytes)
-            + self.window.bytes()
-    }
-}
 
 /// The newest tokens of one layer, keys rotated at their place in the stream, in a buffer that is
 /// allocated ahead: appending costs the same however long the stream has run.
@@ -245,13 +191,5 @@ mod tests {
         }
         let all: Vec<&Tensor> = parts.iter().map(|part| &part.k).collect();
         assert_eq!(values(&tail.view().unwrap().k), values(&Tensor::cat(&all, 1).unwrap()));
-    }
-
-    #[test]
-    fn a_copy_does_not_hold_on_to_the_whole() {
-        let whole = tokens(1, 6);
-        let part = whole.copy_of(2, 3).unwrap();
-        assert_eq!(values(&part.k), values(&whole.k.narrow(1, 2, 3).unwrap()));
-        assert_eq!(part.bytes(), 2 * 2 * 3 * 4 * 4);
     }
 }
