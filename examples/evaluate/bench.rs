@@ -22,6 +22,8 @@ pub struct Work {
     pub streams: u64,
     pub first_seed: u64,
     pub per_kind: usize,
+    /// Which kinds are asked; empty: all.
+    pub kinds: Vec<Kind>,
     pub when: When,
     pub held_out: bool,
     pub wording: Wording,
@@ -180,6 +182,7 @@ fn one_video(model: &VideoLlm, plan: &Plan, work: &Work, seed: u64) -> Result<Ta
             ..QuestionOptions::default()
         },
     );
+    questions.retain(|question| work.kinds.is_empty() || work.kinds.contains(&question.kind));
     questions.sort_by_key(|question| question.after_frame);
 
     let mut tally = Tally::default();

@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 use gststreamkvqa::{LoadOptions, VideoLlm};
-use toyworld::seeds;
+use toyworld::{Kind, seeds};
 
 use crate::bench::{Cell, Plan, Work};
 
@@ -43,6 +43,9 @@ struct Args {
     /// Questions of each kind per video; fewer where a video has fewer.
     #[arg(long, default_value_t = 2)]
     per_kind: usize,
+    /// Only these kinds of question; default: all.
+    #[arg(long, value_delimiter = ',', value_parser = kind)]
+    kinds: Vec<Kind>,
     /// Ask after the last frame, or after random frames.
     #[arg(long, value_enum, default_value = "end")]
     when: When,
@@ -78,6 +81,13 @@ enum Split {
     Test,
 }
 
+fn kind(name: &str) -> Result<Kind, String> {
+    Kind::from_name(name).ok_or_else(|| {
+        let known: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
+        format!("known kinds: {}", known.join(", "))
+    })
+}
+
 fn main() -> ExitCode {
     match run(&Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -98,6 +108,7 @@ fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
                 Split::Test => seeds::TEST.start,
             },
         per_kind: args.per_kind,
+        kinds: args.kinds.clone(),
         when: match args.when {
             When::End => toyworld::When::End,
             When::Anytime => toyworld::When::Anytime,

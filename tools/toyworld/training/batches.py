@@ -91,17 +91,18 @@ def batches(size: int, speech: Speech, *arguments: object) -> Iterator[Batch]:
 
 
 def choose_tokens(
-    batch: Batch, retrieve: int, recent: int, keep: float, rng: np.random.Generator
+    batch: Batch, retrieve: int, recent: int, keep: float, around: int, rng: np.random.Generator
 ) -> torch.Tensor:
     """Video tokens a retrieval might bring: [s, q, n] ascending, -1 where there are fewer.
 
-    Relevant frames first, then chance, then the newest; `keep` is the share of each
-    frame's tokens that a compressed memory still holds.
+    Relevant frames first, then chance in runs as long as `around` neighbours make them, then the
+    newest; `keep` is the share of each frame's tokens that a compressed memory still holds.
     """
     relevant, seen = batch.relevant.numpy(), batch.seen.numpy()
     s, q, f = relevant.shape
     frame = np.arange(f)
-    wish = rng.random((s, q, f)) + 2 * relevant
+    chance = np.repeat(rng.random((s, q, f)), 1 + 2 * around, axis=-1)[..., :f]
+    wish = chance + 1e-3 * rng.random((s, q, f)) + 2 * relevant
     wish += 4 * (frame >= seen[..., None] - recent)
     wish[frame >= seen[..., None]] = -1
     count = min(f, retrieve + recent)

@@ -24,8 +24,9 @@ from optim import Clock, Optimisers
 from world import TRAIN, VALIDATION
 
 AUXILIARY_WEIGHT = 0.3
-# The recipe the engine will run with: tokens of local window, frames retrieved, newest frames.
-WINDOW, RETRIEVE, RECENT = 128, 16, 4
+# The recipes the engine will run with: tokens of local window, frames retrieved, newest frames,
+# and how many neighbours on either side may come with a retrieved frame.
+WINDOW, RETRIEVE, RECENT, AROUND = 128, 16, 4, 4
 
 
 class Reader(torch.nn.Module):
@@ -146,7 +147,9 @@ class Trainer:
     def streams(self, seed: int, frames: int, count: int | None = None):
         arguments = self.arguments
         # Validation asks at the full length: no padding, no gaps.
-        limit = [] if count is None else ["--count", count, "--min-frames", frames]
+        limit = ["--min-frames", frames // 2]
+        if count is not None:
+            limit = ["--count", count, "--min-frames", frames]
         gaps = 0.2 if count is None else 0.0
         return batches(
             arguments.streams, self.speech, "--scenes", len(self.features) // 5,
@@ -176,11 +179,13 @@ class Trainer:
     def mode(self, batch: Batch) -> dict:
         """How this batch is run: in full, windowed, or answered from a retrieved part."""
         draw = self.rng.random()
-        if draw < 0.65:
-            return {"window": WINDOW if draw < 0.2 else None}
+        if draw < 0.5:
+            return {"window": WINDOW if draw < 0.15 else None}
         keep = 1.0 if self.rng.random() < 0.6 else self.rng.uniform(0.5, 1.0)
         retrieve = int(self.rng.integers(6, RETRIEVE + 1))
-        chosen = choose_tokens(batch, retrieve, RECENT, keep, self.rng)
+        recent = int(self.rng.integers(1, RECENT + 1))
+        around = int(self.rng.integers(0, AROUND + 1))
+        chosen = choose_tokens(batch, retrieve, recent, keep, around, self.rng)
         return {"window": WINDOW, "chosen": chosen}
 
     def loss(self, batch: Batch) -> torch.Tensor:
