@@ -16,13 +16,14 @@ built = $(CARGO_TARGET_DIR)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 plugin_path = $(CARGO_TARGET_DIR)/debug/gstreamer-1.0
 pluginsdir = $(shell pkg-config $(if $(PREFIX),--define-variable=prefix=$(PREFIX)) --variable=pluginsdir gstreamer-1.0)
 
-.PHONY: help demo test lint build install uninstall inspect clean
+.PHONY: help demo test lint build compare install uninstall inspect clean
 
 help:
 	@echo 'make demo      play a video through the element and ask it questions'
 	@echo 'make test      all tests'
 	@echo 'make lint      formatting, clippy and documentation, warnings are errors'
 	@echo 'make build     the plugin, in $(plugin_path:$(CURDIR)/%=%)'
+	@echo 'make compare   measure every method on the same questions; renews docs/benchmarks.md'
 	@echo 'make install   the plugin into the GStreamer plugin folder; PREFIX and DESTDIR are honoured'
 	@echo 'make inspect   renew docs/streamkvqa.inspect.txt'
 	@echo 'make clean     remove what was built'
@@ -71,6 +72,13 @@ install:
 
 uninstall:
 	rm -f '$(DESTDIR)$(pluginsdir)/libgststreamkvqa.so'
+
+compare:
+	$(setup) build rust
+	$(compile)
+	$(CARGO) run --locked --example evaluate -- --methods all --frames 32,64,128,256,512 \
+	    --budgets 8,16,32 --streams 12 --per-kind 3 --resume --out docs/data/compare.json \
+	    --page docs/benchmarks.md --plots docs/images
 
 inspect:
 	$(setup) build run rust

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use gststreamkvqa::{EngineError, Frame, Question, Recipe, Stream, VideoLlm};
 use indicatif::{ProgressBar, ProgressStyle};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use toyworld::{Kind, QuestionOptions, StreamOptions, When, Wording};
 
 /// The size the videos are painted at; the model's own processor takes it from there.
@@ -63,7 +63,7 @@ impl Plan {
 }
 
 /// Right answers out of all.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Count {
     pub right: u64,
     pub n: u64,
@@ -92,7 +92,7 @@ impl std::iter::Sum for Count {
     }
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Cell {
     pub method: String,
     pub frames: usize,

@@ -7,16 +7,18 @@
 //! ```
 
 mod bench;
+mod plot;
 mod report;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
-use gststreamkvqa::{LoadOptions, VideoLlm};
+use gststreamkvqa::{LoadOptions, Recipe, VideoLlm};
 use toyworld::{Kind, seeds};
 
-use crate::bench::{Cell, Plan, Work};
+use crate::bench::{Plan, Work};
+use crate::report::Report;
 
 #[derive(Parser)]
 #[command(about = "Answer questions about fresh toy-world videos with each method and count")]
@@ -24,7 +26,8 @@ struct Args {
     /// Hugging Face directory of the model.
     #[arg(long, default_value = "models/toyworld")]
     model: PathBuf,
-    /// Methods, each optionally with options: `rekv:recent=4+chunk=2`. `blind` asks without video.
+    /// Methods, each optionally with options: `rekv:recent=4+chunk=2`. `blind` asks without video,
+    /// `all` stands for every method there is.
     #[arg(
         long,
         value_delimiter = ',',
@@ -61,9 +64,23 @@ struct Args {
     /// First seed within the split.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Where the JSON goes.
+    /// Where the JSON goes, after every cell.
     #[arg(long)]
     out: Option<PathBuf>,
+    /// Go on from the cells that `--out` already holds.
+    #[arg(long, requires = "out")]
+    resume: bool,
+    /// A page whose section `<!-- compare -->` takes the tables.
+    #[arg(long)]
+    page: Option<PathBuf>,
+    /// A folder for `accuracy-over-length.svg` and `accuracy-over-bytes.svg`.
+    #[arg(long)]
+    plots: Option<PathBuf>,
+    /// The budget and the length that tables and pictures compare at.
+    #[arg(long, default_value_t = 16)]
+    at_budget: usize,
+    #[arg(long, default_value_t = 256)]
+    at_frames: usize,
     /// Videos evaluated at the same time; default: one per core.
     #[arg(long)]
     jobs: Option<usize>,
@@ -98,6 +115,18 @@ fn main() -> ExitCode {
     }
 }
 
+/// The methods asked for, `all` spelled out.
+fn methods(asked: &[String]) -> Vec<&str> {
+    let mut methods: Vec<&str> = Vec::new();
+    for name in asked {
+        match name.as_str() {
+            "all" => methods.extend(Recipe::names()),
+            name => methods.push(name),
+        }
+    }
+    methods
+}
+
 fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
     let model = VideoLlm::load(&args.model, &LoadOptions::default())?;
     let work = Work {
@@ -123,21 +152,45 @@ fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
             .jobs
             .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
     };
-    let mut cells: Vec<Cell> = Vec::new();
+    let mut report = Report::new(&args.model, &work);
+    if let (true, Some(path)) = (args.resume, &args.out) {
+        report.resume(path)?;
+    }
     for &frames in &args.frames {
         for &budget in &args.budgets {
-            for method in &args.methods {
+            for method in methods(&args.methods) {
+                if report.holds(method, frames, budget) {
+                    continue;
+                }
                 let plan = Plan::parse(method, &model, frames, budget)?;
-                cells.push(bench::evaluate(&model, &plan, &work)?);
-                eprintln!("{}", report::line(cells.last().into_iter()));
+                let cell = bench::evaluate(&model, &plan, &work)?;
+                eprintln!("{}", report::line(&cell));
+                report.cells.push(cell);
+                if let Some(path) = &args.out {
+                    report.save(path)?;
+                }
             }
         }
     }
-    println!("{}", report::table(&cells));
-    if let Some(path) = &args.out {
-        let report = report::Report::new(&args.model, &work, &cells);
-        std::fs::write(path, serde_json::to_string_pretty(&report)?)
-            .map_err(|e| format!("cannot write {}: {e}", path.display()))?;
+    let cells = &report.cells;
+    println!("{}", report::table(cells));
+    let trained = model.recommendations().trained_frames.unwrap_or(0);
+    if let Some(page) = &args.page {
+        let text = format!(
+            "{}\n**What budgets change, {} frames**\n\n{}\n",
+            report::section(cells, args.at_budget, trained),
+            args.at_frames,
+            report::budgets(cells, args.at_frames)
+        );
+        report::replace_section(page, "compare", &text)?;
+    }
+    if let Some(folder) = &args.plots {
+        std::fs::create_dir_all(folder)
+            .map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
+        let length = folder.join("accuracy-over-length.svg");
+        plot::over_length(cells, args.at_budget, trained, &length)?;
+        let bytes = folder.join("accuracy-over-bytes.svg");
+        plot::over_bytes(cells, args.at_frames, &bytes)?;
     }
     Ok(())
 }

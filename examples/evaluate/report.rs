@@ -1,103 +1,217 @@
 // SPDX-License-Identifier: MPL-2.0
-//! The figures as a table to read and as JSON to plot.
+//! The figures as a table to read, as JSON to plot and to go on from, and as a section of a page.
 
 use std::path::Path;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use toyworld::Kind;
 
-use crate::bench::{Cell, Work};
+use crate::bench::{Cell, Count, Work};
+use crate::plot::GROUPS;
 
-#[derive(Serialize)]
-pub struct Report<'a> {
+/// All that was measured, and on what. Cells of one report were asked the same questions.
+#[derive(Serialize, Deserialize)]
+pub struct Report {
     model: String,
     first_seed: u64,
     streams: u64,
+    per_kind: usize,
     held_out: bool,
-    asked: &'static str,
-    cells: &'a [Cell],
+    held_out_wording: bool,
+    asked: String,
+    pub cells: Vec<Cell>,
 }
 
-impl<'a> Report<'a> {
-    pub fn new(model: &Path, work: &Work, cells: &'a [Cell]) -> Self {
+impl Report {
+    pub fn new(model: &Path, work: &Work) -> Self {
         Self {
             model: model.display().to_string(),
             first_seed: work.first_seed,
             streams: work.streams,
+            per_kind: work.per_kind,
             held_out: work.held_out,
+            held_out_wording: work.wording == toyworld::Wording::HeldOut,
             asked: match work.when {
                 toyworld::When::End => "end",
                 toyworld::When::Anytime => "anytime",
-            },
-            cells,
+            }
+            .into(),
+            cells: Vec::new(),
         }
+    }
+
+    /// Takes over the cells of an earlier run of the same work; there may be none.
+    pub fn resume(&mut self, path: &Path) -> Result<(), String> {
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(format!("cannot read {}: {error}", path.display())),
+        };
+        let earlier: Self = serde_json::from_str(&text)
+            .map_err(|error| format!("{} is no report: {error}", path.display()))?;
+        let work = |report: &Self| {
+            let Self {
+                model,
+                first_seed,
+                streams,
+                per_kind,
+                held_out,
+                held_out_wording,
+                asked,
+                ..
+            } = report;
+            format!(
+                "{model} {first_seed} {streams} {per_kind} {held_out} {held_out_wording} {asked}"
+            )
+        };
+        if work(&earlier) != work(self) {
+            return Err(format!("{} measured other work; remove it first", path.display()));
+        }
+        self.cells = earlier.cells;
+        Ok(())
+    }
+
+    pub fn holds(&self, method: &str, frames: usize, budget: usize) -> bool {
+        let same =
+            |cell: &Cell| cell.method == method && cell.frames == frames && cell.budget == budget;
+        self.cells.iter().any(same)
+    }
+
+    pub fn save(&self, path: &Path) -> Result<(), String> {
+        let text = serde_json::to_string_pretty(self).map_err(|error| error.to_string())?;
+        std::fs::write(path, text + "\n")
+            .map_err(|error| format!("cannot write {}: {error}", path.display()))
     }
 }
 
 /// One cell in one line, for the progress log.
-pub fn line<'a>(cells: impl Iterator<Item = &'a Cell>) -> String {
-    let line = |cell: &Cell| {
-        let overall = cell.overall();
-        format!(
-            "{:<28} {:>4} frames, budget {:>3}: {:.3} of {}",
-            cell.method,
-            cell.frames,
-            cell.budget,
-            overall.share(),
-            overall.n
-        )
-    };
-    cells.map(line).collect::<Vec<_>>().join("\n")
-}
-
-/// All cells as a Markdown table: accuracy by kind, then what it cost.
-pub fn table(cells: &[Cell]) -> String {
-    let mut rows = vec![header(), rule()];
-    rows.extend(cells.iter().map(row));
-    rows.push(chance_row(cells));
-    rows.join("\n")
-}
-
-fn header() -> String {
-    let kinds: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
-    format!(
-        "| method | frames | budget | all (SE) | {} | n/kind | evidence | ms/frame | first token ms | KiB/min |",
-        kinds.join(" | ")
-    )
-}
-
-fn rule() -> String {
-    format!("|---|---|---|---|{}---|---|---|---|---|", "---|".repeat(Kind::ALL.len()))
-}
-
-fn row(cell: &Cell) -> String {
+pub fn line(cell: &Cell) -> String {
     let overall = cell.overall();
-    let kinds: Vec<String> = Kind::ALL
-        .iter()
-        .map(|kind| cell.kinds.get(kind).map_or("-".into(), |c| format!("{:.3}", c.share())))
-        .collect();
-    let fewest = cell.kinds.values().map(|count| count.n).min().unwrap_or(0);
     format!(
-        "| {} | {} | {} | {:.3} ({:.3}) | {} | >={} | {:.2} | {:.2} | {:.1} | {:.0} |",
+        "{:<28} {:>4} frames, budget {:>3}: {:.3} of {}",
         cell.method,
         cell.frames,
         cell.budget,
         overall.share(),
-        overall.error(),
-        kinds.join(" | "),
-        fewest,
-        cell.evidence.share(),
-        cell.ingest_ms_per_frame,
-        cell.first_token_ms,
-        cell.stored_bytes_per_minute / 1024.0
+        overall.n
     )
+}
+
+/// All cells as a Markdown table: accuracy by kind, then what it cost.
+pub fn table(cells: &[Cell]) -> String {
+    let kinds: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
+    let columns = [&["method", "frames", "budget", "all (SE)"], &kinds[..], COSTS].concat();
+    let mut rows = header(&columns);
+    for cell in cells {
+        let mut row = vec![cell.method.clone(), cell.frames.to_string(), cell.budget.to_string()];
+        row.push(overall(cell));
+        row.extend(Kind::ALL.iter().map(|kind| percent(cell.kinds.get(kind).copied())));
+        row.extend(costs(cell));
+        rows.push(line_of(&row));
+    }
+    rows.push(chance_row(cells));
+    rows.join("\n")
+}
+
+/// One table a length at one budget, kinds in groups.
+pub fn section(cells: &[Cell], budget: usize, trained: usize) -> String {
+    let mut lengths: Vec<usize> = cells.iter().map(|cell| cell.frames).collect();
+    lengths.sort_unstable();
+    lengths.dedup();
+    let tables = lengths.into_iter().map(|frames| {
+        let place = if frames <= trained { "inside" } else { "outside" };
+        let times = frames as f64 / trained.max(1) as f64;
+        let at = |cell: &&Cell| cell.frames == frames && cell.budget == budget;
+        let cells: Vec<&Cell> = cells.iter().filter(at).collect();
+        format!(
+            "**{frames} frames, {times}x the trained length ({place}), budget {budget}**\n\n{}\n",
+            grouped(&cells)
+        )
+    });
+    tables.collect::<Vec<_>>().join("\n")
+}
+
+/// What budgets change, at one length.
+pub fn budgets(cells: &[Cell], frames: usize) -> String {
+    let mut rows = header(&["method", "budget", "all (SE)", "stored KiB/min", "peak KiB"]);
+    let mut cells: Vec<&Cell> = cells.iter().filter(|cell| cell.frames == frames).collect();
+    cells.sort_by(|a, b| (&a.method, a.budget).cmp(&(&b.method, b.budget)));
+    rows.extend(cells.into_iter().map(|cell| {
+        line_of(&[
+            cell.method.clone(),
+            cell.budget.to_string(),
+            overall(cell),
+            format!("{:.0}", cell.stored_bytes_per_minute / 1024.0),
+            format!("{:.0}", cell.peak_bytes as f64 / 1024.0),
+        ])
+    }));
+    rows.join("\n")
+}
+
+/// Replaces what stands between a page's `<!-- name -->` and `<!-- /name -->`.
+pub fn replace_section(page: &Path, name: &str, text: &str) -> Result<(), String> {
+    let fault = |error: String| format!("{}: {error}", page.display());
+    let old = std::fs::read_to_string(page).map_err(|error| fault(error.to_string()))?;
+    let (begin, end) = (format!("<!-- {name} -->"), format!("<!-- /{name} -->"));
+    let (Some((before, rest)), Some((_, after))) = (old.split_once(&begin), old.split_once(&end))
+    else {
+        return Err(fault(format!("no section between `{begin}` and `{end}`")));
+    };
+    if !rest.contains(&end) {
+        return Err(fault(format!("`{end}` stands before `{begin}`")));
+    }
+    std::fs::write(page, format!("{before}{begin}\n\n{text}\n{end}{after}"))
+        .map_err(|error| fault(error.to_string()))
+}
+
+const COSTS: &[&str] = &["n", "evidence", "ms/frame", "first token ms", "KiB/min", "peak KiB"];
+
+fn costs(cell: &Cell) -> Vec<String> {
+    vec![
+        cell.overall().n.to_string(),
+        format!("{:.2}", cell.evidence.share()),
+        format!("{:.2}", cell.ingest_ms_per_frame),
+        format!("{:.1}", cell.first_token_ms),
+        format!("{:.0}", cell.stored_bytes_per_minute / 1024.0),
+        format!("{:.0}", cell.peak_bytes as f64 / 1024.0),
+    ]
+}
+
+fn grouped(cells: &[&Cell]) -> String {
+    let groups: Vec<&str> = GROUPS.iter().map(|(name, _)| *name).collect();
+    let mut rows = header(&[&["method", "all (SE)"], &groups[..], COSTS].concat());
+    rows.extend(cells.iter().map(|cell| {
+        let share = |kinds: &[Kind]| percent(Some(cell.kinds_where(|kind| kinds.contains(&kind))));
+        let mut row = vec![cell.method.clone(), overall(cell)];
+        row.extend(GROUPS.iter().map(|(_, kinds)| share(kinds)));
+        row.extend(costs(cell));
+        line_of(&row)
+    }));
+    rows.join("\n")
+}
+
+fn header(columns: &[&str]) -> Vec<String> {
+    vec![format!("| {} |", columns.join(" | ")), format!("|{}", "---|".repeat(columns.len()))]
+}
+
+fn line_of(columns: &[String]) -> String {
+    format!("| {} |", columns.join(" | "))
+}
+
+fn overall(cell: &Cell) -> String {
+    let overall = cell.overall();
+    format!("{:.3} ({:.3})", overall.share(), overall.error())
+}
+
+fn percent(count: Option<Count>) -> String {
+    count.filter(|count| count.n > 0).map_or("-".into(), |count| format!("{:.2}", count.share()))
 }
 
 fn chance_row(cells: &[Cell]) -> String {
     let chance = |kind: &Kind| {
         let chances = cells.iter().filter_map(|cell| cell.chance.get(kind));
-        chances.copied().reduce(f64::min).map_or("-".into(), |c| format!("{c:.3}"))
+        chances.copied().reduce(f64::min).map_or("-".into(), |chance| format!("{chance:.2}"))
     };
     let kinds: Vec<String> = Kind::ALL.iter().map(chance).collect();
-    format!("| chance | | | | {} | | | | | |", kinds.join(" | "))
+    format!("| chance | | | | {} |{}", kinds.join(" | "), " |".repeat(COSTS.len()))
 }
