@@ -24,6 +24,8 @@ from optim import Clock, Optimisers
 from world import TRAIN, VALIDATION
 
 AUXILIARY_WEIGHT = 0.3
+# What is learned last counts more.
+KIND_WEIGHTS = {"count": 2.0, "before": 2.0, "after": 1.5}
 # The recipes the engine will run with: tokens of local window, frames retrieved, newest frames,
 # and how many neighbours on either side may come with a retrieved frame.
 WINDOW, RETRIEVE, RECENT, AROUND = 128, 16, 4, 4
@@ -97,6 +99,15 @@ def exact(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """[s, q]: the whole answer right, as greedy decoding would give it."""
     learned = target != -100
     return ((logits.argmax(-1) == target) | ~learned).all(-1) & learned.any(-1)
+
+
+def kind_weights(batch: Batch) -> torch.Tensor:
+    """[s, q]"""
+    weights = torch.ones(batch.seen.shape)
+    for s, kinds in enumerate(batch.kinds):
+        for q, kind in enumerate(kinds):
+            weights[s, q] = KIND_WEIGHTS.get(kind, 1.0)
+    return weights
 
 
 def by_kind(right: torch.Tensor, batch: Batch, into: dict[str, list[bool]]) -> None:
@@ -192,7 +203,9 @@ class Trainer:
         output = self.reader(batch, self.features[batch.frames].float(), **self.mode(batch))
         learned = batch.target != -100
         logits = self.reader.logits(output.hidden[learned])
-        answers = F.cross_entropy(logits, batch.target[learned])
+        weights = kind_weights(batch)[..., None].expand_as(learned)[learned]
+        each = F.cross_entropy(logits, batch.target[learned], reduction="none")
+        answers = (each * weights).sum() / weights.sum()
         return answers + AUXILIARY_WEIGHT * retrieval_loss(output.scores, batch)
 
     def average_gradients(self):
