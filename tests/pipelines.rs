@@ -224,6 +224,42 @@ fn a_model_that_is_not_there_is_named() {
     assert!(errors.contains("/nowhere/model"), "{errors}");
 }
 
+/// Cargo, which has built the plugin already and holds its locks, is stood in for.
+#[test]
+fn meson_puts_the_plugin_where_gstreamer_looks() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::create_dir(at("bin")).unwrap();
+    fs::write(at("bin/cargo"), "#!/bin/sh\nexit 0\n").unwrap();
+    fs::set_permissions(at("bin/cargo"), fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", at("bin").display(), std::env::var("PATH").unwrap());
+    let meson = |arguments: &[&str]| {
+        let output = Command::new("meson")
+            .args(arguments)
+            .current_dir(root())
+            .env("PATH", &path)
+            .env("DESTDIR", at("installed"))
+            .output()
+            .expect("meson starts");
+        assert!(output.status.success(), "meson {arguments:?}: {output:?}");
+    };
+    let build = at("build").to_str().unwrap().to_owned();
+    let target = format!("-Dtarget-dir={}", target().display());
+    meson(&["setup", &build, "--prefix=/usr", "--libdir=lib", "-Dprofile=dev", &target]);
+    meson(&["install", "-C", &build]);
+
+    let plugins = at("installed/usr/lib/gstreamer-1.0");
+    let inspected = Command::new("gst-inspect-1.0")
+        .arg(plugins.join("libgststreamkvqa.so"))
+        .env("GST_REGISTRY", at("registry"))
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&inspected.stdout);
+    assert!(text.contains("streamkvqa: "), "{text}");
+}
+
 #[test]
 fn the_committed_inspect_page_is_up_to_date() {
     let committed = fs::read_to_string(root().join("docs/streamkvqa.inspect.txt")).unwrap();
