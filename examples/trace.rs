@@ -52,6 +52,9 @@ struct Args {
     prompt_style: Style,
     #[arg(long)]
     system_prompt: Option<String>,
+    /// Place the question as transformers 5 does: behind the first picture (Qwen2.5-VL).
+    #[arg(long)]
+    mrope_compat: bool,
     /// Where the JSON goes.
     #[arg(long)]
     out: PathBuf,
@@ -194,6 +197,8 @@ fn run(args: &Args) -> Fallible<()> {
             Style::Rekv => PromptStyle::Rekv,
         },
         max_memory: None,
+        sample_rate: None,
+        mrope_compat: args.mrope_compat,
     };
     let mut stream = Stream::open(model, recipe, stream_options)?;
     let mut answers: Vec<Option<Answer>> = questions.iter().map(|_| None).collect();

@@ -19,6 +19,7 @@ use crate::memory::{Encoded, VideoMemory, View, retrieve};
 use crate::model::VideoLlm;
 use crate::model::generate::{Generated, generate};
 use crate::model::prompt::PromptStyle;
+use crate::model::vision::Picture;
 
 /// What does not change during a stream's life.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +29,12 @@ pub struct StreamOptions {
     pub prompt_style: PromptStyle,
     /// Upper bound for the stored KV in bytes; the oldest frames go first. `None`: no bound.
     pub max_memory: Option<u64>,
+    /// Frames a second, for models that place tokens by time. `None`: as far apart as the first two
+    /// frames are.
+    pub sample_rate: Option<f64>,
+    /// Put what follows the video where transformers 5 does, behind its first picture, instead of
+    /// behind its last moment as the checkpoints were trained (Qwen2.5-VL only).
+    pub mrope_compat: bool,
 }
 
 /// A question about everything pushed so far.
@@ -129,7 +136,12 @@ pub struct Stream {
     segmenter: Segmenter,
     /// The guidance prompt, `[n, C]`, if the recipe compresses.
     guidance: Option<Tensor>,
+    /// Frames taken into units.
     frames: u64,
+    /// Frames that wait for the rest of their unit.
+    pending: Vec<Frame>,
+    /// The shape of the units, which the first frame decided.
+    picture: Option<Picture>,
     /// The open segment as the last question saw it. Several questions at one moment share it.
     branch: Mutex<Option<Arc<Encoded>>>,
     cancel: Cancel,
@@ -170,6 +182,8 @@ impl Stream {
             segmenter: Segmenter::new(recipe.cut, recipe.compat),
             guidance,
             frames: 0,
+            pending: Vec::new(),
+            picture: None,
             branch: Mutex::new(None),
             cancel,
             model,
@@ -209,35 +223,37 @@ impl Stream {
     /// this call behind them are lost.
     pub fn push_frames(&mut self, frames: &[Frame]) -> Result<()> {
         *self.branch.get_mut() = None;
-        for chunk in frames.chunks(CHUNK) {
-            let tokens = self.model.encode_frames(chunk, &self.cancel)?;
-            for (index, frame) in chunk.iter().enumerate() {
-                let frame = FrameTokens {
-                    tokens: tokens.get(index)?,
-                    frames: self.frames..self.frames + 1,
-                    start: frame.time(),
-                    end: frame.time(),
-                };
-                self.frames += 1;
-                if let Some(segment) = self.segmenter.push(frame)? {
-                    self.remember(&segment)?;
-                }
-            }
-            if !self.segmenter.holds_frames()
-                && let Some(segment) = self.segmenter.close()
-            {
-                self.remember(&segment)?;
+        let Some(picture) = self.look_at(frames)? else { return Ok(()) };
+        let per_unit = self.model.frames_per_unit();
+        let mut frames = frames;
+        if !self.pending.is_empty() {
+            let (partners, rest) = frames.split_at(frames.len().min(per_unit - self.pending.len()));
+            self.pending.extend_from_slice(partners);
+            frames = rest;
+            if self.pending.len() == per_unit {
+                let unit = std::mem::take(&mut self.pending);
+                self.take_in(&unit, &picture)?;
             }
         }
+        let (whole, rest) = frames.split_at(frames.len() - frames.len() % per_unit);
+        for chunk in whole.chunks(CHUNK.next_multiple_of(per_unit)) {
+            self.take_in(chunk, &picture)?;
+        }
+        self.pending.extend_from_slice(rest);
         Ok(())
     }
 
-    /// Closes the open segment, if there is one.
+    /// Closes the open segment, if there is one, with the frames that still wait for the rest of
+    /// their unit.
     ///
     /// # Errors
     /// As [`Stream::push_frames`].
     pub fn flush(&mut self) -> Result<()> {
         *self.branch.get_mut() = None;
+        if let Some(picture) = self.picture {
+            let rest = std::mem::take(&mut self.pending);
+            self.take_in(&rest, &picture)?;
+        }
         match self.segmenter.close() {
             Some(segment) => self.remember(&segment),
             None => Ok(()),
@@ -293,10 +309,10 @@ impl Stream {
 
     pub fn stats(&self) -> StreamStats {
         StreamStats {
-            frames: self.frames,
+            frames: self.frames + self.pending.len() as u64,
             units: self.memory.units().len() as u64,
             segments: self.memory.segments(),
-            open_frames: self.segmenter.open_frames().len() as u64,
+            open_frames: (self.segmenter.open_frames().len() + self.pending.len()) as u64,
             bytes: self.memory.bytes(),
         }
     }
@@ -309,8 +325,63 @@ impl Stream {
         self.memory = empty_memory(&self.model, &self.recipe, &self.options, &self.cancel)?;
         *self.branch.get_mut() = None;
         self.segmenter.close();
+        self.pending.clear();
+        self.picture = None;
         self.frames = 0;
         Ok(())
+    }
+
+    /// Lets the first frames of the stream decide what its units look like. `None` if there has
+    /// been no frame yet.
+    fn look_at(&mut self, frames: &[Frame]) -> Result<Option<Picture>> {
+        let mut first = self.pending.iter().chain(frames);
+        if self.picture.is_none()
+            && let Some(first) = first.clone().next()
+        {
+            self.picture = Some(self.model.picture(first)?);
+        }
+        // How far apart units are matters from the second one on.
+        if let (Some(picture), 0) = (self.picture, self.frames) {
+            let spacing = first.next().zip(first.next()).map(|(a, b)| b.time() - a.time());
+            let rate = self.options.sample_rate.or(spacing.map(f64::recip));
+            let rate = rate.filter(|rate| rate.is_finite() && *rate > 0.0).unwrap_or(1.0);
+            let layout = self.model.layout(&picture, rate, self.options.mrope_compat);
+            self.memory.lay_out(picture.tokens(), layout);
+        }
+        Ok(self.picture)
+    }
+
+    /// Encodes frames and hands their units on. The last unit may be short of frames.
+    fn take_in(&mut self, frames: &[Frame], picture: &Picture) -> Result<()> {
+        for unit in self.units(frames, picture)? {
+            self.frames = unit.frames.end;
+            if let Some(segment) = self.segmenter.push(unit)? {
+                self.remember(&segment)?;
+            }
+        }
+        if !self.segmenter.holds_frames()
+            && let Some(segment) = self.segmenter.close()
+        {
+            self.remember(&segment)?;
+        }
+        Ok(())
+    }
+
+    /// The next frames of the stream as units.
+    fn units(&self, frames: &[Frame], picture: &Picture) -> Result<Vec<FrameTokens>> {
+        let tokens = self.model.encode_frames(frames, picture, &self.cancel)?;
+        let per_unit = self.model.frames_per_unit();
+        let units = frames.chunks(per_unit).enumerate().filter_map(|(index, frames)| {
+            let (first, last) = (frames.first()?, frames.last()?);
+            let begin = self.frames + (index * per_unit) as u64;
+            Some(tokens.get(index).map(|tokens| FrameTokens {
+                tokens,
+                frames: begin..begin + frames.len() as u64,
+                start: first.time(),
+                end: last.time(),
+            }))
+        });
+        Ok(units.collect::<candle_core::Result<_>>()?)
     }
 
     fn remember(&mut self, segment: &Segment) -> Result<()> {
@@ -335,17 +406,21 @@ impl Stream {
         Ok(encoded)
     }
 
-    /// The open segment as it would be stored if it closed now.
+    /// The open segment as it would be stored if it closed now, with the frames that wait for the
+    /// rest of their unit.
     fn branch(&self) -> Result<Option<Arc<Encoded>>> {
-        let frames = self.segmenter.open_frames();
-        if frames.is_empty() {
+        if self.segmenter.open_frames().is_empty() && self.pending.is_empty() {
             return Ok(None);
         }
         let held = self.branch.lock().clone();
         if held.is_some() {
             return Ok(held);
         }
-        let encoded = Arc::new(self.encode(&Segment { frames: frames.to_vec() })?);
+        let mut frames = self.segmenter.open_frames().to_vec();
+        if let Some(picture) = &self.picture {
+            frames.extend(self.units(&self.pending, picture)?);
+        }
+        let encoded = Arc::new(self.encode(&Segment { frames })?);
         *self.branch.lock() = Some(Arc::clone(&encoded));
         Ok(Some(encoded))
     }
@@ -361,10 +436,9 @@ impl Stream {
         let StreamOptions { system_prompt, prompt_style, .. } = &self.options;
         let tail = self.model.prompts().tail(*prompt_style, system_prompt.as_deref(), text)?;
         let ids = self.model.decoder().embed(&tail.ids)?;
-        if tail.newline {
-            Ok(Tensor::cat(&[self.model.image_newline(), &ids], 0)?)
-        } else {
-            Ok(ids)
+        match self.model.image_newline().filter(|_| tail.newline) {
+            Some(newline) => Ok(Tensor::cat(&[newline, &ids], 0)?),
+            None => Ok(ids),
         }
     }
 }

@@ -13,6 +13,7 @@ use gststreamkvqa::memory::segment::{FrameTokens, Segment};
 use gststreamkvqa::memory::{Kind, VideoMemory, View, retrieve};
 use gststreamkvqa::model::generate::generate;
 use gststreamkvqa::model::prompt::PromptStyle;
+use gststreamkvqa::model::rope::Layout;
 use gststreamkvqa::{
     Answer, Cancel, Frame, LoadOptions, Question, Recipe, Stream, StreamOptions, VideoLlm,
 };
@@ -154,6 +155,7 @@ fn rekv_from_tokens(model: &VideoLlm, oracle: &Oracle, name: &str) {
     let init = ids(&oracle.json["init_ids"][run["options"]["init"].as_str().unwrap()]);
     memory.open(decoder, &decoder.embed(&init).unwrap(), &cancel).unwrap();
     let tokens = &oracle.tensors["pooled"];
+    memory.lay_out(tokens.dims()[1], Layout::Run);
     let mut pushed = 0;
     for (index, expected) in run["asks"].as_array().unwrap().iter().enumerate() {
         let until = expected["after_frames"].as_u64().unwrap() as usize;
@@ -398,7 +400,7 @@ fn stored_bytes_are_the_sum_of_their_parts() {
     stream.push_frames(&oracle.frames()).unwrap();
     let decoder = model.decoder();
     let token = decoder.layers() * decoder.kv_heads() * decoder.head_dim() * 2 * 4;
-    let blocks = 28 * model.tokens_per_frame() * token;
+    let blocks = 28 * model.picture(&oracle.frames()[0]).unwrap().tokens() * token;
     let window = stream.stats().bytes - empty - blocks as u64;
     // The window holds at least its width and at most three times that, minus the prefix's share.
     assert!((30 * token..150 * token).contains(&(window as usize)), "{window} bytes of window");
@@ -524,7 +526,9 @@ fn untrusted_text_stays_text() {
 #[test]
 fn tensors_of_the_oracle_are_what_the_engine_computes() {
     let (model, oracle) = (model(), Oracle::read());
-    let tokens = model.encode_frames(&oracle.frames(), &Cancel::new()).unwrap();
+    let frames = oracle.frames();
+    let picture = model.picture(&frames[0]).unwrap();
+    let tokens = model.encode_frames(&frames, &picture, &Cancel::new()).unwrap();
     let flat = |t: &Tensor| {
         t.to_dtype(DType::F32)
             .unwrap()

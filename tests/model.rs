@@ -10,6 +10,7 @@ use gststreamkvqa::model::decoder::Attend;
 use gststreamkvqa::model::generate::generate;
 use gststreamkvqa::model::prompt::PromptStyle;
 use gststreamkvqa::model::rope::Positions;
+use gststreamkvqa::model::vision::Picture;
 use gststreamkvqa::{Cancel, EngineError, Finish, Frame, LoadOptions, Result, VideoLlm};
 use serde_json::Value;
 
@@ -57,6 +58,10 @@ impl Fixture {
             .collect()
     }
 
+    fn picture(&self) -> Picture {
+        self.model.picture(&self.frames()[0]).unwrap()
+    }
+
     fn questions(&self) -> impl Iterator<Item = (usize, &Value)> {
         self.expected["questions"].as_array().unwrap().iter().enumerate()
     }
@@ -73,7 +78,7 @@ impl Fixture {
             &[
                 &decoder.embed(&opening).unwrap(),
                 &video.reshape(((), hidden)).unwrap(),
-                self.model.image_newline(),
+                self.model.image_newline().unwrap(),
                 &decoder.embed(&tail.ids).unwrap(),
             ],
             0,
@@ -126,7 +131,8 @@ fn ids(value: &Value) -> Vec<u32> {
 fn pixels_are_those_of_the_processor() {
     for name in WHOLE {
         let fixture = Fixture::open(name);
-        let made = fixture.model.preprocessor().pixels(&fixture.frames(), &Device::Cpu).unwrap();
+        let (frames, picture) = (fixture.frames(), fixture.picture());
+        let made = fixture.model.vision().pixels(&frames, &picture, &Device::Cpu).unwrap();
         let difference = max_difference(&made, &fixture.tensors["pixel_values"]);
         println!("{name}: pixels {difference:e}");
         assert!(difference < 1e-5, "{name}: {difference}, a grey level is at least 0.014");
@@ -138,16 +144,17 @@ fn vision_features_and_frame_tokens_agree() {
     for name in WHOLE {
         let fixture = Fixture::open(name);
         let (model, frames) = (&fixture.model, fixture.frames());
-        let features = model.vision_features(&frames, &Cancel::new()).unwrap();
+        let picture = fixture.picture();
+        let features = model.vision_features(&frames, &picture, &Cancel::new()).unwrap();
         let difference = max_difference(&features, &fixture.tensors["vision_features"]);
-        let tokens = model.encode_frames(&frames, &Cancel::new()).unwrap();
-        assert_eq!(tokens.dims()[1], model.tokens_per_frame());
-        assert_eq!(model.tokens_per_frame() as u64, fixture.expected["tokens_per_frame"]);
+        let tokens = model.encode_frames(&frames, &picture, &Cancel::new()).unwrap();
+        assert_eq!(tokens.dims()[1], picture.tokens());
+        assert_eq!(picture.tokens() as u64, fixture.expected["tokens_per_frame"]);
         let pooled = max_difference(&tokens, &fixture.tensors["pooled"]);
         println!("{name}: features {difference:e}, frame tokens {pooled:e}");
         assert!(difference < 1e-4 && pooled < 1e-4, "{name}: {difference}, {pooled}");
         // A frame's tokens do not depend on the batch it comes in.
-        let alone = model.encode_frames(&frames[1..2], &Cancel::new()).unwrap();
+        let alone = model.encode_frames(&frames[1..2], &picture, &Cancel::new()).unwrap();
         let second = max_difference(&alone, &tokens.narrow(0, 1, 1).unwrap());
         assert!(second < 1e-5, "{name}: {second}");
     }
@@ -158,7 +165,8 @@ fn prompt_ids_logits_and_greedy_answers_agree() {
     for name in ALL {
         let fixture = Fixture::open(name);
         let model = &fixture.model;
-        let video = model.encode_frames(&fixture.frames(), &Cancel::new()).unwrap();
+        let (frames, picture) = (fixture.frames(), fixture.picture());
+        let video = model.encode_frames(&frames, &picture, &Cancel::new()).unwrap();
         let visual = video.dims()[0] * video.dims()[1] + 1;
         for (i, question) in fixture.questions() {
             let text = question["question"].as_str().unwrap();
@@ -279,7 +287,8 @@ fn ids_outside_the_vocabulary_are_an_error() {
 fn a_raised_flag_stops_encoding_and_generating() {
     let fixture = Fixture::open("ov-odd");
     let cancel = Cancel::new();
-    let video = fixture.model.encode_frames(&fixture.frames(), &cancel).unwrap();
+    let (frames, picture) = (fixture.frames(), fixture.picture());
+    let video = fixture.model.encode_frames(&frames, &picture, &cancel).unwrap();
     let (_, _, embeds) = fixture.prompt("What color was the ring?", &video);
     let mut tokens = 0;
     let stop = cancel.clone();
@@ -296,13 +305,13 @@ fn a_raised_flag_stops_encoding_and_generating() {
     );
     assert!(matches!(result, Err(EngineError::Cancelled)));
     assert_eq!(tokens, 1);
-    let result = fixture.model.encode_frames(&fixture.frames(), &cancel);
+    let result = fixture.model.encode_frames(&frames, &picture, &cancel);
     assert!(matches!(result, Err(EngineError::Cancelled)));
 }
 
 #[test]
 fn no_frames_make_no_tokens() {
-    let model = VideoLlm::load(folder("ov-odd"), &LoadOptions::default()).unwrap();
-    let tokens = model.encode_frames(&[], &Cancel::new()).unwrap();
+    let fixture = Fixture::open("ov-odd");
+    let tokens = fixture.model.encode_frames(&[], &fixture.picture(), &Cancel::new()).unwrap();
     assert_eq!(tokens.dims(), [0, 9, 64]);
 }

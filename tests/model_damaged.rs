@@ -101,10 +101,10 @@ fn missing_files_are_named() {
 fn other_architectures_are_named_beside_the_supported_one() {
     let copy = Copy::of("ov-odd");
     copy.edit("config.json", |c| {
-        c["model_type"] = json!("qwen2_5_vl");
-        c["architectures"] = json!(["Qwen2_5_VLForConditionalGeneration"]);
+        c["model_type"] = json!("qwen2_vl");
+        c["architectures"] = json!(["Qwen2VLForConditionalGeneration"]);
     });
-    copy.refused(&["qwen2_5_vl", "Qwen2_5_VLForConditionalGeneration", "llava_onevision"]);
+    copy.refused(&["`qwen2_vl`", "Qwen2VLForConditionalGeneration", "llava_onevision"]);
     let copy = Copy::of("ov-odd");
     copy.edit("config.json", |c| c["text_config"]["model_type"] = json!("llama"));
     copy.refused(&["text_config.model_type", "llama", "qwen2"]);
@@ -346,7 +346,8 @@ fn half_formats_run() {
         let options = LoadOptions { dtype, ..Default::default() };
         let model = VideoLlm::load(fixture("ov-odd"), &options).unwrap();
         let frame = Frame::new(vec![90; 30 * 20 * 3], 30, 20, 0.0).unwrap();
-        let tokens = model.encode_frames(&[frame], &Cancel::new()).unwrap();
+        let picture = model.picture(&frame).unwrap();
+        let tokens = model.encode_frames(&[frame], &picture, &Cancel::new()).unwrap();
         assert_eq!(tokens.dtype(), model.dtype());
     }
 }

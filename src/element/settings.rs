@@ -21,6 +21,8 @@ use crate::{EngineError, Question, Recipe, StreamOptions, VideoLlm};
 /// Names the model folder where `model-path` is not set.
 const MODEL_VARIABLE: &str = "STREAMKVQA_MODEL";
 
+/// Frames per second, where neither the user nor the model says.
+pub(super) const DEFAULT_RATE: f64 = 1.0;
 const DEFAULT_METHOD: &str = "streamkv";
 const DEFAULT_DEVICE: &str = "auto";
 const DEFAULT_FRAME_SIZE: u32 = 1024;
@@ -38,6 +40,7 @@ pub(super) struct Settings {
     pub method: String,
     pub method_options: Option<String>,
     pub prompt_style: PromptStyle,
+    pub mrope_compat: bool,
     pub system_prompt: Option<String>,
     pub max_memory: u64,
     pub max_tokens: u32,
@@ -69,6 +72,7 @@ impl Default for Settings {
             method: DEFAULT_METHOD.into(),
             method_options: None,
             prompt_style: PromptStyle::default(),
+            mrope_compat: false,
             system_prompt: None,
             max_memory: 0,
             max_tokens: Question::DEFAULT_MAX_TOKENS as u32,
@@ -181,7 +185,8 @@ impl Settings {
         Ok(recipe)
     }
 
-    pub fn stream_options(&self) -> StreamOptions {
+    /// For a model that recommends `recommended` frames per second.
+    pub fn stream_options(&self, recommended: Option<f64>) -> StreamOptions {
         StreamOptions {
             system_prompt: self.system_prompt.clone(),
             prompt_style: match self.prompt_style {
@@ -189,6 +194,8 @@ impl Settings {
                 PromptStyle::Rekv => prompt::PromptStyle::Rekv,
             },
             max_memory: (self.max_memory > 0).then_some(self.max_memory),
+            sample_rate: Some(self.rate().or(recommended).unwrap_or(DEFAULT_RATE)),
+            mrope_compat: self.mrope_compat,
         }
     }
 
@@ -218,6 +225,7 @@ impl Settings {
             }
             "method-options" => self.method_options = read(value),
             "prompt-style" => self.prompt_style = read(value),
+            "mrope-compat" => self.mrope_compat = read(value),
             "system-prompt" => self.system_prompt = read(value),
             "max-memory" => self.max_memory = read(value),
             "max-tokens" => self.max_tokens = read(value),
@@ -258,6 +266,7 @@ impl Settings {
             "method" => self.method.to_value(),
             "method-options" => self.method_options.to_value(),
             "prompt-style" => self.prompt_style.to_value(),
+            "mrope-compat" => self.mrope_compat.to_value(),
             "system-prompt" => self.system_prompt.to_value(),
             "max-memory" => self.max_memory.to_value(),
             "max-tokens" => self.max_tokens.to_value(),
@@ -340,6 +349,14 @@ fn model_properties() -> Vec<glib::ParamSpec> {
         glib::ParamSpecEnum::builder::<PromptStyle>("prompt-style")
             .nick("Prompt style")
             .blurb("Who decides the words around the video and the question")
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecBoolean::builder("mrope-compat")
+            .nick("M-RoPE as in transformers 5")
+            .blurb(
+                "Put the question behind the video's first picture, as transformers 5 does, instead \
+                 of behind its last moment, as Qwen2.5-VL was trained; of no effect on other models",
+            )
             .mutable_ready()
             .build(),
         glib::ParamSpecString::builder("system-prompt")

@@ -13,13 +13,12 @@ use gstreamer_base as gst_base;
 
 use super::imp::{CAT, StreamKvqa};
 use super::sampler::{Reader, Sampler};
+use super::settings::DEFAULT_RATE;
 use super::timeline::Moment;
 use super::worker::{Drained, Refused, Worker};
 use super::{Leaky, ResetOn, TextTimestamp};
 use crate::Frame;
 
-/// Frames per second, where neither the user nor the model says.
-const DEFAULT_RATE: f64 = 1.0;
 /// Assumed duration of a frame about which nothing is known.
 const DEFAULT_DURATION: ClockTime = ClockTime::from_mseconds(40);
 

@@ -564,7 +564,8 @@ impl Shared {
 
     fn open(&self, model: &Arc<VideoLlm>) -> Result<Stream, EngineError> {
         let recipe = self.settings.recipe(Some(model))?;
-        let stream = Stream::open(VideoLlm::clone(model), recipe, self.settings.stream_options())?;
+        let options = self.settings.stream_options(model.recommended_sample_rate());
+        let stream = Stream::open(VideoLlm::clone(model), recipe, options)?;
         let told = self.progress.lock().is_some();
         self.settle(|queue| {
             queue.model = Some(model.clone());

@@ -115,7 +115,8 @@ pub struct VideoMemory {
 }
 
 impl VideoMemory {
-    /// An empty memory for a model's decoder.
+    /// An empty memory for a model's decoder. What its units look like, the stream's first frame
+    /// tells; see [`lay_out`](Self::lay_out).
     pub fn for_model(model: &VideoLlm, recipe: &Recipe) -> Self {
         let decoder = model.decoder();
         let geometry = Geometry {
@@ -123,7 +124,7 @@ impl VideoMemory {
             heads: decoder.heads(),
             kv_heads: decoder.kv_heads(),
             head_dim: decoder.head_dim(),
-            unit_tokens: model.tokens_per_frame(),
+            unit_tokens: 1,
             scale: decoder.scale(),
             dtype: model.dtype(),
             device: model.device().clone(),

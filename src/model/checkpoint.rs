@@ -2,9 +2,9 @@
 //! A Hugging Face model folder, read with suspicion.
 //!
 //! What the files say is checked before it is used: architecture, sizes, names, shapes and file
-//! lengths. Both layouts of the LLaVA-OneVision folders are read (one JSON file per processor and
-//! legacy RoPE fields, or the nested `processor_config.json` and `rope_parameters` of
-//! transformers 5), and all three spellings of the weight names.
+//! lengths. Both layouts of the folders are read (one JSON file per processor and legacy RoPE
+//! fields, or the nested `processor_config.json` and `rope_parameters` of transformers 5), and all
+//! spellings of the weight names.
 
 mod config;
 mod processor;
@@ -15,7 +15,9 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-pub use config::{Config, TextConfig, VisionConfig};
+pub use config::{
+    Config, OneVisionConfig, QwenVisionConfig, SiglipConfig, TextConfig, VisionConfig,
+};
 pub use processor::ProcessorConfig;
 pub(crate) use weights::Weights;
 
@@ -57,7 +59,7 @@ impl Checkpoint {
     }
 
     pub fn processor(&self) -> Result<ProcessorConfig> {
-        ProcessorConfig::read(&self.dir, self.config.vision.image_size)
+        ProcessorConfig::read(&self.dir, &self.config.vision)
     }
 
     /// The safetensors files: those the index names, or the single one.

@@ -139,12 +139,16 @@ impl Decoder {
             Some(vb) => candle_nn::linear_no_bias(cfg.hidden_size, cfg.vocab_size, vb)?,
             None => Linear::new(embeddings.embeddings().clone(), None),
         };
+        let rope = match cfg.mrope_section {
+            Some(section) => Rope::multimodal(section, cfg.rope_theta, vb.device())?,
+            None => Rope::new(cfg.head_dim, cfg.rope_theta, vb.device())?,
+        };
         Ok(Self {
             embeddings,
             layers,
             norm: candle_nn::rms_norm(cfg.hidden_size, cfg.rms_norm_eps, vb.pp("norm"))?,
             head,
-            rope: Arc::new(Rope::new(cfg.head_dim, cfg.rope_theta, vb.device())?),
+            rope: Arc::new(rope),
             device: vb.device().clone(),
             cfg: cfg.clone(),
         })

@@ -2,7 +2,8 @@
 //! Running a Video-LLM checkpoint: frames in, tokens of the decoder's width out, and a decoder
 //! that leaves its attention to the caller.
 //!
-//! [`VideoLlm::load`] reads a Hugging Face folder of LLaVA-OneVision (SigLIP and Qwen2). Nothing
+//! [`VideoLlm::load`] reads a Hugging Face folder of LLaVA-OneVision (SigLIP and Qwen2) or
+//! Qwen2.5-VL. The unit of video is what becomes one block of tokens: a frame, or two of them. Nothing
 //! here knows how a stream is remembered; see [`decoder::Attend`] for the seam.
 
 pub mod attention;
@@ -19,17 +20,22 @@ use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
+use candle_nn::VarBuilder;
 
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::frame::Frame;
 pub use checkpoint::Recommendations;
-use checkpoint::{Checkpoint, Weights};
+use checkpoint::{Checkpoint, ProcessorConfig, VisionConfig, Weights};
 use decoder::Decoder;
-use preprocess::Preprocessor;
+use preprocess::Resampler;
+use preprocess::patches::Patches;
+use preprocess::square::Squares;
 use prompt::Prompts;
-use vision::projector::Projector;
-use vision::siglip::Siglip;
+use rope::Layout;
+use vision::one_vision::OneVision;
+use vision::qwen::Qwen;
+use vision::{Picture, Vision};
 
 /// Which device runs the model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -73,10 +79,7 @@ pub struct LoadOptions {
 pub struct VideoLlm(Arc<Parts>);
 
 struct Parts {
-    preprocessor: Preprocessor,
-    tower: Siglip,
-    projector: Projector,
-    image_newline: Tensor,
+    vision: Box<dyn Vision>,
     decoder: Decoder,
     prompts: Prompts,
     recommendations: Recommendations,
@@ -98,7 +101,7 @@ impl VideoLlm {
     pub fn load(dir: impl AsRef<Path>, options: &LoadOptions) -> Result<Self> {
         let checkpoint = Checkpoint::open(dir.as_ref())?;
         let config = checkpoint.config();
-        let preprocessor = Preprocessor::new(&checkpoint.processor()?);
+        let processor = checkpoint.processor()?;
         let recommendations = checkpoint.recommendations()?;
         let prompts = Prompts::new(&checkpoint)?;
         let device = device::open(options.device)?;
@@ -107,16 +110,11 @@ impl VideoLlm {
         let dtype = device::dtype(options.dtype, &device, stored);
         // A tied checkpoint may carry a copy of the head; an untied one must have it.
         let (mut parts, unused) = weights.build(dtype, &device, options, |vb| {
-            let tower = Siglip::new(&config.vision, &config.feature_layers, vb.pp("vision_tower"))?;
-            let projector = Projector::new(config, vb.pp("multi_modal_projector"))?;
-            let newline = vb.get(config.text.hidden_size, "image_newline")?;
+            let vision = vision(&config.vision, &processor, vb.clone())?;
             let head = (!config.tied).then(|| vb.pp("lm_head"));
             let decoder = Decoder::new(&config.text, vb.pp("language_model"), head)?;
             Ok(Parts {
-                preprocessor,
-                tower,
-                projector,
-                image_newline: newline.unsqueeze(0)?,
+                vision,
                 decoder,
                 prompts,
                 recommendations,
@@ -137,8 +135,9 @@ impl VideoLlm {
         &self.0.prompts
     }
 
-    pub fn preprocessor(&self) -> &Preprocessor {
-        &self.0.preprocessor
+    /// The half that sees.
+    pub fn vision(&self) -> &dyn Vision {
+        &*self.0.vision
     }
 
     pub fn device(&self) -> &Device {
@@ -150,41 +149,64 @@ impl VideoLlm {
         self.0.dtype
     }
 
-    /// Tokens `M` that a frame becomes.
-    pub fn tokens_per_frame(&self) -> usize {
-        self.0.projector.tokens()
+    /// Frames that become one unit.
+    pub fn frames_per_unit(&self) -> usize {
+        self.0.vision.frames_per_unit()
     }
 
-    /// Frame tokens `[f, M, C]`. Frames go through the vision tower in batches; `cancel` is looked
-    /// at between its layers.
-    pub fn encode_frames(&self, frames: &[Frame], cancel: &Cancel) -> Result<Tensor> {
-        let parts = &*self.0;
-        let batch = (BATCH_PATCHES / parts.tower.patches()).max(1);
-        let mut tokens = Vec::with_capacity(frames.len().div_ceil(batch));
-        for frames in frames.chunks(batch) {
+    /// The shape of the units of a stream that begins with this frame. Later frames of another
+    /// shape are fitted into it.
+    pub fn picture(&self, first: &Frame) -> Result<Picture> {
+        self.0.vision.picture(first)
+    }
+
+    /// Where the tokens of a stream stand that has `rate` frames a second. `compat` puts what
+    /// follows a video where transformers 5 does; see [`Layout`].
+    pub fn layout(&self, picture: &Picture, rate: f64, compat: bool) -> Layout {
+        self.0.vision.layout(picture, rate, compat)
+    }
+
+    /// Unit tokens `[u, M, C]`; the last frame is repeated if it does not fill its unit. Units go
+    /// through the vision tower in batches; `cancel` is looked at between its layers.
+    pub fn encode_frames(
+        &self,
+        frames: &[Frame],
+        picture: &Picture,
+        cancel: &Cancel,
+    ) -> Result<Tensor> {
+        let vision = self.vision();
+        let units = (BATCH_PATCHES / vision.patches(picture).max(1)).max(1);
+        let batches = frames.chunks(units * vision.frames_per_unit());
+        let tokens = batches.map(|frames| {
             cancel.check()?;
-            tokens.push(parts.projector.forward(&self.vision_features(frames, cancel)?)?);
-        }
+            vision.tokens(&self.vision_features(frames, picture, cancel)?, picture)
+        });
+        let mut tokens = tokens.collect::<Result<Vec<_>>>()?;
         match tokens.len() {
             0 => {
-                let shape = (0, self.tokens_per_frame(), parts.decoder.hidden_size());
-                Ok(Tensor::zeros(shape, parts.dtype, &parts.device)?)
+                let shape = (0, picture.tokens(), self.decoder().hidden_size());
+                Ok(Tensor::zeros(shape, self.dtype(), self.device())?)
             }
             1 => Ok(tokens.remove(0)),
             _ => Ok(Tensor::cat(&tokens, 0)?),
         }
     }
 
-    /// What the vision tower sees in each patch, `[f, g * g, D]`, before projector and pooling: the
-    /// features that compare scenes.
-    pub fn vision_features(&self, frames: &[Frame], cancel: &Cancel) -> Result<Tensor> {
-        let pixels = self.0.preprocessor.pixels(frames, &self.0.device)?;
-        self.0.tower.forward(&pixels.to_dtype(self.0.dtype)?, cancel)
+    /// What the vision tower sees in each patch, `[u, n, D]`, before it is brought to the decoder's
+    /// width: the features that compare scenes.
+    pub fn vision_features(
+        &self,
+        frames: &[Frame],
+        picture: &Picture,
+        cancel: &Cancel,
+    ) -> Result<Tensor> {
+        let pixels = self.0.vision.pixels(frames, picture, self.device())?;
+        self.0.vision.features(&pixels.to_dtype(self.dtype())?, picture, cancel)
     }
 
-    /// The embedding `[1, C]` that closes a video in the checkpoint's own prompt.
-    pub fn image_newline(&self) -> &Tensor {
-        &self.0.image_newline
+    /// The embedding `[1, C]` that closes a video in the checkpoint's own prompt, if it has one.
+    pub fn image_newline(&self) -> Option<&Tensor> {
+        self.0.vision.closing()
     }
 
     /// What the model's folder recommends (`streamkvqa.json`); empty if it has none.
@@ -200,6 +222,32 @@ impl VideoLlm {
     pub fn unused_tensors(&self) -> &[String] {
         &self.0.unused
     }
+}
+
+/// The half that sees, of the architecture that the config says. `vb` is the root.
+fn vision(
+    config: &VisionConfig,
+    processor: &ProcessorConfig,
+    vb: VarBuilder,
+) -> Result<Box<dyn Vision>> {
+    let resampler = Resampler::new(processor);
+    Ok(match config {
+        VisionConfig::OneVision(config) => {
+            let squares = Squares { resampler, side: config.tower.image_size };
+            Box::new(OneVision::new(config, squares, vb)?)
+        }
+        VisionConfig::Qwen(config) => {
+            let patches = Patches {
+                resampler,
+                side: config.patch_size,
+                merge: config.merge,
+                frames: config.frames_per_unit,
+                min_pixels: processor.min_pixels,
+                max_pixels: processor.max_pixels,
+            };
+            Box::new(Qwen::new(config, patches, vb)?)
+        }
+    })
 }
 
 const _: () = {

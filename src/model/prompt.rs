@@ -17,7 +17,7 @@ use serde::Deserialize;
 use tokenizers::{DecodeStream, Tokenizer};
 
 use self::template::{ChatTemplate, QUESTION, SYSTEM};
-use super::checkpoint::{Checkpoint, read_optional};
+use super::checkpoint::{Checkpoint, VisionConfig, read_optional};
 use crate::error::{EngineError, Result};
 
 /// Who decides the words around the video and the question.
@@ -26,7 +26,9 @@ pub enum PromptStyle {
     /// The checkpoint's own chat template, `image_newline` after the video.
     #[default]
     Hf,
-    /// The separately tokenised pieces of ReKV and StreamKV, no `image_newline`.
+    /// The separately tokenised pieces of ReKV and StreamKV, no `image_newline`. Those are written
+    /// for LLaVA-OneVision; another checkpoint keeps its own template and takes their system
+    /// message.
     Rekv,
 }
 
@@ -52,6 +54,8 @@ pub struct Prompts {
     /// The control tokens by text.
     specials: Vec<(String, u32)>,
     template: ChatTemplate,
+    /// Whether [`PromptStyle::Rekv`] has pieces of its own.
+    pieces: bool,
     ends: BTreeSet<u32>,
 }
 
@@ -96,8 +100,10 @@ impl Prompts {
         let mut ends: BTreeSet<u32> = checkpoint.end_ids()?.into_iter().collect();
         let names = [config.token("eos_token"), Some(TURN_END)];
         ends.extend(names.into_iter().flatten().filter_map(|name| trusted.token_to_id(name)));
-        let template = ChatTemplate::find(checkpoint.dir(), &config, video)?;
-        Ok(Self { trusted, untrusted, specials, template, ends })
+        let vision = &checkpoint.config().vision;
+        let template = ChatTemplate::find(checkpoint.dir(), &config, vision, video)?;
+        let pieces = matches!(vision, VisionConfig::OneVision(_));
+        Ok(Self { trusted, untrusted, specials, template, pieces, ends })
     }
 
     /// Everything before the video. `system` is the caller's system message; without one, the
@@ -114,6 +120,10 @@ impl Prompts {
                 self.encode_filled(&rendered.before, &[(SYSTEM, system.unwrap_or_default())])
             }
             // The blanks before the line break and at the end are ReKV's.
+            PromptStyle::Rekv if !self.pieces => {
+                let rendered = self.template.render(true)?;
+                self.encode_filled(&rendered.before, &[(SYSTEM, system.unwrap_or(rekv_default))])
+            }
             PromptStyle::Rekv => self.encode_filled(
                 &format!("<|im_start|>system \n{SYSTEM}<|im_end|><|im_start|>user "),
                 &[(SYSTEM, system.unwrap_or(rekv_default))],
@@ -131,17 +141,17 @@ impl Prompts {
     pub fn tail(&self, style: PromptStyle, system: Option<&str>, text: &str) -> Result<Tail> {
         checked_question(text)?;
         match style {
-            PromptStyle::Hf => {
-                let rendered = self.template.render(system.is_some())?;
-                let ids = self.encode_filled(&rendered.after, &[(QUESTION, text)])?;
-                Ok(Tail { newline: true, ids })
-            }
-            PromptStyle::Rekv => {
+            PromptStyle::Rekv if self.pieces => {
                 let ids = self.encode_filled(
                     &format!("\n{QUESTION}<|im_end|><|im_start|>assistant\n"),
                     &[(QUESTION, text)],
                 )?;
                 Ok(Tail { newline: false, ids })
+            }
+            style => {
+                let rendered = self.template.render(system.is_some())?;
+                let ids = self.encode_filled(&rendered.after, &[(QUESTION, text)])?;
+                Ok(Tail { newline: style == PromptStyle::Hf, ids })
             }
         }
     }

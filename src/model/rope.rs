@@ -112,8 +112,9 @@ pub enum Layout {
         rows: usize,
         cols: usize,
         /// Positions on the time axis from one unit to the next, at least 0; for Qwen2.5-VL
-        /// `tokens_per_second` times the seconds that a unit stands for.
-        step: f64,
+        /// `tokens_per_second` times the seconds that a unit stands for. In f32, as transformers
+        /// rounds it.
+        step: f32,
         /// What follows a video stands behind the largest position in it; with this, behind its
         /// first picture, however long the video (transformers 5).
         compat: bool,
@@ -233,8 +234,8 @@ impl Layout {
 }
 
 /// Positions on the time axis that `units` steps take.
-fn steps(units: usize, step: f64) -> usize {
-    (units as f64 * step) as usize
+fn steps(units: usize, step: f32) -> usize {
+    (units as f32 * step) as usize
 }
 
 /// Cosines and sines `[capacity, d / 2]` of the positions `0..capacity`.
@@ -272,24 +273,28 @@ const MAX_CAPACITY: usize = 1 << 16;
 impl Rope {
     /// One axis.
     pub fn new(head_dim: usize, theta: f64, device: &Device) -> Result<Self> {
-        Self::with_axes(vec![Axis::T; head_dim / 2], theta, device)
+        let pairs = frequencies(head_dim, theta).map(|frequency| (Axis::T, frequency));
+        Self::of_pairs(pairs.collect(), device)
     }
 
     /// Three axes: of the `d / 2` pairs, the first `section[0]` are turned by time, the next
     /// `section[1]` by height and the last `section[2]` by width (`mrope_section`).
     pub fn multimodal(section: [usize; 3], theta: f64, device: &Device) -> Result<Self> {
+        let head_dim = 2 * section.iter().sum::<usize>();
         let runs = [Axis::T, Axis::H, Axis::W].into_iter().zip(section);
-        let axes = runs.flat_map(|(axis, pairs)| std::iter::repeat_n(axis, pairs)).collect();
-        Self::with_axes(axes, theta, device)
+        let axes = runs.flat_map(|(axis, pairs)| std::iter::repeat_n(axis, pairs));
+        Self::of_pairs(axes.zip(frequencies(head_dim, theta)).collect(), device)
     }
 
-    fn with_axes(axes: Vec<Axis>, theta: f64, device: &Device) -> Result<Self> {
-        let head_dim = 2 * axes.len();
-        // The frequencies are rounded to f32 as in transformers (a difference here would grow with
-        // the position); the angles are then exact products of them.
-        let inv_freq: Vec<f32> = (0..head_dim / 2)
-            .map(|i| 1.0 / (theta as f32).powf((2 * i) as f32 / head_dim as f32))
-            .collect();
+    /// Two axes with the same frequencies: half of the pairs are turned by height, half by width
+    /// (the vision tower of Qwen2-VL).
+    pub fn axial(head_dim: usize, theta: f64, device: &Device) -> Result<Self> {
+        let on = |axis| frequencies(head_dim / 2, theta).map(move |frequency| (axis, frequency));
+        Self::of_pairs(on(Axis::H).chain(on(Axis::W)).collect(), device)
+    }
+
+    fn of_pairs(pairs: Vec<(Axis, f32)>, device: &Device) -> Result<Self> {
+        let (axes, inv_freq): (Vec<Axis>, Vec<f32>) = pairs.into_iter().unzip();
         let table = Arc::new(Table::new(&inv_freq, 0..FIRST_CAPACITY, device)?);
         Ok(Self {
             inv_freq,
@@ -411,6 +416,12 @@ impl Table {
             capacity,
         })
     }
+}
+
+/// The frequencies of the `head_dim / 2` pairs, rounded to f32 as in transformers (a difference
+/// here would grow with the position); the angles are then exact products of them.
+fn frequencies(head_dim: usize, theta: f64) -> impl Iterator<Item = f32> {
+    (0..head_dim / 2).map(move |i| 1.0 / (theta as f32).powf((2 * i) as f32 / head_dim as f32))
 }
 
 /// Cosine and sine of each pair at a position.

@@ -1,29 +1,50 @@
 // SPDX-License-Identifier: MPL-2.0
 //! `config.json`: serde mirrors of what transformers writes, and the checked form of it that the
-//! model is built from. Omitted fields take the defaults of transformers' config classes.
+//! model is built from. LLaVA-OneVision's and what both architectures share is here, the rest of
+//! Qwen2.5-VL's in [`qwen`]. Omitted fields take the defaults of transformers' config classes.
+
+mod qwen;
 
 use std::path::Path;
 
 use candle_nn::Activation;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
+pub use self::qwen::QwenVisionConfig;
 use super::{Ids, parse_json, read_text};
 use crate::error::{EngineError, Result};
 
-/// A checked LLaVA-OneVision config.
+/// A checked config.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub text: TextConfig,
     pub vision: VisionConfig,
-    /// Which hidden states of the vision tower are read; 0 is the embedding output.
-    pub feature_layers: Vec<usize>,
-    pub projector_act: Activation,
-    pub projector_bias: bool,
     /// The output head is the embedding matrix.
     pub tied: bool,
     /// The token that stands for the video in a prompt.
     pub video_token: u32,
     pub(crate) end_ids: Vec<u32>,
+}
+
+/// The half that sees, by architecture.
+#[derive(Clone, Debug)]
+pub enum VisionConfig {
+    OneVision(OneVisionConfig),
+    Qwen(QwenVisionConfig),
+}
+
+/// LLaVA-OneVision's tower and projector.
+#[derive(Clone, Debug)]
+pub struct OneVisionConfig {
+    pub tower: SiglipConfig,
+    /// Which hidden states of the tower are read; 0 is the embedding output.
+    pub feature_layers: Vec<usize>,
+    pub projector_act: Activation,
+    pub projector_bias: bool,
+    /// Width of the projector's output, which is the decoder's.
+    pub out_hidden_size: usize,
 }
 
 /// The Qwen2 decoder's sizes.
@@ -39,12 +60,14 @@ pub struct TextConfig {
     pub max_positions: usize,
     pub rms_norm_eps: f64,
     pub rope_theta: f64,
+    /// How many pairs turn with time, height and width, if not all of them with one position.
+    pub mrope_section: Option<[usize; 3]>,
     pub act: Activation,
 }
 
 /// The SigLIP tower's sizes.
 #[derive(Clone, Debug)]
-pub struct VisionConfig {
+pub struct SiglipConfig {
     pub hidden_size: usize,
     pub intermediate_size: usize,
     pub layers: usize,
@@ -55,7 +78,7 @@ pub struct VisionConfig {
     pub act: Activation,
 }
 
-impl VisionConfig {
+impl SiglipConfig {
     /// Patches along one side, `g`; pixels that fill no patch are dropped.
     pub fn grid(&self) -> usize {
         self.image_size / self.patch_size
@@ -134,6 +157,7 @@ struct RawText {
     rope_theta: Option<f64>,
     rope_parameters: Option<RawRope>,
     rope_scaling: Option<RawRope>,
+    mrope_section: Option<Vec<usize>>,
     use_sliding_window: bool,
     tie_word_embeddings: bool,
     eos_token_id: Ids,
@@ -156,6 +180,7 @@ impl Default for RawText {
             rope_theta: None,
             rope_parameters: None,
             rope_scaling: None,
+            mrope_section: None,
             use_sliding_window: false,
             tie_word_embeddings: false,
             eos_token_id: Ids::None,
@@ -168,6 +193,7 @@ struct RawRope {
     #[serde(alias = "type")]
     rope_type: Option<String>,
     rope_theta: Option<f64>,
+    mrope_section: Option<Vec<usize>>,
 }
 
 /// Defaults of `SiglipVisionConfig`.
@@ -234,6 +260,11 @@ impl Checker<'_> {
         Err(EngineError::Checkpoint { path: self.0.to_owned(), reason })
     }
 
+    /// Reads one object of the file; a field that is missing or of another type is named.
+    fn parse<T: DeserializeOwned>(&self, name: &str, json: Value) -> Result<T> {
+        serde_json::from_value(json).or_else(|e| self.fault(format!("`{name}`: {e}")))
+    }
+
     fn within(&self, name: &str, value: usize, max: usize) -> Result<usize> {
         if (1..=max).contains(&value) {
             return Ok(value);
@@ -282,38 +313,50 @@ impl Config {
         let check = Checker(path);
         let text = read_text(path)?;
         let header: Header = parse_json(path, &text)?;
-        if header.model_type.as_deref() != Some("llava_onevision") {
-            let names = header.architectures.unwrap_or_default().join(", ");
-            return check.fault(format!(
-                "the model is of type `{}` ({names}); supported: `llava_onevision` \
-                 (LlavaOnevisionForConditionalGeneration with a SigLIP tower and a Qwen2 decoder)",
-                header.model_type.as_deref().unwrap_or("none"),
-            ));
+        let json: Value = parse_json(path, &text)?;
+        match header.model_type.as_deref() {
+            Some("llava_onevision") => one_vision(&check, json),
+            Some("qwen2_5_vl") => qwen::checked(&check, json),
+            kind => {
+                let names = header.architectures.unwrap_or_default().join(", ");
+                check.fault(format!(
+                    "the model is of type `{}` ({names}); supported: `llava_onevision` \
+                     (LlavaOnevisionForConditionalGeneration with a SigLIP tower and a Qwen2 \
+                     decoder) and `qwen2_5_vl` (Qwen2_5_VLForConditionalGeneration)",
+                    kind.unwrap_or("none"),
+                ))
+            }
         }
-        let raw: RawConfig = parse_json(path, &text)?;
-        let text = checked_text(&check, &raw.text_config)?;
-        let vision = checked_vision(&check, &raw.vision_config)?;
-        if let Some(strategy) = raw.vision_feature_select_strategy.as_deref()
-            && strategy != "full"
-        {
-            return check.fault(format!(
-                "`vision_feature_select_strategy` is `{strategy}`; a SigLIP tower has no class \
-                 token to drop, so only `full` is supported"
-            ));
-        }
-        let mut end_ids = raw.eos_token_id.into_vec();
-        end_ids.extend(raw.text_config.eos_token_id.into_vec());
-        Ok(Self {
-            feature_layers: feature_layers(&check, &raw.vision_feature_layer, vision.layers)?,
+    }
+}
+
+fn one_vision(check: &Checker, json: Value) -> Result<Config> {
+    let raw: RawConfig = check.parse("config", json)?;
+    let text = checked_text(check, &raw.text_config)?;
+    let tower = checked_vision(check, &raw.vision_config)?;
+    if let Some(strategy) = raw.vision_feature_select_strategy.as_deref()
+        && strategy != "full"
+    {
+        return check.fault(format!(
+            "`vision_feature_select_strategy` is `{strategy}`; a SigLIP tower has no class token \
+             to drop, so only `full` is supported"
+        ));
+    }
+    let mut end_ids = raw.eos_token_id.into_vec();
+    end_ids.extend(raw.text_config.eos_token_id.into_vec());
+    Ok(Config {
+        vision: VisionConfig::OneVision(OneVisionConfig {
+            feature_layers: feature_layers(check, &raw.vision_feature_layer, tower.layers)?,
             projector_act: check.activation("projector_hidden_act", &raw.projector_hidden_act)?,
             projector_bias: raw.multimodal_projector_bias,
-            tied: raw.tie_word_embeddings || raw.text_config.tie_word_embeddings,
-            video_token: raw.video_token_index,
-            end_ids,
-            text,
-            vision,
-        })
-    }
+            out_hidden_size: text.hidden_size,
+            tower,
+        }),
+        tied: raw.tie_word_embeddings || raw.text_config.tie_word_embeddings,
+        video_token: raw.video_token_index,
+        end_ids,
+        text,
+    })
 }
 
 fn checked_text(check: &Checker, raw: &RawText) -> Result<TextConfig> {
@@ -368,6 +411,7 @@ fn checked_text(check: &Checker, raw: &RawText) -> Result<TextConfig> {
         )?,
         rms_norm_eps: check.positive("text_config.rms_norm_eps", raw.rms_norm_eps)?,
         rope_theta: rope_theta(check, raw)?,
+        mrope_section: mrope_section(check, raw.mrope_section.as_deref(), head_dim)?,
         act: check.activation("text_config.hidden_act", &raw.hidden_act)?,
     })
 }
@@ -388,7 +432,28 @@ fn rope_theta(check: &Checker, raw: &RawText) -> Result<f64> {
     check.positive("text_config.rope_theta", new.or(raw.rope_theta).unwrap_or(10_000.0))
 }
 
-fn checked_vision(check: &Checker, raw: &RawVision) -> Result<VisionConfig> {
+fn mrope_section(
+    check: &Checker,
+    raw: Option<&[usize]>,
+    head_dim: usize,
+) -> Result<Option<[usize; 3]>> {
+    let Some(section) = raw else { return Ok(None) };
+    match <[usize; 3]>::try_from(section) {
+        Ok(section)
+            if section.iter().try_fold(0usize, |sum, &n| sum.checked_add(n))
+                == Some(head_dim / 2) =>
+        {
+            Ok(Some(section))
+        }
+        _ => check.fault(format!(
+            "`mrope_section` is {section:?}; expected three numbers that add up to {}, half of the \
+             head dim",
+            head_dim / 2
+        )),
+    }
+}
+
+fn checked_vision(check: &Checker, raw: &RawVision) -> Result<SiglipConfig> {
     if raw.model_type != "siglip_vision_model" {
         return check.fault(format!(
             "`vision_config.model_type` is `{}`; supported: `siglip_vision_model`",
@@ -410,7 +475,7 @@ fn checked_vision(check: &Checker, raw: &RawVision) -> Result<VisionConfig> {
     let image_size = check.square("vision_config.image_size", raw.image_size, 8192)?;
     let patch_size = check.square("vision_config.patch_size", raw.patch_size, image_size)?;
     check.within("vision_config.image_size / patch_size", image_size / patch_size, MAX_GRID)?;
-    Ok(VisionConfig {
+    Ok(SiglipConfig {
         hidden_size,
         intermediate_size: check.within(
             "vision_config.intermediate_size",

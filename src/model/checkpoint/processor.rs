@@ -8,15 +8,16 @@ use fast_image_resize::ResizeAlg;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{parse_json, read_text};
+use super::{QwenVisionConfig, VisionConfig, parse_json, read_text};
 use crate::error::{EngineError, Result};
 use crate::model::preprocess;
 
 /// How a frame becomes pixels.
 #[derive(Clone, Debug)]
 pub struct ProcessorConfig {
-    /// Side of the square picture.
-    pub side: usize,
+    /// Bounds of a frame's area in pixels; one and the same for a tower that takes squares.
+    pub min_pixels: usize,
+    pub max_pixels: usize,
     pub resample: ResizeAlg,
     pub rescale: f64,
     pub mean: [f64; 3],
@@ -28,7 +29,12 @@ pub struct ProcessorConfig {
 #[derive(Deserialize)]
 #[serde(default)]
 struct Raw {
-    size: Size,
+    size: Option<Size>,
+    min_pixels: Option<usize>,
+    max_pixels: Option<usize>,
+    patch_size: Option<usize>,
+    merge_size: Option<usize>,
+    temporal_patch_size: Option<usize>,
     resample: u64,
     do_resize: bool,
     do_rescale: bool,
@@ -42,7 +48,12 @@ struct Raw {
 impl Default for Raw {
     fn default() -> Self {
         Self {
-            size: Size::Sides { height: 384, width: 384 },
+            size: None,
+            min_pixels: None,
+            max_pixels: None,
+            patch_size: None,
+            merge_size: None,
+            temporal_patch_size: None,
             resample: 3,
             do_resize: true,
             do_rescale: true,
@@ -59,6 +70,7 @@ impl Default for Raw {
 #[serde(untagged)]
 enum Size {
     Sides { height: usize, width: usize },
+    Edges { shortest_edge: usize, longest_edge: usize },
     One(usize),
 }
 
@@ -72,9 +84,9 @@ const PLACES: [(&str, Option<&str>); 5] = [
 ];
 
 impl ProcessorConfig {
-    /// Reads the settings for video from whichever file has them. `image_size` is the side that
-    /// the vision tower's position table is made for.
-    pub fn read(dir: &Path, image_size: usize) -> Result<Self> {
+    /// Reads the settings for video from whichever file has them, and checks them against the
+    /// vision tower's.
+    pub fn read(dir: &Path, vision: &VisionConfig) -> Result<Self> {
         for (file, key) in PLACES {
             let path = dir.join(file);
             if !path.exists() {
@@ -87,7 +99,9 @@ impl ProcessorConfig {
                     _ => continue,
                 }
             }
-            return Self::checked(&path, value, image_size);
+            let for_images =
+                key == Some("image_processor") || value.get("image_processor_type").is_some();
+            return Self::checked(&path, value, vision, for_images);
         }
         Err(EngineError::Checkpoint {
             path: dir.to_owned(),
@@ -97,7 +111,12 @@ impl ProcessorConfig {
         })
     }
 
-    fn checked(path: &PathBuf, mut value: Value, image_size: usize) -> Result<Self> {
+    fn checked(
+        path: &PathBuf,
+        mut value: Value,
+        vision: &VisionConfig,
+        for_images: bool,
+    ) -> Result<Self> {
         let fault = |reason: String| Err(EngineError::Checkpoint { path: path.to_owned(), reason });
         // A null stands for the class default.
         if let Some(fields) = value.as_object_mut() {
@@ -107,18 +126,14 @@ impl ProcessorConfig {
             Ok(raw) => raw,
             Err(e) => return fault(format!("processor settings: {e}")),
         };
-        let side = match raw.size {
-            Size::Sides { height, width } if height == width => height,
-            Size::One(side) => side,
-            Size::Sides { height, width } => {
-                return fault(format!("`size` is {height}x{width}; only squares are supported"));
-            }
+        let area = match vision {
+            VisionConfig::OneVision(vision) => raw.square(vision.tower.image_size),
+            VisionConfig::Qwen(vision) => raw.area(vision, for_images),
         };
-        if side != image_size {
-            return fault(format!(
-                "`size` is {side}, but the vision tower of config.json takes {image_size}"
-            ));
-        }
+        let (min_pixels, max_pixels) = match area {
+            Ok(area) => area,
+            Err(reason) => return fault(reason),
+        };
         if !raw.do_resize || raw.do_center_crop == Some(true) {
             return fault(
                 "only resizing to `size` is supported: `do_resize` must be true and \
@@ -145,6 +160,75 @@ impl ProcessorConfig {
             return fault("`image_std` has a zero".into());
         }
         let rescale = if raw.do_rescale { raw.rescale_factor } else { 1.0 };
-        Ok(Self { side, resample, rescale, mean, std })
+        Ok(Self { min_pixels, max_pixels, resample, rescale, mean, std })
     }
 }
+
+impl Raw {
+    /// The square of a tower whose position table is made for `image_size`.
+    fn square(&self, image_size: usize) -> std::result::Result<(usize, usize), String> {
+        let side = match self.size {
+            None => 384,
+            Some(Size::Sides { height, width }) if height == width => height,
+            Some(Size::One(side)) => side,
+            Some(Size::Sides { height, width }) => {
+                return Err(format!("`size` is {height}x{width}; only squares are supported"));
+            }
+            Some(Size::Edges { .. }) => {
+                return Err("`size` has edges; expected `height` and `width`".into());
+            }
+        };
+        if side != image_size {
+            return Err(format!(
+                "`size` is {side}, but the vision tower of config.json takes {image_size}"
+            ));
+        }
+        Ok((side * side, side * side))
+    }
+
+    /// The bounds of Qwen2-VL's processor.
+    fn area(
+        &self,
+        vision: &QwenVisionConfig,
+        for_images: bool,
+    ) -> std::result::Result<(usize, usize), String> {
+        for (name, found, expected) in [
+            ("patch_size", self.patch_size, vision.patch_size),
+            ("merge_size", self.merge_size, vision.merge),
+            ("temporal_patch_size", self.temporal_patch_size, vision.frames_per_unit),
+        ] {
+            if found.is_some_and(|found| found != expected) {
+                return Err(format!(
+                    "`{name}` is {}, but the vision tower of config.json has {expected}",
+                    found.unwrap_or_default()
+                ));
+            }
+        }
+        let (shortest, longest) = match self.size {
+            None => (128 * 28 * 28, QWEN_VIDEO_PIXELS),
+            Some(Size::Edges { shortest_edge, longest_edge }) => (shortest_edge, longest_edge),
+            Some(_) => {
+                return Err("`size` needs `shortest_edge` and `longest_edge`, in pixels".into());
+            }
+        };
+        let min_pixels = self.min_pixels.unwrap_or(shortest);
+        let mut max_pixels = self.max_pixels.unwrap_or(longest);
+        if for_images {
+            max_pixels = max_pixels.min(QWEN_VIDEO_PIXELS);
+        }
+        if min_pixels == 0 || min_pixels > max_pixels || max_pixels > MAX_PIXELS {
+            return Err(format!(
+                "pictures of {min_pixels} to {max_pixels} pixels; expected 1 to {MAX_PIXELS}, in \
+                 this order"
+            ));
+        }
+        Ok((min_pixels, max_pixels))
+    }
+}
+
+/// The largest frame that Qwen's own video loading hands to the model. The published folders hold
+/// bounds for still images only, of which the upper one, 16384 tokens, is not meant for video.
+const QWEN_VIDEO_PIXELS: usize = 768 * 28 * 28;
+
+/// Beyond this a number is a damaged file.
+const MAX_PIXELS: usize = 1 << 26;

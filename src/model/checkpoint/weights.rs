@@ -56,16 +56,23 @@ pub(super) fn files(dir: &Path) -> Result<Vec<PathBuf>> {
     )
 }
 
-/// The name under which the model asks for a tensor of any of the three spellings: the module tree
-/// of transformers 4.52 and later (`model.language_model.layers...`), the published checkpoints'
-/// (`language_model.model.layers...`, `vision_tower.vision_model...`) and what transformers 5
-/// saves (`vision_tower.encoder...`).
+/// The name under which the model asks for a tensor of any spelling: the module tree of
+/// transformers 4.52 and later (`model.language_model.layers...`, `model.visual...`), the published
+/// checkpoints' (`language_model.model.layers...`, `vision_tower.vision_model...` of
+/// LLaVA-OneVision, `model.layers...` of Qwen2.5-VL) and what transformers 5 saves
+/// (`vision_tower.encoder...`).
 fn canonical(name: &str) -> String {
     let name = match name.strip_prefix("model.") {
         Some(rest)
-            if ["language_model.", "vision_tower.", "multi_modal_projector.", "image_newline"]
-                .iter()
-                .any(|part| rest.starts_with(part)) =>
+            if [
+                "language_model.",
+                "vision_tower.",
+                "multi_modal_projector.",
+                "image_newline",
+                "visual.",
+            ]
+            .iter()
+            .any(|part| rest.starts_with(part)) =>
         {
             rest
         }
@@ -73,6 +80,7 @@ fn canonical(name: &str) -> String {
     };
     for (from, to) in [
         ("language_model.model.", "language_model."),
+        ("model.", "language_model."),
         ("language_model.lm_head.", "lm_head."),
         ("vision_tower.vision_model.", "vision_tower."),
     ] {
@@ -325,10 +333,11 @@ mod tests {
     use super::canonical;
 
     #[test]
-    fn the_three_spellings_of_a_weight_are_one_name() {
+    fn all_spellings_of_a_weight_are_one_name() {
         for name in [
             "language_model.model.layers.3.mlp.up_proj.weight",
             "model.language_model.layers.3.mlp.up_proj.weight",
+            "model.layers.3.mlp.up_proj.weight",
         ] {
             assert_eq!(canonical(name), "language_model.layers.3.mlp.up_proj.weight");
         }
@@ -341,6 +350,9 @@ mod tests {
         }
         for name in ["language_model.lm_head.weight", "lm_head.weight"] {
             assert_eq!(canonical(name), "lm_head.weight");
+        }
+        for name in ["visual.merger.ln_q.weight", "model.visual.merger.ln_q.weight"] {
+            assert_eq!(canonical(name), "visual.merger.ln_q.weight");
         }
         for name in ["image_newline", "model.image_newline"] {
             assert_eq!(canonical(name), "image_newline");

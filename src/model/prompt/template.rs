@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::TokenizerConfig;
 use crate::error::{EngineError, Result};
-use crate::model::checkpoint::{read_optional, read_text};
+use crate::model::checkpoint::{VisionConfig, read_optional, read_text};
 
 /// Stand for the question and the system message. Private-use characters: no template contains
 /// them, and they contain nothing a template would escape or trim.
@@ -23,6 +23,17 @@ const LLAVA_ONEVISION: &str = "{% for message in messages %}{{ '<|im_start|>' + 
     {% for part in message['content'] if part['type'] == 'video' %}{{ '<video>' }}{% endfor %}\
     {% for part in message['content'] if part['type'] == 'text' %}{{ '\n' + part['text'] }}{% endfor %}\
     {{ '<|im_end|>' }}{% endfor %}\
+    {% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
+
+/// What the published Qwen2.5-VL template makes of a system message and one user turn.
+const QWEN: &str = "{% for message in messages %}\
+    {% if loop.first and message['role'] != 'system' %}\
+    {{ '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}{% endif %}\
+    {{ '<|im_start|>' + message['role'] + '\n' }}\
+    {% for part in message['content'] %}\
+    {% if part['type'] == 'video' %}{{ '<|vision_start|><|video_pad|><|vision_end|>' }}\
+    {% else %}{{ part['text'] }}{% endif %}{% endfor %}\
+    {{ '<|im_end|>\n' }}{% endfor %}\
     {% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
 
 /// A template as `tokenizer_config.json` may hold it.
@@ -62,8 +73,13 @@ pub(super) struct ChatTemplate {
 }
 
 impl ChatTemplate {
-    /// The template of the folder, from whichever file has it, else LLaVA-OneVision's own.
-    pub fn find(dir: &Path, config: &TokenizerConfig, video: String) -> Result<Self> {
+    /// The template of the folder, from whichever file has it, else the architecture's own.
+    pub fn find(
+        dir: &Path,
+        config: &TokenizerConfig,
+        vision: &VisionConfig,
+        video: String,
+    ) -> Result<Self> {
         let jinja = dir.join("chat_template.jinja");
         let json = dir.join("chat_template.json");
         let (path, source) = if jinja.exists() {
@@ -79,7 +95,11 @@ impl ChatTemplate {
                     named.or(list.first()).map(|named| &named.template)
                 }
             });
-            let source = inline.map_or(LLAVA_ONEVISION, String::as_str);
+            let own = match vision {
+                VisionConfig::OneVision(_) => LLAVA_ONEVISION,
+                VisionConfig::Qwen(_) => QWEN,
+            };
+            let source = inline.map_or(own, String::as_str);
             (dir.join("tokenizer_config.json"), source.to_owned())
         };
         let tokens = ["bos_token", "eos_token", "pad_token", "unk_token"]

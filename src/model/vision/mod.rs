@@ -1,5 +1,82 @@
 // SPDX-License-Identifier: MPL-2.0
-//! From pixels to the tokens the decoder reads: the vision tower and the projector.
+//! From frames to the tokens the decoder reads. An architecture is one [`Vision`]: LLaVA-OneVision
+//! ([`one_vision`]: squares, a SigLIP tower, a pooling projector) or Qwen2.5-VL ([`qwen`]: patches
+//! of pictures that keep their shape, a tower with windows, a merger).
 
+pub mod one_vision;
 pub mod projector;
+pub mod qwen;
+pub mod qwen_vit;
 pub mod siglip;
+
+use candle_core::{Device, Tensor};
+
+use crate::cancel::Cancel;
+use crate::error::Result;
+use crate::frame::Frame;
+use crate::model::rope::Layout;
+
+/// The shape of a stream's units, which its first frame decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Picture {
+    /// Rows and columns of tokens.
+    pub rows: usize,
+    pub cols: usize,
+    /// Size of the frames that it was made for.
+    pub width: usize,
+    pub height: usize,
+}
+
+impl Picture {
+    /// Tokens of a unit, `M`.
+    pub fn tokens(&self) -> usize {
+        self.rows * self.cols
+    }
+
+    /// How much of `width` x `height` pixels, which stand for this picture, a frame fills that is
+    /// fitted into it whole with its own aspect ratio. At least one pixel each way.
+    pub fn fitted(&self, frame: &Frame, width: usize, height: usize) -> (usize, usize) {
+        let x = self.width as f64 / frame.width() as f64;
+        let y = self.height as f64 / frame.height() as f64;
+        let share = |own: f64, pixels: usize| {
+            let filled = (pixels as f64 * x.min(y) / own).round() as usize;
+            filled.clamp(1, pixels)
+        };
+        (share(x, width), share(y, height))
+    }
+}
+
+/// The half of a Video-LLM that sees.
+pub trait Vision: Send + Sync {
+    /// Frames that become one unit of tokens.
+    fn frames_per_unit(&self) -> usize {
+        1
+    }
+
+    /// The shape of the units of a stream that begins with this frame.
+    fn picture(&self, first: &Frame) -> Result<Picture>;
+
+    /// Patches of a unit: what it costs.
+    fn patches(&self, picture: &Picture) -> usize;
+
+    /// What the tower takes, in f32. Frames that do not fill the last unit are made up for.
+    fn pixels(&self, frames: &[Frame], picture: &Picture, device: &Device) -> Result<Tensor>;
+
+    /// What the tower sees in each patch, `[u, n, D]`, `n` the unit's patches. `cancel` is looked
+    /// at between its layers.
+    fn features(&self, pixels: &Tensor, picture: &Picture, cancel: &Cancel) -> Result<Tensor>;
+
+    /// The unit tokens `[u, M, C]` of features.
+    fn tokens(&self, features: &Tensor, picture: &Picture) -> Result<Tensor>;
+
+    /// Where the tokens of a stream stand, of which a second has `rate` frames. `compat` is
+    /// [`Layout::Grid`]'s.
+    fn layout(&self, _picture: &Picture, _rate: f64, _compat: bool) -> Layout {
+        Layout::Run
+    }
+
+    /// The embedding `[1, C]` that closes a video in the checkpoint's own prompt, if it has one.
+    fn closing(&self) -> Option<&Tensor> {
+        None
+    }
+}

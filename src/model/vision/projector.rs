@@ -6,33 +6,36 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::{Activation, Linear, Module, VarBuilder};
 
 use crate::error::Result;
-use crate::model::checkpoint::Config;
+use crate::model::checkpoint::OneVisionConfig;
 
 /// The multi-modal projector with its pooling.
 pub struct Projector {
     linear_1: Linear,
     act: Activation,
     linear_2: Linear,
+    /// Side of the pooled grid.
+    out: usize,
     /// `[out * out, g * g]`: every pooled token as a weighted sum of patches.
     pooling: Tensor,
 }
 
 impl Projector {
-    pub(crate) fn new(cfg: &Config, vb: VarBuilder) -> candle_core::Result<Self> {
-        let input = cfg.vision.hidden_size * cfg.feature_layers.len();
-        let hidden = cfg.text.hidden_size;
+    pub(crate) fn new(cfg: &OneVisionConfig, vb: VarBuilder) -> candle_core::Result<Self> {
+        let input = cfg.tower.hidden_size * cfg.feature_layers.len();
+        let hidden = cfg.out_hidden_size;
         let linear = |i, o, name| candle_nn::linear_b(i, o, cfg.projector_bias, vb.pp(name));
         Ok(Self {
             linear_1: linear(input, hidden, "linear_1")?,
             act: cfg.projector_act,
             linear_2: linear(hidden, hidden, "linear_2")?,
-            pooling: pooling(cfg.vision.grid(), vb.device())?.to_dtype(vb.dtype())?,
+            out: cfg.tower.grid().div_ceil(2),
+            pooling: pooling(cfg.tower.grid(), vb.device())?.to_dtype(vb.dtype())?,
         })
     }
 
-    /// Tokens per frame `M`.
-    pub fn tokens(&self) -> usize {
-        self.pooling.dims()[0]
+    /// Rows of tokens of a frame, and columns.
+    pub fn side(&self) -> usize {
+        self.out
     }
 
     /// Frame tokens `[f, M, C]` of features `[f, g * g, D]`.
@@ -45,7 +48,7 @@ impl Projector {
         let x = x.reshape((frames, patches, hidden))?.transpose(0, 1)?;
         let x = x.reshape((patches, frames * hidden))?;
         let pooled = self.pooling.matmul(&x)?;
-        let tokens = self.tokens();
+        let tokens = self.out * self.out;
         Ok(pooled.reshape((tokens, frames, hidden))?.transpose(0, 1)?.contiguous()?)
     }
 }

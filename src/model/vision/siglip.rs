@@ -8,7 +8,7 @@ use candle_nn::{Activation, Embedding, LayerNorm, Linear, Module, VarBuilder};
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::model::attention::{self, Stage, Visible};
-use crate::model::checkpoint::VisionConfig;
+use crate::model::checkpoint::SiglipConfig;
 
 struct Attention {
     q: Linear,
@@ -20,7 +20,7 @@ struct Attention {
 }
 
 impl Attention {
-    fn new(cfg: &VisionConfig, vb: VarBuilder) -> candle_core::Result<Self> {
+    fn new(cfg: &SiglipConfig, vb: VarBuilder) -> candle_core::Result<Self> {
         let linear = |name| candle_nn::linear(cfg.hidden_size, cfg.hidden_size, vb.pp(name));
         Ok(Self {
             q: linear("q_proj")?,
@@ -66,7 +66,7 @@ struct Block {
 }
 
 impl Block {
-    fn new(cfg: &VisionConfig, vb: VarBuilder) -> candle_core::Result<Self> {
+    fn new(cfg: &SiglipConfig, vb: VarBuilder) -> candle_core::Result<Self> {
         let norm = |name| candle_nn::layer_norm(cfg.hidden_size, cfg.layer_norm_eps, vb.pp(name));
         let mlp = vb.pp("mlp");
         Ok(Self {
@@ -96,7 +96,7 @@ struct Patches {
 }
 
 impl Patches {
-    fn new(cfg: &VisionConfig, vb: VarBuilder) -> candle_core::Result<Self> {
+    fn new(cfg: &SiglipConfig, vb: VarBuilder) -> candle_core::Result<Self> {
         let (width, side) = (cfg.hidden_size, cfg.patch_size);
         let weight = vb.get((width, 3, side, side), "weight")?;
         let weight = weight.reshape((width, 3 * side * side))?;
@@ -130,7 +130,7 @@ pub struct Siglip {
 
 impl Siglip {
     pub(crate) fn new(
-        cfg: &VisionConfig,
+        cfg: &SiglipConfig,
         read: &[usize],
         vb: VarBuilder,
     ) -> candle_core::Result<Self> {

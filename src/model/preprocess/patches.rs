@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Qwen2.5-VL's pixels: frames keep about their shape, `T` neighbours in time become one unit, and
+//! a unit is handed over as flat patches in the order in which the merger takes them.
+
+use candle_core::{Device, Tensor};
+use rayon::prelude::*;
+
+use super::Resampler;
+use crate::error::{EngineError, Result};
+use crate::frame::Frame;
+use crate::model::vision::Picture;
+
+/// Frames to patches.
+#[derive(Clone, Debug)]
+pub struct Patches {
+    pub(crate) resampler: Resampler,
+    /// Side `p` of a patch in pixels.
+    pub(crate) side: usize,
+    /// Side of a token in patches.
+    pub(crate) merge: usize,
+    /// Frames of a unit, `T`.
+    pub(crate) frames: usize,
+    pub(crate) min_pixels: usize,
+    pub(crate) max_pixels: usize,
+}
+
+/// Wider or higher than this many times the other side is not a picture (transformers' bound).
+const MAX_ASPECT: usize = 200;
+
+impl Patches {
+    /// The shape for a stream whose first frame has this size: the sides rounded to whole tokens,
+    /// the area brought within its bounds (`smart_resize`).
+    ///
+    /// # Errors
+    /// [`EngineError::Frame`] for a frame that is too long and thin.
+    pub fn picture(&self, frame: &Frame) -> Result<Picture> {
+        let (width, height) = (frame.width(), frame.height());
+        if width.max(height) > MAX_ASPECT * width.min(height) {
+            return Err(EngineError::Frame {
+                time: frame.time(),
+                reason: format!(
+                    "the picture is {width}x{height}; a side may be at most {MAX_ASPECT} times \
+                     the other"
+                ),
+            });
+        }
+        let factor = self.side * self.merge;
+        let (height_px, width_px) =
+            smart_resize(height, width, factor, self.min_pixels, self.max_pixels);
+        Ok(Picture { rows: height_px / factor, cols: width_px / factor, width, height })
+    }
+
+    /// Patches per unit.
+    pub fn count(&self, picture: &Picture) -> usize {
+        picture.tokens() * self.merge * self.merge
+    }
+
+    /// `[u * n, 3 * T * p * p]` in f32 on `device`: units in order, and in each the `n` patches
+    /// token by token. The last frame is repeated if it has no partner.
+    pub fn pixels(&self, frames: &[Frame], picture: &Picture, device: &Device) -> Result<Tensor> {
+        let width = 3 * self.frames * self.side * self.side;
+        let units = frames.len().div_ceil(self.frames);
+        let mut pixels = vec![0f32; units * self.count(picture) * width];
+        pixels
+            .par_chunks_mut((self.count(picture) * width).max(1))
+            .zip(frames.par_chunks(self.frames))
+            .try_for_each(|(out, frames)| {
+                for step in 0..self.frames {
+                    // A short chunk repeats its last frame.
+                    let Some(frame) = frames.get(step).or(frames.last()) else { break };
+                    let rgb = self.fit(frame, picture)?;
+                    self.cut(&rgb, step, picture, out);
+                }
+                Ok::<(), EngineError>(())
+            })?;
+        let shape = (units * self.count(picture), width);
+        Ok(Tensor::from_vec(pixels, shape, &Device::Cpu)?.to_device(device)?)
+    }
+
+    /// The frame as packed RGB of the picture's size. A frame of the shape that the picture was
+    /// made for fills it; any other is fitted in, between black bars.
+    fn fit(&self, frame: &Frame, picture: &Picture) -> Result<Vec<u8>> {
+        let factor = self.side * self.merge;
+        let (width, height) = (picture.cols * factor, picture.rows * factor);
+        let (inner_width, inner_height) = picture.fitted(frame, width, height);
+        // Less than half a token is no bar worth drawing.
+        if width - inner_width < factor / 2 && height - inner_height < factor / 2 {
+            return self.resampler.resize(frame, width, height);
+        }
+        let inner = self.resampler.resize(frame, inner_width, inner_height)?;
+        let (left, top) = ((width - inner_width) / 2, (height - inner_height) / 2);
+        let mut rgb = vec![0; 3 * width * height];
+        let rows = rgb.chunks_exact_mut(3 * width).skip(top);
+        for (out, row) in rows.zip(inner.chunks_exact(3 * inner_width)) {
+            out[3 * left..3 * (left + inner_width)].copy_from_slice(row);
+        }
+        Ok(rgb)
+    }
+
+    /// Writes one frame's pixels to their places in the patches of its unit. A patch holds channel
+    /// by channel, in each frame by frame, in each row by row.
+    fn cut(&self, rgb: &[u8], step: usize, picture: &Picture, out: &mut [f32]) {
+        let (side, merge) = (self.side, self.merge);
+        let factor = side * merge;
+        let plane = side * side;
+        let row_bytes = 3 * picture.cols * factor;
+        let patches = out.chunks_exact_mut(3 * self.frames * plane);
+        for (index, patch) in patches.enumerate() {
+            let (token, part) = (index / (merge * merge), index % (merge * merge));
+            let top = token / picture.cols * factor + part / merge * side;
+            let left = token % picture.cols * factor + part % merge * side;
+            for (channel, levels) in self.resampler.levels.iter().enumerate() {
+                let from = (channel * self.frames + step) * plane;
+                for (y, out) in patch[from..from + plane].chunks_exact_mut(side).enumerate() {
+                    let start = (top + y) * row_bytes + 3 * left;
+                    let row = rgb[start..start + 3 * side].as_chunks::<3>().0;
+                    for (out, pixel) in out.iter_mut().zip(row) {
+                        *out = levels[usize::from(pixel[channel])];
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Height and width as multiples of `factor`, close to the given ones, with an area within the
+/// bounds (Qwen2-VL's function of this name; halves round to even, as Python rounds).
+fn smart_resize(
+    height: usize,
+    width: usize,
+    factor: usize,
+    min_pixels: usize,
+    max_pixels: usize,
+) -> (usize, usize) {
+    let (h, w, f) = (height as f64, width as f64, factor as f64);
+    let (rows, cols) = ((h / f).round_ties_even(), (w / f).round_ties_even());
+    let area = rows * f * cols * f;
+    let (rows, cols) = if area > max_pixels as f64 {
+        let beta = (h * w / max_pixels as f64).sqrt();
+        ((h / beta / f).floor().max(1.0), (w / beta / f).floor().max(1.0))
+    } else if area < min_pixels as f64 {
+        let beta = (min_pixels as f64 / (h * w)).sqrt();
+        ((h * beta / f).ceil(), (w * beta / f).ceil())
+    } else {
+        (rows, cols)
+    };
+    (rows as usize * factor, cols as usize * factor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_those_of_the_processor() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/qwen-wide/expected.json");
+        let facts: serde_json::Value =
+            serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        for case in facts["smart_resize"].as_array().unwrap() {
+            let number = |value: &serde_json::Value| value.as_u64().unwrap() as usize;
+            let [height, width, min, max] =
+                ["height", "width", "min", "max"].map(|name| number(&case[name]));
+            let expected = (number(&case["found"][0]), number(&case["found"][1]));
+            assert_eq!(smart_resize(height, width, 28, min, max), expected, "{case}");
+        }
+    }
+
+    #[test]
+    fn halves_round_to_even_and_thin_pictures_have_a_row() {
+        assert_eq!(smart_resize(42, 70, 28, 1, usize::MAX), (56, 56));
+        assert_eq!(smart_resize(4000, 25, 28, 1, 10_000).1, 28);
+    }
+}

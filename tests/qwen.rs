@@ -1,0 +1,469 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Qwen2.5-VL against Hugging Face transformers, and its streams against themselves. The fixtures
+//! hold what the same checkpoint, frames and questions give there (`tools/fixtures/README.md`).
+
+mod common;
+
+use std::collections::HashMap;
+
+use candle_core::{DType, Device, Tensor};
+use common::{assert_close, fixture, tensors};
+use gststreamkvqa::model::attention::{self, Stage, Visible};
+use gststreamkvqa::model::decoder::Attend;
+use gststreamkvqa::model::prompt::PromptStyle;
+use gststreamkvqa::model::rope::{Place, Positions};
+use gststreamkvqa::model::vision::Picture;
+use gststreamkvqa::{
+    Answer, Cancel, EngineError, Finish, Frame, LoadOptions, Question, Recipe, Result, Stream,
+    StreamOptions, VideoLlm,
+};
+use serde_json::Value;
+
+/// Odd and even numbers of frames, wide, high and small ones; one, three and eight a second.
+const ALL: [&str; 3] = ["qwen-wide", "qwen-hub", "qwen-tree"];
+
+struct Fixture {
+    model: VideoLlm,
+    tensors: HashMap<String, Tensor>,
+    expected: Value,
+}
+
+impl Fixture {
+    fn open(name: &str) -> Self {
+        let json = std::fs::read_to_string(fixture(name).join("expected.json")).unwrap();
+        Self {
+            model: VideoLlm::load(fixture(name), &LoadOptions::default()).unwrap(),
+            tensors: tensors(&fixture(name).join("expected.safetensors")),
+            expected: serde_json::from_str(&json).unwrap(),
+        }
+    }
+
+    fn rate(&self) -> f64 {
+        self.expected["fps"].as_f64().unwrap()
+    }
+
+    fn frames(&self) -> Vec<Frame> {
+        let frames = &self.tensors["frames"];
+        let (n, height, width, _) = frames.dims4().unwrap();
+        (0..n)
+            .map(|i| {
+                let rgb = frames.get(i).unwrap().flatten_all().unwrap().to_vec1::<u8>().unwrap();
+                Frame::new(rgb, width, height, i as f64 / self.rate()).unwrap()
+            })
+            .collect()
+    }
+
+    fn picture(&self) -> Picture {
+        self.model.picture(&self.frames()[0]).unwrap()
+    }
+
+    fn units(&self) -> Tensor {
+        self.model.encode_frames(&self.frames(), &self.picture(), &Cancel::new()).unwrap()
+    }
+
+    fn stream(&self, method: &str, compat: bool) -> Stream {
+        let options = StreamOptions { mrope_compat: compat, ..StreamOptions::default() };
+        Stream::open(self.model.clone(), Recipe::named(method).unwrap(), options).unwrap()
+    }
+
+    fn questions(&self) -> impl Iterator<Item = (usize, &Value, &str)> {
+        let questions = self.expected["questions"].as_array().unwrap().iter();
+        questions.enumerate().map(|(i, q)| (i, q, q["question"].as_str().unwrap()))
+    }
+}
+
+/// The two rules for the position of what follows a video, as the fixtures name them.
+const RULES: [(&str, bool); 2] = [("", false), ("compat_", true)];
+
+fn ids(value: &Value) -> Vec<u32> {
+    value.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
+}
+
+fn flat(tensor: &Tensor) -> Vec<f32> {
+    tensor.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+}
+
+fn ask(stream: &Stream, text: &str, max_tokens: usize) -> Answer {
+    let question = Question { keep_logits: true, ..Question::new(text).max_tokens(max_tokens) };
+    stream.ask(&question, |_| {}).unwrap()
+}
+
+fn first_logits(stream: &Stream, text: &str) -> Vec<f32> {
+    ask(stream, text, 1).first_logits.unwrap()
+}
+
+/// Plain causal attention with given positions: what a stock decoder does.
+struct Causal<'a> {
+    model: &'a VideoLlm,
+    positions: Positions,
+}
+
+impl Attend for Causal<'_> {
+    fn attend(&mut self, _: usize, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
+        let rope = self.model.decoder().rope();
+        let (q, k) = (rope.rotate(q, &self.positions)?, rope.rotate(k, &self.positions)?);
+        let visible = Visible::Window { offset: 0, width: usize::MAX };
+        attention::attend(&[Stage { q: &q, k: &k, v, visible }], self.model.decoder().scale())
+    }
+}
+
+#[test]
+fn pixels_are_those_of_the_processor() {
+    for name in ALL {
+        let fixture = Fixture::open(name);
+        let picture = fixture.picture();
+        let grid = ids(&fixture.expected["grid"]);
+        assert_eq!([picture.rows * 2, picture.cols * 2], [grid[1] as usize, grid[2] as usize]);
+        let vision = fixture.model.vision();
+        let made = vision.pixels(&fixture.frames(), &picture, &Device::Cpu).unwrap();
+        let expected = &fixture.tensors["pixel_values"];
+        assert_eq!(made.dims(), expected.dims());
+        assert_close(&flat(&made), &flat(expected), 1e-5, name);
+    }
+}
+
+#[test]
+fn unit_tokens_agree_in_a_batch_and_alone() {
+    for name in ALL {
+        let fixture = Fixture::open(name);
+        let units = fixture.units();
+        assert_eq!(units.dims(), fixture.tensors["pooled"].dims());
+        assert_close(&flat(&units), &flat(&fixture.tensors["pooled"]), 1e-4, name);
+        for (i, pair) in fixture.frames().chunks(2).enumerate() {
+            let alone = fixture.model.encode_frames(pair, &fixture.picture(), &Cancel::new());
+            let batched = flat(&units.get(i).unwrap());
+            assert_close(&flat(&alone.unwrap()), &batched, 1e-5, &format!("{name} unit {i}"));
+        }
+    }
+}
+
+#[test]
+fn prompt_ids_positions_and_all_logits_agree() {
+    for name in ALL {
+        let fixture = Fixture::open(name);
+        let (model, units, picture) = (&fixture.model, fixture.units(), fixture.picture());
+        let video = units.dims()[0] * units.dims()[1];
+        for (i, question, text) in fixture.questions() {
+            let opening = model.prompts().opening(PromptStyle::Hf, None, "").unwrap();
+            let tail = model.prompts().tail(PromptStyle::Hf, None, text).unwrap().ids;
+            let wanted = ids(&question["input_ids"]);
+            assert_eq!(opening, wanted[..opening.len()], "{name} {text}");
+            assert_eq!(tail, wanted[opening.len() + video..], "{name} {text}");
+
+            let decoder = model.decoder();
+            let units = units.reshape((video, ())).unwrap();
+            let (before, after) = (decoder.embed(&opening).unwrap(), decoder.embed(&tail).unwrap());
+            let embeds = Tensor::cat(&[&before, &units, &after], 0).unwrap();
+            for (rule, compat) in RULES {
+                let layout = model.layout(&picture, fixture.rate(), compat);
+                let placed = layout.stretch(opening.len(), 0..video);
+                let positions = Positions::run(0, opening.len())
+                    .then(&placed.positions)
+                    .then(&Positions::run(placed.next, tail.len()));
+                let expected = &fixture.tensors[&format!("{rule}positions_q{i}")];
+                let expected = expected.to_vec2::<i64>().unwrap();
+                let found: Vec<[i64; 3]> = positions
+                    .places()
+                    .iter()
+                    .map(|&Place { t, h, w }| [t as i64, h as i64, w as i64])
+                    .collect();
+                let expected: Vec<[i64; 3]> =
+                    (0..wanted.len()).map(|j| [0, 1, 2].map(|axis| expected[axis][j])).collect();
+                assert_eq!(found, expected, "{name} {rule}{text}");
+
+                let hidden = decoder.forward(&embeds, &mut Causal { model, positions }).unwrap();
+                let expected = &fixture.tensors[&format!("{rule}logits_q{i}")];
+                let rows = expected.dims()[0];
+                let hidden = hidden.narrow(0, wanted.len() - rows, rows).unwrap();
+                let logits = flat(&decoder.logits(&hidden).unwrap());
+                assert_close(&logits, &flat(expected), 1e-4, &format!("{name} {rule}{text}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_stream_that_keeps_everything_answers_like_stock_generate() {
+    for name in ALL {
+        let fixture = Fixture::open(name);
+        for (rule, compat) in RULES {
+            let mut stream = fixture.stream("full", compat);
+            stream.push_frames(&fixture.frames()).unwrap();
+            for (i, question, text) in fixture.questions() {
+                let what = format!("{name} {rule}{text}");
+                let answer = ask(&stream, text, 12);
+                let mut wanted = ids(&question[format!("{rule}greedy_ids")]);
+                let ended = question[format!("{rule}stopped_at_eos")].as_bool().unwrap();
+                if ended {
+                    wanted.pop();
+                }
+                assert_eq!(answer.ids, wanted, "{what}");
+                assert_eq!(answer.finish, if ended { Finish::Stop } else { Finish::Length });
+                let expected = flat(&fixture.tensors[&format!("{rule}logits_q{i}")]);
+                let last =
+                    &expected[expected.len() - answer.first_logits.as_ref().unwrap().len()..];
+                assert_close(&answer.first_logits.unwrap(), last, 1e-4, &what);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_rate_decides_where_units_stand_in_time() {
+    let fixture = Fixture::open("qwen-hub");
+    let logits = |sample_rate, frames: &[Frame]| {
+        let options = StreamOptions { sample_rate, ..StreamOptions::default() };
+        let recipe = Recipe::named("full").unwrap();
+        let mut stream = Stream::open(fixture.model.clone(), recipe, options).unwrap();
+        frames.iter().for_each(|frame| stream.push(frame).unwrap());
+        first_logits(&stream, "what?")
+    };
+    let frames = fixture.frames();
+    assert_eq!(logits(None, &frames), logits(Some(3.0), &frames), "as far apart as the frames are");
+    assert_ne!(logits(None, &frames), logits(Some(1.0), &frames));
+}
+
+/// Pushed frame by frame, in odd batches, and all at once.
+#[test]
+fn how_frames_are_pushed_does_not_matter() {
+    let fixture = Fixture::open("qwen-wide");
+    let frames = [fixture.frames(), fixture.frames()].concat();
+    for method in ["full", "rekv", "streamkv"] {
+        let run = |sizes: &[usize]| {
+            let mut stream = fixture.stream(method, false);
+            let mut rest = &frames[..];
+            for &size in sizes.iter().cycle() {
+                let (now, later) = rest.split_at(size.min(rest.len()));
+                stream.push_frames(now).unwrap();
+                rest = later;
+                if rest.is_empty() {
+                    break;
+                }
+            }
+            assert_eq!(stream.stats().frames, frames.len() as u64);
+            first_logits(&stream, "what?")
+        };
+        let whole = run(&[frames.len()]);
+        for sizes in [&[1][..], &[2], &[3], &[1, 4, 2]] {
+            assert_close(&run(sizes), &whole, 1e-4, &format!("{method} {sizes:?}"));
+        }
+    }
+}
+
+#[test]
+fn a_frame_without_a_partner_is_seen_and_still_gets_one() {
+    let fixture = Fixture::open("qwen-wide");
+    let frames = fixture.frames();
+    for method in ["full", "streamkv"] {
+        let mut stream = fixture.stream(method, false);
+        stream.push_frames(&frames[..4]).unwrap();
+        let before = first_logits(&stream, "what?");
+        stream.push(&frames[4]).unwrap();
+        let units = stream.stats().units;
+        let with_last = first_logits(&stream, "what?");
+        assert_ne!(before, with_last, "the last frame is seen at once");
+        assert_eq!(first_logits(&stream, "what?"), with_last, "asking changes nothing");
+        assert_eq!(stream.stats().units, units, "and keeps nothing");
+        // Frame 5 joins frame 4: the same as if nobody had asked in between.
+        stream.push(&frames[0]).unwrap();
+        let mut unasked = fixture.stream(method, false);
+        unasked.push_frames(&[&frames[..], &frames[..1]].concat()).unwrap();
+        let (asked, unasked) = (first_logits(&stream, "what?"), first_logits(&unasked, "what?"));
+        assert_close(&asked, &unasked, 1e-4, method);
+    }
+}
+
+#[test]
+fn the_end_of_the_stream_takes_the_last_frame_in() {
+    let fixture = Fixture::open("qwen-wide");
+    let mut stream = fixture.stream("rekv", false);
+    stream.push_frames(&fixture.frames()).unwrap();
+    let open = ask(&stream, "what?", 4);
+    stream.flush().unwrap();
+    let stats = stream.stats();
+    assert_eq!((stats.frames, stats.units, stats.open_frames), (5, 3, 0));
+    let closed = ask(&stream, "what?", 4);
+    assert_eq!(open.ids, closed.ids);
+    assert_close(&open.first_logits.unwrap(), &closed.first_logits.unwrap(), 1e-5, "flushed");
+    let last = stream.memory().units().last().unwrap();
+    assert_eq!((last.frames.clone(), last.start, last.end), (4..5, 4.0, 4.0));
+}
+
+#[test]
+fn every_method_answers_from_whole_units() {
+    let fixture = Fixture::open("qwen-wide");
+    let frames: Vec<Frame> = (0..8).flat_map(|_| fixture.frames()).collect();
+    let tokens = fixture.picture().tokens();
+    for &method in Recipe::names() {
+        let mut stream = fixture.stream(method, false);
+        stream.push_frames(&frames).unwrap();
+        let answer = ask(&stream, "What color was the ring?", 6);
+        assert!(!answer.ids.is_empty() && !answer.evidence.is_empty(), "{method}");
+        let prefix = stream.memory().prefix_tokens();
+        for layer in &answer.layers {
+            assert!(!layer.retrieved.is_empty(), "{method}");
+            let context = layer.context_tokens - prefix;
+            assert_eq!(context, layer.retrieved.len() * tokens, "{method}");
+        }
+    }
+}
+
+#[test]
+fn retrieving_everything_equals_keeping_everything() {
+    let fixture = Fixture::open("qwen-wide");
+    let logits = |method| {
+        let mut stream = fixture.stream(method, false);
+        stream.push_frames(&fixture.frames()).unwrap();
+        first_logits(&stream, "What color was the ring?")
+    };
+    assert_close(&logits("rekv"), &logits("full"), 1e-5, "rekv");
+    assert_close(&logits("sliding-window"), &logits("full"), 1e-5, "sliding-window");
+}
+
+/// Units that were not retrieved leave no gap in time: a stream of the retrieved ones alone would
+/// have had the same positions.
+#[test]
+fn retrieved_units_are_packed_by_rank() {
+    let fixture = Fixture::open("qwen-wide");
+    let mut stream = fixture.stream("full", false);
+    stream.push_frames(&fixture.frames()[..2]).unwrap();
+    let alone = first_logits(&stream, "what?");
+    // The window lets no unit see another, so the last unit's keys and values are its own.
+    let mut recipe = Recipe::named("sliding-window").unwrap();
+    let prefix = stream.memory().prefix_tokens();
+    recipe.set("retrieve", "1").unwrap();
+    recipe.set("window", "100000").unwrap();
+    let mut stream = Stream::new(fixture.model.clone(), recipe).unwrap();
+    stream.push_frames(&fixture.frames()[..2]).unwrap();
+    assert_close(&first_logits(&stream, "what?"), &alone, 1e-5, "one unit is the stream");
+    stream.push_frames(&fixture.frames()[2..4]).unwrap();
+    let answer = ask(&stream, "what?", 1);
+    assert_eq!(answer.layers[0].context_tokens, prefix + fixture.picture().tokens());
+}
+
+#[test]
+fn a_frame_of_another_shape_is_fitted_in_between_black_bars() {
+    let fixture = Fixture::open("qwen-wide");
+    let picture = fixture.picture();
+    let (width, height) = (picture.cols * 28, picture.rows * 28);
+    let white = |w, h| Frame::new(vec![255; 3 * w * h], w, h, 0.0).unwrap();
+    let vision = fixture.model.vision();
+    let bright = |frame: Frame| {
+        let pixels = flat(&vision.pixels(&[frame], &picture, &Device::Cpu).unwrap());
+        assert_eq!(pixels.len(), 3 * 2 * width * height);
+        pixels.iter().filter(|&&level| level > 0.0).count() as f64 / pixels.len() as f64
+    };
+    assert_eq!(bright(white(90, 64)), 1.0, "the shape that the stream began with");
+    assert_eq!(bright(white(900, 640)), 1.0, "the same shape in another size");
+    let portrait = bright(white(64, 90));
+    let expected = (64.0 / 90.0) * (64.0 / 90.0);
+    assert!((portrait - expected).abs() < 0.02, "{portrait} is not {expected}");
+
+    let mut stream = fixture.stream("rekv", false);
+    stream.push_frames(&fixture.frames()).unwrap();
+    stream.push_frames(&[white(64, 90), white(1, 150), white(300, 20)]).unwrap();
+    assert_eq!(ask(&stream, "what?", 2).layers[0].retrieved.len(), 4);
+}
+
+#[test]
+fn a_new_stream_may_have_another_shape() {
+    let fixture = Fixture::open("qwen-wide");
+    let mut stream = fixture.stream("full", false);
+    let high = |time| Frame::new(vec![90; 3 * 60 * 170], 60, 170, time).unwrap();
+    stream.push_frames(&[high(0.0), high(1.0)]).unwrap();
+    let prefix = stream.memory().prefix_tokens();
+    assert_eq!(ask(&stream, "what?", 1).layers[0].context_tokens, prefix + 6 * 2);
+    stream.clear().unwrap();
+    stream.push_frames(&fixture.frames()).unwrap();
+    assert_eq!(ask(&stream, "what?", 1).layers[0].context_tokens, prefix + 3 * 6);
+    let mut fresh = fixture.stream("full", false);
+    fresh.push_frames(&fixture.frames()).unwrap();
+    assert_eq!(first_logits(&stream, "what?"), first_logits(&fresh, "what?"));
+}
+
+#[test]
+fn a_frame_that_is_no_picture_is_refused() {
+    let fixture = Fixture::open("qwen-wide");
+    let mut stream = fixture.stream("full", false);
+    let thin = Frame::new(vec![0; 3 * 2 * 500], 500, 2, 1.5).unwrap();
+    let message = stream.push(&thin).unwrap_err().to_string();
+    assert!(message.contains("1.500 s") && message.contains("500x2"), "{message}");
+}
+
+#[test]
+fn the_system_message_goes_where_the_template_puts_it() {
+    for name in ALL {
+        let fixture = Fixture::open(name);
+        let prompts = fixture.model.prompts();
+        let rendered = fixture.expected["system_prompt"].as_str().unwrap();
+        let (before, after) = rendered.split_once("<|video_pad|>").unwrap();
+        for (style, system, default) in
+            [(PromptStyle::Hf, Some("Be brief."), ""), (PromptStyle::Rekv, None, "Be brief.")]
+        {
+            let opening = prompts.opening(style, system, default).unwrap();
+            let tail = prompts.tail(style, system, "what?").unwrap();
+            // Control tokens are left out by both.
+            let words = |text: &str| {
+                let controls = ["<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>"];
+                controls.iter().fold(text.to_owned(), |text, control| text.replace(control, ""))
+            };
+            assert_eq!(prompts.decode(&opening).unwrap(), words(before), "{name} {style:?}");
+            assert_eq!(prompts.decode(&tail.ids).unwrap(), words(after), "{name} {style:?}");
+        }
+    }
+}
+
+/// A copy of `qwen-hub` whose config was changed by `change`.
+fn load_changed(change: impl Fn(&mut Value)) -> EngineError {
+    let dir = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(fixture("qwen-hub")).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), dir.path().join(entry.file_name())).unwrap();
+    }
+    let path = dir.path().join("config.json");
+    let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    change(&mut config);
+    std::fs::write(&path, config.to_string()).unwrap();
+    match VideoLlm::load(dir.path(), &LoadOptions::default()) {
+        Ok(_) => panic!("loads"),
+        Err(error) => error,
+    }
+}
+
+fn remove(config: &mut Value, path: &[&str]) {
+    let (last, parents) = path.split_last().unwrap();
+    let parent = parents.iter().fold(config, |value, name| &mut value[*name]);
+    parent.as_object_mut().unwrap().remove(*last).unwrap();
+}
+
+#[test]
+fn a_config_is_checked_and_its_faults_are_named() {
+    for path in [
+        &["hidden_size"][..],
+        &["num_attention_heads"],
+        &["vision_config"],
+        &["vision_config", "depth"],
+        &["vision_config", "out_hidden_size"],
+        &["rope_scaling", "mrope_section"],
+    ] {
+        let message = load_changed(|config| remove(config, path)).to_string();
+        assert!(
+            message.contains("config.json") && message.contains(path[path.len() - 1]),
+            "{message}"
+        );
+    }
+    for (path, value, named) in [
+        ("/rope_scaling/mrope_section", "[2, 3, 4]", "add up to 8"),
+        ("/rope_scaling/type", "\"yarn\"", "`yarn`"),
+        ("/vision_config/out_hidden_size", "32", "`hidden_size` is 64"),
+        ("/vision_config/fullatt_block_indexes", "[1, 9]", "layer 9 of 4"),
+        ("/vision_config/window_size", "20", "window_size"),
+        ("/vision_config/num_heads", "3", "num_heads"),
+        ("/model_type", "\"qwen2_vl\"", "`qwen2_vl`"),
+    ] {
+        let value: Value = serde_json::from_str(value).unwrap();
+        let change = |config: &mut Value| *config.pointer_mut(path).unwrap() = value.clone();
+        let message = load_changed(change).to_string();
+        assert!(message.contains("config.json") && message.contains(named), "{path}: {message}");
+    }
+}
