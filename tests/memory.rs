@@ -8,8 +8,10 @@ use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor};
 use common::{assert_close, fixture, frames_of, tensors};
-use gststreamkvqa::memory::attend::Answering;
+use gststreamkvqa::memory::attend::{Answering, Guide};
+use gststreamkvqa::memory::score::Similarity;
 use gststreamkvqa::memory::segment::{FrameTokens, Segment};
+use gststreamkvqa::memory::store::{Block, Kv};
 use gststreamkvqa::memory::{Kind, VideoMemory, View, retrieve};
 use gststreamkvqa::model::generate::generate;
 use gststreamkvqa::model::prompt::PromptStyle;
@@ -378,6 +380,67 @@ fn compression_keeps_every_summary_and_the_order() {
         assert!(held.windows(2).all(|pair| pair[0] < pair[1]));
         assert!(summaries.iter().all(|id| held.contains(id)), "layer {layer}");
     }
+}
+
+/// Invariant 15 of the methods' notes: what is stored of the video is the same with and without
+/// guidance, also in the segments behind the first one.
+#[test]
+fn the_guidance_prompt_leaves_no_trace_in_what_is_stored() {
+    let (model, oracle) = (model(), Oracle::read());
+    let stored = |ratio: &str| {
+        let mut stream = open(&model, small_streamkv(&[("keep-ratio", ratio)]));
+        stream.push_frames(&oracle.frames()).unwrap();
+        stream.flush().unwrap();
+        stream
+    };
+    let (compressed, whole) = (stored("0.6"), stored("1"));
+    let blocks = |stream: &Stream, layer| -> BTreeMap<u64, Vec<f32>> {
+        let view = View { memory: stream.memory(), branch: None };
+        let values = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let kv = |block: &Block| {
+            let kv = block.load().unwrap().unwrap();
+            [values(&kv.k), values(&kv.v)].concat()
+        };
+        view.blocks(layer).map(|block| (block.unit, kv(block))).collect()
+    };
+    assert!(compressed.memory().segments() > 1);
+    for layer in 0..model.decoder().layers() {
+        let (kept, all) = (blocks(&compressed, layer), blocks(&whole, layer));
+        assert!(kept.len() < all.len());
+        assert!(kept.iter().all(|(unit, kv)| all[unit] == *kv), "layer {layer}");
+    }
+}
+
+/// Invariant 16: the first layer's guidance query is the prompt's alone, the deeper ones see the
+/// segment, and none sees what was before it.
+#[test]
+fn guidance_sees_its_segment_and_nothing_else() {
+    let (model, oracle) = (model(), Oracle::read());
+    let decoder = model.decoder();
+    let (heads, dim, layers) = (decoder.kv_heads(), decoder.head_dim(), decoder.layers());
+    let prompt = decoder.embed(&model.prompts().plain("what do you see?").unwrap()).unwrap();
+    let recipe = small_streamkv(&[]);
+    let empty = VideoMemory::for_model(&model, &recipe);
+    let mut filled = open(&model, recipe);
+    filled.push_frames(&oracle.frames()).unwrap();
+    filled.flush().unwrap();
+    let segment = || -> Vec<Kv> {
+        let random = || Tensor::randn(0f32, 1.0, (heads, 8, dim), &Device::Cpu).unwrap();
+        (0..layers).map(|_| Kv { k: random(), v: random() }).collect()
+    };
+    let probe = vec![1.0; heads * dim];
+    let queries = |memory: &VideoMemory, segment: &[Kv]| -> Vec<f32> {
+        let cancel = Cancel::new();
+        let mut guide = Guide::new(memory, segment.iter().collect(), &cancel);
+        decoder.forward(&prompt, &mut guide).unwrap();
+        guide.into_queries().iter().map(|query| query.score(&probe, Similarity::Dot)).collect()
+    };
+    let (one, other) = (segment(), segment());
+    let seen = queries(&empty, &one);
+    assert_eq!(seen, queries(filled.memory(), &one), "what was before the segment shows");
+    let elsewhere = queries(&empty, &other);
+    assert_eq!(seen[0], elsewhere[0], "the first layer knows nothing of the segment");
+    assert!((1..layers).all(|layer| seen[layer] != elsewhere[layer]));
 }
 
 #[test]
