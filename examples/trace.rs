@@ -17,6 +17,7 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 use gststreamkvqa::memory::{Kind, Unit};
 use gststreamkvqa::model::prompt::PromptStyle;
+use gststreamkvqa::model::{HubOptions, LoadStep};
 use gststreamkvqa::{
     Answer, Frame, LoadOptions, Question, Recipe, Stream, StreamOptions, VideoLlm,
 };
@@ -27,9 +28,12 @@ use serde::{Deserialize, Serialize};
 #[derive(Parser)]
 #[command(about = "Run frames and questions through the engine and write down what it did")]
 struct Args {
-    /// Hugging Face directory of the model.
+    /// Hugging Face directory of the model, or hf:owner/name for one in the Hugging Face cache.
     #[arg(long)]
     model: PathBuf,
+    /// Download hf:owner/name if it is not in the cache.
+    #[arg(long)]
+    allow_download: bool,
     /// Safetensors file with `frames` u8 [n, h, w, 3] and optionally `times` f64 [n], in seconds.
     #[arg(long)]
     frames: PathBuf,
@@ -187,7 +191,7 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> Fallible<()> {
     let frames = read_frames(&args.frames, args.fps)?;
     let questions = read_questions(&args.questions, frames.len())?;
-    let model = VideoLlm::load(&args.model, &load_options())?;
+    let model = VideoLlm::load(&args.model, &load_options(args.allow_download))?;
     let recipe = recipe(args, &model)?;
     let options = recipe.options().into_iter().map(|o| (o.name.to_string(), o.value)).collect();
     let stream_options = StreamOptions {
@@ -196,9 +200,8 @@ fn run(args: &Args) -> Fallible<()> {
             Style::Hf => PromptStyle::Hf,
             Style::Rekv => PromptStyle::Rekv,
         },
-        max_memory: None,
-        sample_rate: None,
         mrope_compat: args.mrope_compat,
+        ..StreamOptions::default()
     };
     let mut stream = Stream::open(model, recipe, stream_options)?;
     let mut answers: Vec<Option<Answer>> = questions.iter().map(|_| None).collect();
@@ -244,16 +247,17 @@ fn recipe(args: &Args, model: &VideoLlm) -> Fallible<Recipe> {
     Ok(recipe)
 }
 
-fn load_options() -> LoadOptions {
-    let bar = progress(0, "bytes of weights");
+fn load_options(download: bool) -> LoadOptions {
+    let bar = progress(0, "bytes of the model");
     LoadOptions {
         progress: Some(Arc::new(move |at| {
             bar.set_length(at.total);
             bar.set_position(at.done);
-            if at.done >= at.total {
+            if at.step == LoadStep::Read && at.done >= at.total {
                 bar.finish_and_clear();
             }
         })),
+        hub: HubOptions { download, ..HubOptions::default() },
         ..LoadOptions::default()
     }
 }

@@ -21,6 +21,10 @@ pub enum EngineError {
     #[error("tensor `{name}` in {}: {reason}", path.display())]
     Tensor { path: PathBuf, name: String, reason: String },
 
+    /// A model named on the Hugging Face hub that is not at hand.
+    #[error("{name}: {reason}")]
+    Hub { name: String, reason: String },
+
     #[error("unknown method `{name}`; known methods: {known}")]
     UnknownMethod { name: String, known: String },
 

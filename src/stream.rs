@@ -35,6 +35,8 @@ pub struct StreamOptions {
     /// Put what follows the video where transformers 5 does, behind its first picture, instead of
     /// behind its last moment as the checkpoints were trained (Qwen2.5-VL only).
     pub mrope_compat: bool,
+    /// The flag that opening obeys, and every call after it until [`Stream::set_cancel`].
+    pub cancel: Cancel,
 }
 
 /// A question about everything pushed so far.
@@ -167,7 +169,8 @@ impl Stream {
     ///
     /// # Errors
     /// [`EngineError::Question`](crate::EngineError::Question) for a system prompt that cannot be
-    /// encoded, and whatever the computation fails with.
+    /// encoded, [`EngineError::Cancelled`](crate::EngineError::Cancelled), and whatever the
+    /// computation fails with.
     pub fn open(model: VideoLlm, recipe: Recipe, options: StreamOptions) -> Result<Self> {
         let decoder = model.decoder();
         let guidance = match &recipe.compression {
@@ -176,7 +179,7 @@ impl Stream {
             }
             _ => None,
         };
-        let cancel = Cancel::new();
+        let cancel = options.cancel.clone();
         Ok(Self {
             memory: empty_memory(&model, &recipe, &options, &cancel)?,
             segmenter: Segmenter::new(recipe.cut, recipe.compat),

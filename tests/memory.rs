@@ -604,3 +604,13 @@ fn tensors_of_the_oracle_are_what_the_engine_computes() {
     };
     assert_close(&flat(&tokens), &flat(&oracle.tensors["pooled"]), TOLERANCE, "pooled");
 }
+
+/// Opening runs the prefix through the decoder, and can be stopped within one layer of it.
+#[test]
+fn opening_can_be_cancelled() {
+    let model = VideoLlm::load(fixture("ov-even"), &LoadOptions::default()).unwrap();
+    let options = StreamOptions::default();
+    options.cancel.raise();
+    let opened = Stream::open(model, Recipe::named("full").unwrap(), options);
+    assert!(matches!(opened, Err(EngineError::Cancelled)));
+}

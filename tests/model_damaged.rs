@@ -3,10 +3,10 @@
 //! what is wrong, and none is a panic.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
-use gststreamkvqa::model::{DTypeChoice, DeviceChoice};
+use candle_core::DType;
+use gststreamkvqa::model::{DTypeChoice, DeviceChoice, LoadProgress, LoadStep};
 use gststreamkvqa::{Cancel, EngineError, Frame, LoadOptions, VideoLlm};
 use serde_json::{Value, json};
 
@@ -220,15 +220,136 @@ fn integer_weights_and_two_spellings_of_one_weight_are_refused() {
 }
 
 #[test]
-fn tensors_without_a_place_are_listed_and_known_ones_are_not() {
+fn tensors_without_a_place_are_refused_and_known_ones_are_not() {
+    let copy = Copy::of("ov-odd");
+    let with = |names: &[&str]| {
+        copy.rewrite(|tensors| {
+            let newline = tensors.iter().find(|(n, _)| n == "image_newline").unwrap().1.clone();
+            tensors.extend(names.iter().map(|name| ((*name).to_owned(), newline.clone())));
+        });
+    };
+    // What published checkpoints carry and nobody reads.
+    with(&[
+        "vision_tower.vision_model.head.probe",
+        "vision_tower.vision_model.embeddings.position_ids",
+        "language_model.model.layers.0.self_attn.rotary_emb.inv_freq",
+    ]);
+    VideoLlm::load(copy.0.path(), &LoadOptions::default()).unwrap();
+    with(&["audio_tower.bias", "language_model.model.layers.3.input_layernorm.weight"]);
+    copy.refused(&["no place", "`audio_tower.bias`", "layers.3.input_layernorm.weight"]);
+}
+
+#[test]
+fn a_config_with_fewer_layers_than_the_weights_is_refused() {
+    let copy = Copy::of("ov-odd");
+    copy.edit("config.json", |c| c["text_config"]["num_hidden_layers"] = json!(2));
+    copy.refused(&["no place", "layers.2.", "and 4 more"]);
+}
+
+#[test]
+fn one_error_names_all_that_differs() {
     let copy = Copy::of("ov-odd");
     copy.rewrite(|tensors| {
-        let newline = tensors.iter().find(|(n, _)| n == "image_newline").unwrap().1.clone();
-        tensors.push(("audio_tower.bias".into(), newline.clone()));
-        tensors.push(("vision_tower.head.probe".into(), newline));
+        tensors.retain(|(name, _)| {
+            !name.ends_with("layers.1.mlp.up_proj.weight") && name != "image_newline"
+        });
+        for (name, tensor) in tensors.iter_mut() {
+            if name.ends_with("layers.2.mlp.down_proj.weight") {
+                *tensor = tensor.t().unwrap().contiguous().unwrap();
+            }
+        }
+        let spare = tensors[0].1.clone();
+        tensors.push(("spare".into(), spare));
     });
-    let model = VideoLlm::load(copy.0.path(), &LoadOptions::default()).unwrap();
-    assert_eq!(model.unused_tensors(), ["audio_tower.bias"]);
+    copy.refused(&[
+        "missing",
+        "`image_newline`",
+        "layers.1.mlp.up_proj.weight",
+        "layers.2.mlp.down_proj.weight",
+        "[96, 64]",
+        "[64, 96]",
+        "`spare`",
+    ]);
+}
+
+/// A config may claim any size: nothing is allocated for weights that are not there.
+#[test]
+fn a_config_that_claims_a_giant_is_refused_at_once() {
+    let copy = Copy::of("ov-odd");
+    copy.edit("config.json", |c| {
+        c["text_config"]["hidden_size"] = json!(131_072);
+        c["text_config"]["num_attention_heads"] = json!(1024);
+        c["text_config"]["num_key_value_heads"] = json!(1024);
+        c["text_config"]["vocab_size"] = json!(1 << 24);
+        c["text_config"]["num_hidden_layers"] = json!(1024);
+        c["vision_config"]["hidden_size"] = json!(131_072);
+        c["vision_config"]["intermediate_size"] = json!(131_072);
+    });
+    copy.refused(&["config.json calls for", "131072"]);
+}
+
+/// Headers that lie about offsets, lengths and shapes.
+#[test]
+fn hostile_headers_are_refused() {
+    let nested = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
+    let far = u64::MAX - 7;
+    for header in [
+        "".to_owned(),
+        "[]".into(),
+        nested,
+        r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,400]}}"#.into(),
+        r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[4,0]}}"#.into(),
+        r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}}"#.into(),
+        r#"{"a":{"dtype":"F99","shape":[1],"data_offsets":[0,4]}}"#.into(),
+        r#"{"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,4]}}"#.into(),
+        format!(r#"{{"a":{{"dtype":"U8","shape":[{far}],"data_offsets":[0,{far}]}}}}"#),
+        // Eight tensors whose lengths add up to just below 2^64.
+        format!(
+            "{{{}}}",
+            (0..8u64)
+                .map(|i| {
+                    let (from, to) = (i << 61, ((i + 1) << 61).wrapping_sub(u64::from(i == 7)));
+                    let size = to.wrapping_sub(from);
+                    format!(
+                        r#""{i}":{{"dtype":"U8","shape":[{size}],"data_offsets":[{from},{to}]}}"#
+                    )
+                })
+                .collect::<Vec<_>>()
+                .join(",")
+        ),
+    ] {
+        let copy = Copy::of("ov-odd");
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(header.as_bytes());
+        bytes.extend([0; 4]);
+        std::fs::write(copy.path("model.safetensors"), bytes).unwrap();
+        copy.refused(&["model.safetensors", "not a complete safetensors file"]);
+    }
+}
+
+#[test]
+fn hostile_json_is_refused() {
+    let nested = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
+    for (file, text) in [
+        ("config.json", nested.clone()),
+        ("config.json", "\u{0}".into()),
+        ("config.json", r#"{"model_type": "llava_onevision", "text_config": 7}"#.into()),
+        (
+            "config.json",
+            r#"{"model_type": "llava_onevision", "text_config": {"rope_theta": 1e999}}"#.into(),
+        ),
+        ("tokenizer.json", nested.clone()),
+        (
+            "tokenizer.json",
+            r#"{"version":"1.0","model":{"type":"BPE","vocab":{"a":4294967295},"merges":["a b"]}}"#
+                .into(),
+        ),
+        ("processor_config.json", nested),
+    ] {
+        let copy = Copy::of("ov-odd");
+        copy.write(file, &text);
+        copy.refused(&[file]);
+    }
 }
 
 #[test]
@@ -307,22 +428,28 @@ fn recommendations_are_read_and_checked() {
 }
 
 #[test]
-fn loading_reports_its_progress_and_can_be_cancelled() {
-    let seen = Arc::new(AtomicU64::new(0));
-    let cancel = Cancel::new();
+fn loading_reports_its_progress_by_shard_and_can_be_cancelled() {
+    let seen = Arc::new(Mutex::new(Vec::<LoadProgress>::new()));
     let options = LoadOptions {
         progress: Some(Arc::new({
             let seen = seen.clone();
-            move |p| {
-                assert!(p.done <= p.total && p.done > seen.swap(p.done, Ordering::Relaxed));
-            }
+            move |at| seen.lock().unwrap().push(at.clone())
         })),
         ..Default::default()
     };
     VideoLlm::load(fixture("ov-even"), &options).unwrap();
-    let all = seen.load(Ordering::Relaxed);
-    assert!(all > 500_000, "{all}");
+    let seen = seen.lock().unwrap();
+    assert!(seen.is_sorted_by(|a, b| a.done < b.done && a.total == b.total));
+    let last = seen.last().unwrap();
+    assert!(last.done == last.total && last.total > 500_000, "{last:?}");
+    for number in 1..=3 {
+        let name = format!("model-{number:05}-of-00003.safetensors");
+        let of_shard = |at: &&LoadProgress| *at.file == name;
+        let at = seen.iter().find(of_shard).unwrap_or_else(|| panic!("{name}"));
+        assert_eq!((at.step, at.number, at.files), (LoadStep::Read, number, 3));
+    }
 
+    let cancel = Cancel::new();
     let options = LoadOptions {
         cancel: cancel.clone(),
         progress: Some(Arc::new(move |_| cancel.raise())),
@@ -340,14 +467,34 @@ fn a_device_this_build_does_not_have_is_named() {
     assert!(message.contains("cuda:0") && message.contains("--features cuda"), "{message}");
 }
 
+/// Weights are held in the format asked for, by default in their own; the CPU computes in f32.
 #[test]
-fn half_formats_run() {
-    for dtype in [DTypeChoice::Bf16, DTypeChoice::F16] {
-        let options = LoadOptions { dtype, ..Default::default() };
-        let model = VideoLlm::load(fixture("ov-odd"), &options).unwrap();
-        let frame = Frame::new(vec![90; 30 * 20 * 3], 30, 20, 0.0).unwrap();
+fn number_formats_change_what_is_held_and_hardly_what_is_computed() {
+    let tokens = |fixture_name, dtype| {
+        let options = LoadOptions { dtype, device: DeviceChoice::Cpu, ..Default::default() };
+        let model = VideoLlm::load(fixture(fixture_name), &options).unwrap();
+        let frame = Frame::new((0..1800).map(|i| (i * 37 % 251) as u8).collect(), 30, 20, 0.0);
+        let frame = frame.unwrap();
         let picture = model.picture(&frame).unwrap();
         let tokens = model.encode_frames(&[frame], &picture, &Cancel::new()).unwrap();
-        assert_eq!(tokens.dtype(), model.dtype());
+        assert_eq!((tokens.dtype(), model.dtype()), (DType::F32, DType::F32));
+        (model.weights_dtype(), tokens.flatten_all().unwrap().to_vec1::<f32>().unwrap())
+    };
+    let apart =
+        |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
+    let (held, exact) = tokens("ov-odd", DTypeChoice::Auto);
+    assert_eq!(held, DType::F32);
+    for (dtype, expected, tolerance) in
+        [(DTypeChoice::Bf16, DType::BF16, 0.2), (DTypeChoice::F16, DType::F16, 0.02)]
+    {
+        let (held, rounded) = tokens("ov-odd", dtype);
+        assert_eq!(held, expected);
+        let apart = apart(&exact, &rounded);
+        assert!(apart > 0.0 && apart < tolerance, "{dtype:?}: {apart}");
     }
+    // Weights that are bf16 already lose nothing in f32.
+    let (held, own) = tokens("ov-even-bf16", DTypeChoice::Auto);
+    assert_eq!(held, DType::BF16);
+    let (_, wide) = tokens("ov-even-bf16", DTypeChoice::F32);
+    assert!(apart(&own, &wide) < 1e-4);
 }

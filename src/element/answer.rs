@@ -319,6 +319,14 @@ impl StreamKvqa {
                     ["{detail}"]
                 );
             }
+            EngineError::Hub { .. } => {
+                gst::element_imp_error!(
+                    self,
+                    gst::ResourceError::NotFound,
+                    ("{text}"),
+                    ["{detail}"]
+                );
+            }
             EngineError::Read { .. } => {
                 gst::element_imp_error!(
                     self,

@@ -52,7 +52,7 @@ pub enum Leaky {
 #[non_exhaustive]
 pub enum DType {
     #[default]
-    #[enum_value(name = "f32 on the CPU, the checkpoint's own format on a GPU", nick = "auto")]
+    #[enum_value(name = "The checkpoint's own format", nick = "auto")]
     Auto,
     #[enum_value(name = "32-bit floating point", nick = "f32")]
     F32,

@@ -14,8 +14,7 @@ use gstreamer as gst;
 use super::question::MAX_TOKENS;
 use super::shared_model::LoadKey;
 use super::{DType, Leaky, PromptStyle, ResetOn, TextFormat, TextTimestamp};
-use crate::model::prompt;
-use crate::model::{DTypeChoice, DeviceChoice};
+use crate::model::{DTypeChoice, DeviceChoice, HubOptions, hub, prompt};
 use crate::{EngineError, Question, Recipe, StreamOptions, VideoLlm};
 
 /// Names the model folder where `model-path` is not set.
@@ -35,6 +34,7 @@ const DEFAULT_TEXT_DURATION: gst::ClockTime = gst::ClockTime::from_seconds(5);
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
     pub model_path: Option<String>,
+    pub allow_download: bool,
     pub device: String,
     pub dtype: DType,
     pub method: String,
@@ -67,6 +67,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             model_path: None,
+            allow_download: false,
             device: DEFAULT_DEVICE.into(),
             dtype: DType::default(),
             method: DEFAULT_METHOD.into(),
@@ -124,18 +125,8 @@ impl Settings {
                 |path| Ok(PathBuf::from(path)),
             )?,
         };
-        // Spelled out now, so that a wrong folder fails the state change; and so that two spellings
-        // of one folder share one model.
-        let path = path.canonicalize().map_err(|source| EngineError::Read { path, source })?;
-        if !path.is_dir() {
-            return Err(EngineError::Checkpoint {
-                path,
-                reason: "is a file; model-path names the folder that holds config.json".into(),
-            }
-            .into());
-        }
         Ok(LoadKey {
-            path,
+            path: self.found(path)?,
             device: self.device_choice()?,
             dtype: match self.dtype {
                 DType::Auto => DTypeChoice::Auto,
@@ -144,6 +135,24 @@ impl Settings {
                 DType::F16 => DTypeChoice::F16,
             },
         })
+    }
+
+    /// Where a model is, found out now, so that a wrong path fails the state change; and so that two
+    /// spellings of one folder share one model. What has to be downloaded keeps its name.
+    fn found(&self, path: PathBuf) -> Result<PathBuf, EngineError> {
+        let path = match hub::cached(&path, &HubOptions::default()) {
+            Ok(folder) => folder.unwrap_or(path),
+            Err(EngineError::Hub { .. }) if self.allow_download => return Ok(path),
+            Err(fault) => return Err(fault),
+        };
+        let path = path.canonicalize().map_err(|source| EngineError::Read { path, source })?;
+        if !path.is_dir() {
+            return Err(EngineError::Checkpoint {
+                path,
+                reason: "is a file; model-path names the folder that holds config.json".into(),
+            });
+        }
+        Ok(path)
     }
 
     fn device_choice(&self) -> Result<DeviceChoice, EngineError> {
@@ -196,6 +205,7 @@ impl Settings {
             max_memory: (self.max_memory > 0).then_some(self.max_memory),
             sample_rate: Some(self.rate().or(recommended).unwrap_or(DEFAULT_RATE)),
             mrope_compat: self.mrope_compat,
+            ..StreamOptions::default()
         }
     }
 
@@ -216,6 +226,7 @@ impl Settings {
         }
         match pspec.name() {
             "model-path" => self.model_path = read(value),
+            "allow-download" => self.allow_download = read(value),
             "device" => {
                 self.device = read::<Option<String>>(value).unwrap_or(DEFAULT_DEVICE.into())
             }
@@ -261,6 +272,7 @@ impl Settings {
     pub fn get(&self, pspec: &glib::ParamSpec) -> Option<glib::Value> {
         Some(match pspec.name() {
             "model-path" => self.model_path.to_value(),
+            "allow-download" => self.allow_download.to_value(),
             "device" => self.device.to_value(),
             "dtype" => self.dtype.to_value(),
             "method" => self.method.to_value(),
@@ -319,20 +331,32 @@ fn model_properties() -> Vec<glib::ParamSpec> {
             .nick("Model path")
             .blurb(
                 "Hugging Face folder of the Video-LLM (LLaVA-OneVision), for instance \
-                 models/toyworld. Unset: the environment variable STREAMKVQA_MODEL. Elements with \
-                 equal model-path, device and dtype share one loaded model",
+                 models/toyworld, or hf:owner/name[@revision] for one in the Hugging Face cache \
+                 (HF_HUB_CACHE, HF_HOME). Unset: the environment variable STREAMKVQA_MODEL. \
+                 Elements with equal model-path, device and dtype share one loaded model",
+            )
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecBoolean::builder("allow-download")
+            .nick("Allow download")
+            .blurb(
+                "Download a model-path of the form hf:owner/name into the Hugging Face cache if it \
+                 is not there (HF_ENDPOINT, HF_TOKEN). Progress is on the bus",
             )
             .mutable_ready()
             .build(),
         glib::ParamSpecString::builder("device")
             .nick("Device")
-            .blurb("Where the model runs: auto (the first CUDA device, else the CPU), cpu, cuda or cuda:N")
+            .blurb(
+                "Where the model runs: auto (the first CUDA device, else the CPU), cpu, cuda or \
+                 cuda:N. CUDA needs a build with the cargo feature cuda",
+            )
             .default_value(Some(DEFAULT_DEVICE))
             .mutable_ready()
             .build(),
         glib::ParamSpecEnum::builder::<DType>("dtype")
             .nick("Data type")
-            .blurb("Number format of the weights")
+            .blurb("Number format of the weights. The CPU computes in f32 with any of them")
             .mutable_ready()
             .build(),
         glib::ParamSpecString::builder("method")

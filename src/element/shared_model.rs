@@ -11,13 +11,13 @@ use std::sync::{Arc, LazyLock, Weak};
 
 use parking_lot::Mutex;
 
-use crate::model::{DTypeChoice, DeviceChoice, LoadProgress};
+use crate::model::{DTypeChoice, DeviceChoice, HubOptions, LoadProgress, hub};
 use crate::{Cancel, EngineError, LoadOptions, VideoLlm};
 
 /// What makes two models the same.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct LoadKey {
-    /// Canonical.
+    /// Canonical; or a name on the hub that is not in the cache and may be downloaded.
     pub path: PathBuf,
     pub device: DeviceChoice,
     pub dtype: DTypeChoice,
@@ -25,7 +25,7 @@ pub(super) struct LoadKey {
 
 /// What a loading thread tells those who wait; called without any lock held.
 pub(super) trait Waiter: Send + Sync {
-    fn progress(&self, progress: LoadProgress);
+    fn progress(&self, progress: &LoadProgress);
     fn loaded(&self, result: Result<Arc<VideoLlm>, Arc<EngineError>>);
 }
 
@@ -116,6 +116,7 @@ fn load(key: &LoadKey, serial: u64, cancel: Cancel) {
             }
         })),
         cancel,
+        hub: HubOptions { download: hub::is_name(&key.path), ..HubOptions::default() },
     };
     let loading = std::panic::AssertUnwindSafe(|| VideoLlm::load(&key.path, &options));
     let result = std::panic::catch_unwind(loading).unwrap_or_else(|_| {

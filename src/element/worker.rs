@@ -24,9 +24,9 @@ use super::question::Question;
 use super::settings::Settings;
 use super::shared_model::{self, LoadKey, Ticket, Waiter};
 use super::timeline::{Moment, Timeline};
-use crate::model::LoadProgress;
+use crate::model::{LoadProgress, LoadStep};
 use crate::stream::StreamStats;
-use crate::{Cancel, EngineError, Frame, Stream, VideoLlm};
+use crate::{Cancel, EngineError, Frame, Stream, StreamOptions, VideoLlm};
 
 /// Progress messages come at most this often.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
@@ -51,7 +51,7 @@ enum Job {
 
 /// What the thread does next.
 enum Work {
-    Open(Arc<VideoLlm>),
+    Open(Arc<VideoLlm>, Cancel),
     Fail(Arc<EngineError>),
     Report(Asked, Status),
     Frames(Vec<Frame>, Cancel),
@@ -446,7 +446,7 @@ impl Worker {
 }
 
 impl Waiter for Shared {
-    fn progress(&self, progress: LoadProgress) {
+    fn progress(&self, progress: &LoadProgress) {
         {
             let mut last = self.progress.lock();
             if last.is_some_and(|last| last.elapsed() < PROGRESS_INTERVAL) {
@@ -455,7 +455,13 @@ impl Waiter for Shared {
             *last = Some(Instant::now());
         }
         let percent = progress.done.saturating_mul(100).checked_div(progress.total).unwrap_or(0);
-        self.post_progress(gst::ProgressType::Continue, &format!("Loading: {percent} %"));
+        let LoadProgress { file, number, files, .. } = progress;
+        let doing = match progress.step {
+            LoadStep::Download => "Downloading",
+            LoadStep::Read => "Loading",
+        };
+        let text = format!("{doing}: {percent} % ({file}, {number} of {files})");
+        self.post_progress(gst::ProgressType::Continue, &text);
     }
 
     fn loaded(&self, result: Result<Arc<VideoLlm>, Arc<EngineError>>) {
@@ -490,8 +496,12 @@ impl Shared {
         let mut known = HashMap::new();
         while let Some(work) = self.next(engine.is_some()) {
             match (work, &mut engine) {
-                (Work::Open(model), _) => match self.open(&model) {
+                (Work::Open(model, cancel), _) => match self.open(&model, cancel) {
                     Ok(stream) => engine = Some(stream),
+                    // A flush came between: once more. After a stop, there is no next work.
+                    Err(EngineError::Cancelled) => {
+                        self.settle(|queue| queue.loaded = Some(Ok(model)));
+                    }
                     Err(error) => self.fail(&error),
                 },
                 (Work::Fail(error), _) => {
@@ -524,7 +534,9 @@ impl Shared {
             }
             match queue.loaded.take() {
                 Some(Ok(model)) => {
-                    return Some(Work::Open(model));
+                    let cancel = Cancel::new();
+                    queue.running = Some((None, cancel.clone()));
+                    return Some(Work::Open(model, cancel));
                 }
                 Some(Err(error)) => return Some(Work::Fail(error)),
                 None => {}
@@ -562,10 +574,15 @@ impl Shared {
         (Box::new(|cancel| Work::Frames(frames, cancel)), None)
     }
 
-    fn open(&self, model: &Arc<VideoLlm>) -> Result<Stream, EngineError> {
+    fn open(&self, model: &Arc<VideoLlm>, cancel: Cancel) -> Result<Stream, EngineError> {
         let recipe = self.settings.recipe(Some(model))?;
         let options = self.settings.stream_options(model.recommended_sample_rate());
+        let options = StreamOptions { cancel, ..options };
         let stream = Stream::open(VideoLlm::clone(model), recipe, options)?;
+        if let Some(why) = model.device_fallback() {
+            let reason = format!("{why}; the model runs on the CPU");
+            self.warn(&EngineError::Device { name: self.settings.device.clone(), reason });
+        }
         let told = self.progress.lock().is_some();
         self.settle(|queue| {
             queue.model = Some(model.clone());

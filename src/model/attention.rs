@@ -8,7 +8,7 @@
 //! and number format goes through [`attend_composed`], plain candle operations in f32.
 
 pub mod cpu;
-mod simd;
+pub(super) mod simd;
 #[cfg(test)]
 mod tests;
 

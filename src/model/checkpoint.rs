@@ -19,7 +19,7 @@ pub use config::{
     Config, OneVisionConfig, QwenVisionConfig, SiglipConfig, TextConfig, VisionConfig,
 };
 pub use processor::ProcessorConfig;
-pub(crate) use weights::Weights;
+pub(crate) use weights::{INDEX, SINGLE, Weights, index_files};
 
 use crate::error::{EngineError, Result};
 
@@ -63,8 +63,8 @@ impl Checkpoint {
     }
 
     /// The safetensors files: those the index names, or the single one.
-    pub(crate) fn weight_files(&self) -> Result<Vec<PathBuf>> {
-        weights::files(&self.dir)
+    pub(crate) fn weights(&self) -> Result<Weights> {
+        Weights::open(&self.dir, &weights::files(&self.dir)?)
     }
 
     /// Ids that end an answer, from every file that names some.

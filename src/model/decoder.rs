@@ -8,9 +8,10 @@
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
-use candle_nn::{Activation, Embedding, Linear, Module, RmsNorm, VarBuilder};
+use candle_nn::{Activation, Embedding, Module, RmsNorm, VarBuilder};
 
 use super::checkpoint::TextConfig;
+use super::linear::{Linear, linear, linear_no_bias};
 use super::rope::Rope;
 use crate::error::{EngineError, Result};
 
@@ -37,10 +38,10 @@ impl Attention {
         let (hidden, width) = (cfg.hidden_size, cfg.heads * cfg.head_dim);
         let kv_width = cfg.kv_heads * cfg.head_dim;
         Ok(Self {
-            q: candle_nn::linear(hidden, width, vb.pp("q_proj"))?,
-            k: candle_nn::linear(hidden, kv_width, vb.pp("k_proj"))?,
-            v: candle_nn::linear(hidden, kv_width, vb.pp("v_proj"))?,
-            o: candle_nn::linear_no_bias(width, hidden, vb.pp("o_proj"))?,
+            q: linear(hidden, width, vb.pp("q_proj"))?,
+            k: linear(hidden, kv_width, vb.pp("k_proj"))?,
+            v: linear(hidden, kv_width, vb.pp("v_proj"))?,
+            o: linear_no_bias(width, hidden, vb.pp("o_proj"))?,
             heads: cfg.heads,
             kv_heads: cfg.kv_heads,
             head_dim: cfg.head_dim,
@@ -81,9 +82,9 @@ impl Mlp {
     fn new(cfg: &TextConfig, vb: VarBuilder) -> candle_core::Result<Self> {
         let (hidden, inner) = (cfg.hidden_size, cfg.intermediate_size);
         Ok(Self {
-            gate: candle_nn::linear_no_bias(hidden, inner, vb.pp("gate_proj"))?,
-            up: candle_nn::linear_no_bias(hidden, inner, vb.pp("up_proj"))?,
-            down: candle_nn::linear_no_bias(inner, hidden, vb.pp("down_proj"))?,
+            gate: linear_no_bias(hidden, inner, vb.pp("gate_proj"))?,
+            up: linear_no_bias(hidden, inner, vb.pp("up_proj"))?,
+            down: linear_no_bias(inner, hidden, vb.pp("down_proj"))?,
             act: cfg.act,
         })
     }
@@ -122,6 +123,8 @@ pub struct Decoder {
     norm: RmsNorm,
     head: Linear,
     rope: Arc<Rope>,
+    /// The number format of what flows between the layers.
+    dtype: DType,
     device: Device,
     cfg: TextConfig,
 }
@@ -136,7 +139,7 @@ impl Decoder {
             .map(|i| Layer::new(cfg, vb.pp("layers").pp(i)))
             .collect::<candle_core::Result<_>>()?;
         let head = match head {
-            Some(vb) => candle_nn::linear_no_bias(cfg.hidden_size, cfg.vocab_size, vb)?,
+            Some(vb) => linear_no_bias(cfg.hidden_size, cfg.vocab_size, vb)?,
             None => Linear::new(embeddings.embeddings().clone(), None),
         };
         let rope = match cfg.mrope_section {
@@ -149,6 +152,7 @@ impl Decoder {
             norm: candle_nn::rms_norm(cfg.hidden_size, cfg.rms_norm_eps, vb.pp("norm"))?,
             head,
             rope: Arc::new(rope),
+            dtype: vb.dtype(),
             device: vb.device().clone(),
             cfg: cfg.clone(),
         })
@@ -205,7 +209,7 @@ impl Decoder {
                  and config.json belong together?"
             )));
         }
-        Ok(self.embeddings.forward(&Tensor::new(ids, &self.device)?)?)
+        Ok(self.embeddings.forward(&Tensor::new(ids, &self.device)?)?.to_dtype(self.dtype)?)
     }
 
     /// One pass over `embeds` `[n, C]`; the result `[n, C]` is after the final norm.

@@ -1,16 +1,21 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Opening the device a model runs on.
+//! Where a model runs and in which number formats.
 
 use candle_core::{DType, Device};
 
 use super::{DTypeChoice, DeviceChoice};
 use crate::error::Result;
 
-pub(super) fn open(choice: DeviceChoice) -> Result<Device> {
+/// Opens a device. The second value says why `auto` fell back to the CPU, if a CUDA build did.
+pub(super) fn open(choice: DeviceChoice) -> Result<(Device, Option<String>)> {
     match choice {
-        DeviceChoice::Cpu => Ok(Device::Cpu),
-        DeviceChoice::Cuda(ordinal) => cuda(ordinal),
-        DeviceChoice::Auto => Ok(cuda(0).unwrap_or(Device::Cpu)),
+        DeviceChoice::Cpu => Ok((Device::Cpu, None)),
+        DeviceChoice::Cuda(ordinal) => Ok((cuda(ordinal)?, None)),
+        DeviceChoice::Auto => match cuda(0) {
+            Ok(device) => Ok((device, None)),
+            // A build without CUDA has nothing to miss.
+            Err(why) => Ok((Device::Cpu, cfg!(feature = "cuda").then(|| why.to_string()))),
+        },
     }
 }
 
@@ -23,8 +28,15 @@ fn cuda(ordinal: usize) -> Result<Device> {
     // The loader of the CUDA libraries panics where it finds none.
     match std::panic::catch_unwind(|| Device::new_cuda(ordinal)) {
         Ok(Ok(device)) => Ok(device),
-        Ok(Err(e)) => Err(fault(e.to_string())),
-        Err(_) => Err(fault("the CUDA libraries cannot be loaded; is a driver installed?".into())),
+        Ok(Err(e)) => Err(fault(format!(
+            "{e}; is an NVIDIA driver running (nvidia-smi lists the devices)? Choose the CPU \
+             otherwise"
+        ))),
+        Err(_) => Err(fault(
+            "the CUDA libraries cannot be loaded; they need an NVIDIA driver and cuBLAS, cuRAND \
+             and the CUDA run time of the version this build was made with"
+                .into(),
+        )),
     }
 }
 
@@ -36,14 +48,31 @@ fn cuda(ordinal: usize) -> Result<Device> {
     })
 }
 
-/// The number format to hold the weights in. The CPU computes in f32: candle widens anything else
-/// on every use.
-pub(super) fn dtype(choice: DTypeChoice, device: &Device, stored: Option<DType>) -> DType {
-    match choice {
-        DTypeChoice::F32 => DType::F32,
-        DTypeChoice::Bf16 => DType::BF16,
-        DTypeChoice::F16 => DType::F16,
-        DTypeChoice::Auto if device.is_cpu() => DType::F32,
-        DTypeChoice::Auto => stored.unwrap_or(DType::BF16),
+/// The number formats of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Formats {
+    /// Of matrices, which are nearly all of the weights.
+    pub matrices: DType,
+    /// Of what flows between the layers, and of the vectors added to it or multiplied with it.
+    pub flow: DType,
+}
+
+impl Formats {
+    /// On the CPU what flows is f32 whatever the matrices are held in: it has fast products of
+    /// f32 with narrower weights (see [`linear`](super::linear)) and slow ones of two narrow
+    /// operands.
+    pub fn new(choice: DTypeChoice, device: &Device, stored: Option<DType>) -> Self {
+        let matrices = match choice {
+            DTypeChoice::F32 => DType::F32,
+            DTypeChoice::Bf16 => DType::BF16,
+            DTypeChoice::F16 => DType::F16,
+            DTypeChoice::Auto => stored.unwrap_or(DType::F32),
+        };
+        Self { matrices, flow: if device.is_cpu() { DType::F32 } else { matrices } }
+    }
+
+    /// The format of a weight of this rank.
+    pub fn of(self, rank: usize) -> DType {
+        if rank < 2 { self.flow } else { self.matrices }
     }
 }

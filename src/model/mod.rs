@@ -11,6 +11,8 @@ pub mod checkpoint;
 pub mod decoder;
 mod device;
 pub mod generate;
+pub mod hub;
+mod linear;
 pub mod preprocess;
 pub mod prompt;
 pub mod rope;
@@ -25,9 +27,12 @@ use candle_nn::VarBuilder;
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::frame::Frame;
+use checkpoint::Checkpoint;
 pub use checkpoint::Recommendations;
-use checkpoint::{Checkpoint, ProcessorConfig, VisionConfig, Weights};
+use checkpoint::{ProcessorConfig, VisionConfig};
 use decoder::Decoder;
+use device::Formats;
+pub use hub::HubOptions;
 use preprocess::Resampler;
 use preprocess::patches::Patches;
 use preprocess::square::Squares;
@@ -47,10 +52,11 @@ pub enum DeviceChoice {
     Cuda(usize),
 }
 
-/// In which number format the weights are held.
+/// In which number format the weights are held. The CPU computes in f32 with any of them; a GPU
+/// computes in the format itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum DTypeChoice {
-    /// f32 on the CPU; the checkpoint's own on a GPU.
+    /// The checkpoint's own.
     #[default]
     Auto,
     F32,
@@ -58,20 +64,39 @@ pub enum DTypeChoice {
     F16,
 }
 
-/// How far loading has come: `done` of `total` bytes of weights.
-#[derive(Clone, Copy, Debug)]
+/// What is being done with a file of the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoadStep {
+    Download,
+    /// Copying weights to where the model runs.
+    Read,
+}
+
+/// How far loading has come.
+#[derive(Clone, Debug)]
 pub struct LoadProgress {
+    pub step: LoadStep,
+    /// The file in work.
+    pub file: Arc<str>,
+    /// Which one of the `files` of this step it is, from 1.
+    pub number: usize,
+    pub files: usize,
+    /// Bytes, of one file when downloading and of all files when reading.
     pub done: u64,
     pub total: u64,
 }
+
+/// Hears how far loading has come.
+pub type Report = dyn Fn(&LoadProgress) + Send + Sync;
 
 #[derive(Clone, Default)]
 pub struct LoadOptions {
     pub device: DeviceChoice,
     pub dtype: DTypeChoice,
-    /// Called from the loading thread after every tensor.
-    pub progress: Option<Arc<dyn Fn(LoadProgress) + Send + Sync>>,
+    /// Called from the loading thread, after every tensor and every piece of a download.
+    pub progress: Option<Arc<Report>>,
     pub cancel: Cancel,
+    pub hub: HubOptions,
 }
 
 /// A loaded Video-LLM. Cloning shares the weights.
@@ -83,9 +108,10 @@ struct Parts {
     decoder: Decoder,
     prompts: Prompts,
     recommendations: Recommendations,
-    unused: Vec<String>,
     device: Device,
-    dtype: DType,
+    fallback: Option<String>,
+    formats: Formats,
+    weight_bytes: u64,
 }
 
 /// Patches per batch through the vision tower: enough to keep the threads busy, few enough that
@@ -93,37 +119,42 @@ struct Parts {
 const BATCH_PATCHES: usize = 4096;
 
 impl VideoLlm {
-    /// Reads a Hugging Face model folder.
+    /// Reads a Hugging Face model folder, or a model by its name on the hub (`hf:owner/name`, see
+    /// [`hub`]).
     ///
     /// # Errors
-    /// What is wrong with the folder, by file and tensor; [`Device`](crate::EngineError::Device) if
-    /// the device is not there; [`Cancelled`](crate::EngineError::Cancelled) between two tensors.
+    /// What is wrong with the folder, by file and tensor; [`Hub`](crate::EngineError::Hub) for a
+    /// name that is not in the cache; [`Device`](crate::EngineError::Device) if the device is not
+    /// there; [`Cancelled`](crate::EngineError::Cancelled) between two tensors.
     pub fn load(dir: impl AsRef<Path>, options: &LoadOptions) -> Result<Self> {
-        let checkpoint = Checkpoint::open(dir.as_ref())?;
+        let checkpoint = Checkpoint::open(&hub::folder(dir.as_ref(), options)?)?;
         let config = checkpoint.config();
         let processor = checkpoint.processor()?;
         let recommendations = checkpoint.recommendations()?;
         let prompts = Prompts::new(&checkpoint)?;
-        let device = device::open(options.device)?;
-        let weights = Weights::open(checkpoint.weight_files()?)?;
+        let (device, fallback) = device::open(options.device)?;
+        let weights = checkpoint.weights()?;
         let stored = weights.dtype("language_model.embed_tokens.weight");
-        let dtype = device::dtype(options.dtype, &device, stored);
-        // A tied checkpoint may carry a copy of the head; an untied one must have it.
-        let (mut parts, unused) = weights.build(dtype, &device, options, |vb| {
+        let formats = Formats::new(options.dtype, &device, stored);
+        let unread = |name: &str| config.is_unread(name);
+        let (built, weight_bytes) = weights.build(formats, &device, options, unread, |vb| {
             let vision = vision(&config.vision, &processor, vb.clone())?;
+            // A tied checkpoint may carry a copy of the head; an untied one must have it.
             let head = (!config.tied).then(|| vb.pp("lm_head"));
             let decoder = Decoder::new(&config.text, vb.pp("language_model"), head)?;
-            Ok(Parts {
-                vision,
-                decoder,
-                prompts,
-                recommendations,
-                unused: Vec::new(),
-                device: device.clone(),
-                dtype,
-            })
+            Ok((vision, decoder))
         })?;
-        parts.unused = unused;
+        let (vision, decoder) = built;
+        let parts = Parts {
+            vision,
+            decoder,
+            prompts,
+            recommendations,
+            device,
+            fallback,
+            formats,
+            weight_bytes,
+        };
         Ok(Self(Arc::new(parts)))
     }
 
@@ -144,9 +175,24 @@ impl VideoLlm {
         &self.0.device
     }
 
-    /// The number format of the weights and of what flows between the layers.
+    /// What the weights take in memory.
+    pub fn weight_bytes(&self) -> u64 {
+        self.0.weight_bytes
+    }
+
+    /// Why the choice of a device fell back to the CPU, if it did; worth a warning.
+    pub fn device_fallback(&self) -> Option<&str> {
+        self.0.fallback.as_deref()
+    }
+
+    /// The number format of what flows between the layers, keys and values included.
     pub fn dtype(&self) -> DType {
-        self.0.dtype
+        self.0.formats.flow
+    }
+
+    /// The number format in which the weights are held.
+    pub fn weights_dtype(&self) -> DType {
+        self.0.formats.matrices
     }
 
     /// Frames that become one unit.
@@ -216,11 +262,6 @@ impl VideoLlm {
 
     pub fn recommended_sample_rate(&self) -> Option<f64> {
         self.0.recommendations.sample_rate
-    }
-
-    /// Names of weights in the checkpoint that the model has no place for; worth a warning.
-    pub fn unused_tensors(&self) -> &[String] {
-        &self.0.unused
     }
 }
 

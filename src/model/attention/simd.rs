@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MPL-2.0
-//! The row operations of the attention kernel, compiled for the widest instruction set the machine
+//! The row operations of the CPU kernels, compiled for the widest instruction set the machine
 //! turns out to have.
 //!
 //! Each operation is one plain loop over lanes that the compiler vectorises; it is instantiated
 //! three times, and [`Level::detect`] picks at run time. So one binary is fast on every x86-64
 //! machine without `-C target-cpu`.
+
+use half::bf16;
 
 /// The instruction sets a row operation is compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +105,10 @@ leveled!(
     /// `sum[j] += factor * row[j]`.
     add_scaled, add_scaled_body, (sum: &mut [f32], row: &[f32], factor: f32)
 );
+leveled!(
+    /// `wide[j] = row[j]`, which is exact.
+    widen, widen_body, (row: &[bf16], wide: &mut [f32])
+);
 
 #[inline(always)]
 fn mul_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
@@ -194,6 +200,13 @@ fn dot_body<const FMA: bool>(a: &[f32], b: &[f32]) -> f32 {
 fn add_scaled_body<const FMA: bool>(sum: &mut [f32], row: &[f32], factor: f32) {
     for (sum, &x) in sum.iter_mut().zip(row) {
         *sum = mul_add::<FMA>(factor, x, *sum);
+    }
+}
+
+#[inline(always)]
+fn widen_body<const FMA: bool>(row: &[bf16], wide: &mut [f32]) {
+    for (wide, x) in wide.iter_mut().zip(row) {
+        *wide = f32::from_bits(u32::from(x.to_bits()) << 16);
     }
 }
 

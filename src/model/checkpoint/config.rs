@@ -359,6 +359,33 @@ fn one_vision(check: &Checker, json: Value) -> Result<Config> {
     })
 }
 
+impl Config {
+    /// Whether a weight (by canonical name) belongs to the architecture but is never read: the
+    /// vision tower behind the last layer that is, a copy of tied embeddings, and tables that old
+    /// versions of transformers saved although they compute them.
+    pub(crate) fn is_unread(&self, name: &str) -> bool {
+        let of_tower = match &self.vision {
+            VisionConfig::OneVision(config) => config.is_unread(name),
+            VisionConfig::Qwen(_) => false,
+        };
+        of_tower
+            || (self.tied && name == "lm_head.weight")
+            || name.ends_with(".position_ids")
+            || name.ends_with(".rotary_emb.inv_freq")
+    }
+}
+
+impl OneVisionConfig {
+    fn is_unread(&self, name: &str) -> bool {
+        if let Some(rest) = name.strip_prefix("vision_tower.encoder.layers.") {
+            let layer = rest.split('.').next().and_then(|layer| layer.parse::<usize>().ok());
+            let read = self.feature_layers.iter().copied().max().unwrap_or(0);
+            return layer.is_some_and(|layer| (read..self.tower.layers).contains(&layer));
+        }
+        ["vision_tower.post_layernorm.", "vision_tower.head."].iter().any(|p| name.starts_with(p))
+    }
+}
+
 fn checked_text(check: &Checker, raw: &RawText) -> Result<TextConfig> {
     if raw.model_type != "qwen2" {
         return check.fault(format!(

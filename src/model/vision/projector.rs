@@ -3,10 +3,11 @@
 //! reduction of the patch grid to half its side, rounded up (LLaVA-OneVision's video pooling).
 
 use candle_core::{DType, Device, Tensor};
-use candle_nn::{Activation, Linear, Module, VarBuilder};
+use candle_nn::{Activation, Module, VarBuilder};
 
 use crate::error::Result;
 use crate::model::checkpoint::OneVisionConfig;
+use crate::model::linear::{Linear, linear_b};
 
 /// The multi-modal projector with its pooling.
 pub struct Projector {
@@ -23,7 +24,7 @@ impl Projector {
     pub(crate) fn new(cfg: &OneVisionConfig, vb: VarBuilder) -> candle_core::Result<Self> {
         let input = cfg.tower.hidden_size * cfg.feature_layers.len();
         let hidden = cfg.out_hidden_size;
-        let linear = |i, o, name| candle_nn::linear_b(i, o, cfg.projector_bias, vb.pp(name));
+        let linear = |i, o, name| linear_b(i, o, cfg.projector_bias, vb.pp(name));
         Ok(Self {
             linear_1: linear(input, hidden, "linear_1")?,
             act: cfg.projector_act,

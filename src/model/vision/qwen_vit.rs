@@ -10,13 +10,14 @@
 use std::ops::Range;
 
 use candle_core::Tensor;
-use candle_nn::{Activation, Linear, Module, RmsNorm, VarBuilder};
+use candle_nn::{Activation, Module, RmsNorm, VarBuilder};
 
 use super::Picture;
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::model::attention::{self, Stage, Visible};
 use crate::model::checkpoint::QwenVisionConfig;
+use crate::model::linear::{Linear, linear};
 use crate::model::rope::{Place, Positions, Rope};
 
 /// Not in the config: transformers fixes both.
@@ -100,8 +101,8 @@ impl Attention {
     fn new(cfg: &QwenVisionConfig, vb: VarBuilder) -> candle_core::Result<Self> {
         let width = cfg.hidden_size;
         Ok(Self {
-            qkv: candle_nn::linear(width, 3 * width, vb.pp("qkv"))?,
-            proj: candle_nn::linear(width, width, vb.pp("proj"))?,
+            qkv: linear(width, 3 * width, vb.pp("qkv"))?,
+            proj: linear(width, width, vb.pp("proj"))?,
             heads: cfg.heads,
             head_dim: width / cfg.heads,
         })
@@ -168,9 +169,9 @@ impl Block {
             norm1: norm("norm1")?,
             attention: Attention::new(cfg, vb.pp("attn"))?,
             norm2: norm("norm2")?,
-            gate: candle_nn::linear(hidden, inner, mlp.pp("gate_proj"))?,
-            up: candle_nn::linear(hidden, inner, mlp.pp("up_proj"))?,
-            down: candle_nn::linear(inner, hidden, mlp.pp("down_proj"))?,
+            gate: linear(hidden, inner, mlp.pp("gate_proj"))?,
+            up: linear(hidden, inner, mlp.pp("up_proj"))?,
+            down: linear(inner, hidden, mlp.pp("down_proj"))?,
             act: cfg.act,
         })
     }
@@ -197,8 +198,8 @@ impl Merger {
         let mlp = vb.pp("mlp");
         Ok(Self {
             norm: candle_nn::rms_norm(cfg.hidden_size, NORM_EPS, vb.pp("ln_q"))?,
-            linear_1: candle_nn::linear(inner, inner, mlp.pp(0))?,
-            linear_2: candle_nn::linear(inner, cfg.out_hidden_size, mlp.pp(2))?,
+            linear_1: linear(inner, inner, mlp.pp(0))?,
+            linear_2: linear(inner, cfg.out_hidden_size, mlp.pp(2))?,
         })
     }
 }

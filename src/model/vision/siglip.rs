@@ -3,12 +3,13 @@
 //! layers, before `post_layernorm`.
 
 use candle_core::Tensor;
-use candle_nn::{Activation, Embedding, LayerNorm, Linear, Module, VarBuilder};
+use candle_nn::{Activation, LayerNorm, Module, VarBuilder};
 
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::model::attention::{self, Stage, Visible};
 use crate::model::checkpoint::SiglipConfig;
+use crate::model::linear::{Linear, linear};
 
 struct Attention {
     q: Linear,
@@ -21,7 +22,7 @@ struct Attention {
 
 impl Attention {
     fn new(cfg: &SiglipConfig, vb: VarBuilder) -> candle_core::Result<Self> {
-        let linear = |name| candle_nn::linear(cfg.hidden_size, cfg.hidden_size, vb.pp(name));
+        let linear = |name| linear(cfg.hidden_size, cfg.hidden_size, vb.pp(name));
         Ok(Self {
             q: linear("q_proj")?,
             k: linear("k_proj")?,
@@ -73,8 +74,8 @@ impl Block {
             norm1: norm("layer_norm1")?,
             attention: Attention::new(cfg, vb.pp("self_attn"))?,
             norm2: norm("layer_norm2")?,
-            fc1: candle_nn::linear(cfg.hidden_size, cfg.intermediate_size, mlp.pp("fc1"))?,
-            fc2: candle_nn::linear(cfg.intermediate_size, cfg.hidden_size, mlp.pp("fc2"))?,
+            fc1: linear(cfg.hidden_size, cfg.intermediate_size, mlp.pp("fc1"))?,
+            fc2: linear(cfg.intermediate_size, cfg.hidden_size, mlp.pp("fc2"))?,
             act: cfg.act,
         })
     }
@@ -135,18 +136,17 @@ impl Siglip {
         vb: VarBuilder,
     ) -> candle_core::Result<Self> {
         let embeddings = vb.pp("embeddings");
-        let positions: Embedding = candle_nn::embedding(
-            cfg.grid() * cfg.grid(),
-            cfg.hidden_size,
-            embeddings.pp("position_embedding"),
-        )?;
+        let positions = embeddings
+            .pp("position_embedding")
+            .get((cfg.grid() * cfg.grid(), cfg.hidden_size), "weight")?
+            .to_dtype(vb.dtype())?;
         let needed = read.iter().copied().max().unwrap_or(0);
         let blocks = (0..needed)
             .map(|i| Block::new(cfg, vb.pp("encoder").pp("layers").pp(i)))
             .collect::<candle_core::Result<_>>()?;
         Ok(Self {
             patches: Patches::new(cfg, embeddings.pp("patch_embedding"))?,
-            positions: positions.embeddings().clone(),
+            positions,
             blocks,
             read: read.to_vec(),
         })

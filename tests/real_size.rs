@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: MPL-2.0
+//! `tools/real-size/write.py` makes folders like the published ones; the fixture is one of them,
+//! shrunk (`write.py llava-onevision-qwen2-0.5b-ov-hf DIR --shrink --shard-gb 0.00015`). The sizes
+//! themselves are for `tools/real-size/run.sh`.
+
+mod common;
+
+use candle_core::DType;
+use common::fixture;
+use gststreamkvqa::model::{DTypeChoice, DeviceChoice};
+use gststreamkvqa::{Frame, LoadOptions, Question, Recipe, Stream, VideoLlm};
+
+fn load(dtype: DTypeChoice) -> VideoLlm {
+    let options = LoadOptions { dtype, device: DeviceChoice::Cpu, ..LoadOptions::default() };
+    VideoLlm::load(fixture("ov-shrunk"), &options).unwrap()
+}
+
+/// Ids and first logits of an answer about a clip.
+fn answer(model: &VideoLlm, method: &str) -> (Vec<u32>, Vec<f32>) {
+    let mut stream = Stream::new(model.clone(), Recipe::named(method).unwrap()).unwrap();
+    for second in 0..6u8 {
+        let rgb = (0..64 * 48 * 3).map(|i| (i * usize::from(second + 3) % 256) as u8).collect();
+        stream.push(&Frame::new(rgb, 64, 48, f64::from(second)).unwrap()).unwrap();
+    }
+    let mut question = Question::new("What happens in the video?").max_tokens(8);
+    question.keep_logits = true;
+    let answer = stream.ask(&question, |_| ()).unwrap();
+    (answer.ids, answer.first_logits.unwrap())
+}
+
+#[test]
+fn a_shrunken_sharded_checkpoint_answers_alike_in_bf16_and_f32() {
+    let (own, wide) = (load(DTypeChoice::Auto), load(DTypeChoice::F32));
+    assert_eq!((own.weights_dtype(), wide.weights_dtype()), (DType::BF16, DType::F32));
+    // All of the weights are bf16 but the vectors, which are few.
+    assert!(own.weight_bytes() < wide.weight_bytes() * 52 / 100);
+    // 70 / 14 = 5 patches a side, which pool to 3.
+    let frame = Frame::new(vec![0; 64 * 48 * 3], 64, 48, 0.0).unwrap();
+    assert_eq!(own.picture(&frame).unwrap().tokens(), 9);
+    for method in ["full", "streamkv"] {
+        let ((ids, logits), (wide_ids, wide_logits)) = (answer(&own, method), answer(&wide, method));
+        assert_eq!(ids.len(), 8, "{method}");
+        assert_eq!(ids, wide_ids, "{method}");
+        common::assert_close(&logits, &wide_logits, 1e-4, method);
+    }
+}

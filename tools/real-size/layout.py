@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: MPL-2.0
+"""Names and shapes of a published checkpoint's tensors, in file order, from its config.json."""
+
+
+def _linear(name, outputs, inputs, bias=True):
+    yield f"{name}.weight", (outputs, inputs)
+    if bias:
+        yield f"{name}.bias", (outputs,)
+
+
+def _norm(name, width, bias=False):
+    yield f"{name}.weight", (width,)
+    if bias:
+        yield f"{name}.bias", (width,)
+
+
+def _qwen2(prefix, text):
+    """Everything of a Qwen2 decoder but the output head."""
+    hidden, inner = text["hidden_size"], text["intermediate_size"]
+    head = hidden // text["num_attention_heads"]
+    kv = head * text["num_key_value_heads"]
+    yield f"{prefix}.embed_tokens.weight", (text["vocab_size"], hidden)
+    for i in range(text["num_hidden_layers"]):
+        layer = f"{prefix}.layers.{i}"
+        yield from _norm(f"{layer}.input_layernorm", hidden)
+        yield from _linear(f"{layer}.self_attn.q_proj", hidden, hidden)
+        yield from _linear(f"{layer}.self_attn.k_proj", kv, hidden)
+        yield from _linear(f"{layer}.self_attn.v_proj", kv, hidden)
+        yield from _linear(f"{layer}.self_attn.o_proj", hidden, hidden, bias=False)
+        yield from _norm(f"{layer}.post_attention_layernorm", hidden)
+        yield from _linear(f"{layer}.mlp.gate_proj", inner, hidden, bias=False)
+        yield from _linear(f"{layer}.mlp.up_proj", inner, hidden, bias=False)
+        yield from _linear(f"{layer}.mlp.down_proj", hidden, inner, bias=False)
+    yield from _norm(f"{prefix}.norm", hidden)
+
+
+def _siglip(prefix, vision):
+    width, inner, patch = vision["hidden_size"], vision["intermediate_size"], vision["patch_size"]
+    yield f"{prefix}.embeddings.patch_embedding.weight", (width, 3, patch, patch)
+    yield f"{prefix}.embeddings.patch_embedding.bias", (width,)
+    yield f"{prefix}.embeddings.position_embedding.weight", ((vision["image_size"] // patch) ** 2, width)
+    for i in range(vision["num_hidden_layers"]):
+        layer = f"{prefix}.encoder.layers.{i}"
+        yield from _norm(f"{layer}.layer_norm1", width, bias=True)
+        for part in ["q_proj", "k_proj", "v_proj", "out_proj"]:
+            yield from _linear(f"{layer}.self_attn.{part}", width, width)
+        yield from _norm(f"{layer}.layer_norm2", width, bias=True)
+        yield from _linear(f"{layer}.mlp.fc1", inner, width)
+        yield from _linear(f"{layer}.mlp.fc2", width, inner)
+    yield from _norm(f"{prefix}.post_layernorm", width, bias=True)
+
+
+def _llava_onevision(config):
+    text, vision = config["text_config"], config["vision_config"]
+    hidden = text["hidden_size"]
+    yield "image_newline", (hidden,)
+    yield from _qwen2("language_model.model", text)
+    if not text["tie_word_embeddings"]:
+        yield "language_model.lm_head.weight", (text["vocab_size"], hidden)
+    yield from _linear("multi_modal_projector.linear_1", hidden, vision["hidden_size"])
+    yield from _linear("multi_modal_projector.linear_2", hidden, hidden)
+    yield from _siglip("vision_tower.vision_model", vision)
+
+
+def _qwen2_5_vl(config):
+    vision, hidden = config["vision_config"], config["hidden_size"]
+    width, inner, patch = vision["hidden_size"], vision["intermediate_size"], vision["patch_size"]
+    yield "visual.patch_embed.proj.weight", (width, 3, vision["temporal_patch_size"], patch, patch)
+    for i in range(vision["depth"]):
+        block = f"visual.blocks.{i}"
+        yield from _norm(f"{block}.norm1", width)
+        yield from _norm(f"{block}.norm2", width)
+        yield from _linear(f"{block}.attn.qkv", 3 * width, width)
+        yield from _linear(f"{block}.attn.proj", width, width)
+        yield from _linear(f"{block}.mlp.gate_proj", inner, width)
+        yield from _linear(f"{block}.mlp.up_proj", inner, width)
+        yield from _linear(f"{block}.mlp.down_proj", width, inner)
+    merged = width * vision["spatial_merge_size"] ** 2
+    yield from _norm("visual.merger.ln_q", width)
+    yield from _linear("visual.merger.mlp.0", merged, merged)
+    yield from _linear("visual.merger.mlp.2", vision["out_hidden_size"], merged)
+    yield from _qwen2("model", config)
+    if not config["tie_word_embeddings"]:
+        yield "lm_head.weight", (config["vocab_size"], hidden)
+
+
+FAMILIES = {"llava_onevision": _llava_onevision, "qwen2_5_vl": _qwen2_5_vl}
+
+
+def tensors(config):
+    """(name, shape) of every tensor."""
+    return list(FAMILIES[config["model_type"]](config))

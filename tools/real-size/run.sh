@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MPL-2.0
+# Writes a checkpoint of a published size with random weights, loads it, asks it a question, and
+# prints what that costs. Usage: tools/real-size/run.sh 0.5b|7b|qwen-3b|qwen-7b [f32|bf16|f16|auto]
+# [options of examples/measure]. STREAMKVQA_BIG: where the gigabytes go; KEEP=1 leaves them there.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+case ${1:-} in
+    0.5b) name=llava-onevision-qwen2-0.5b-ov-hf shard=1 ;;
+    7b) name=llava-onevision-qwen2-7b-ov-hf shard=5 ;;
+    qwen-3b) name=Qwen2.5-VL-3B-Instruct shard=5 ;;
+    qwen-7b) name=Qwen2.5-VL-7B-Instruct shard=5 ;;
+    *) sed -n '3,5s/^# //p' "$0" >&2; exit 2 ;;
+esac
+dtype=${2:-auto}
+shift $(($# < 2 ? $# : 2))
+big=${STREAMKVQA_BIG:-${TMPDIR:-/tmp}/streamkvqa-big}
+mkdir -p "$big"
+if [ ! -e "$big/$name" ]; then
+    venv=${STREAMKVQA_VENV:-$big/venv}
+    [ -x "$venv/bin/python" ] || python3 -m venv "$venv"
+    "$venv/bin/python" -c 'import numpy' 2>/dev/null ||
+        "$venv/bin/pip" install --quiet --requirement "$here/requirements.txt"
+    rm -rf "$big/$name.part"
+    "$venv/bin/python" "$here/write.py" "$name" "$big/$name.part" --shard-gb "$shard"
+    mv "$big/$name.part" "$big/$name"
+fi
+[ -n "${KEEP:-}" ] || trap 'rm -rf "$big/$name"' EXIT
+cd "$here/../.."
+cargo run --quiet --example measure -- --model "$big/$name" --dtype "$dtype" "$@"
