@@ -73,14 +73,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     let options = toyworld::StreamOptions { frames: args.frames, ..Default::default() };
     let clip = toyworld::Stream::generate(1, &options);
     let mut stream = Stream::new(model.clone(), Recipe::for_model(&args.method, &model)?)?;
-    let started = Instant::now();
+    let (started, working) = (Instant::now(), cpu_time());
     for index in 0..args.frames {
         stream.push(&Frame::new(clip.frame(index, 640, 480), 640, 480, index as f64)?)?;
     }
     stream.flush()?;
-    let pushing = started.elapsed().as_secs_f64() / args.frames.max(1) as f64;
+    let frames = args.frames.max(1) as f64;
+    let pushing = started.elapsed().as_secs_f64() / frames;
+    let cores = (cpu_time() - working) / frames;
     println!("frames              {}, {} tokens each", args.frames, model.tokens_per_frame());
-    println!("per frame           {pushing:.2} s");
+    println!("per frame           {pushing:.2} s, {cores:.2} s of all cores");
     let question = Question::new(args.question).max_tokens(args.max_tokens);
     let answer = stream.ask(&question, |_| ())?;
     let per_token = answer.timings.decode.as_secs_f64() / (answer.ids.len().max(2) - 1) as f64;
@@ -122,6 +124,17 @@ fn load_options(args: &Args) -> LoadOptions {
         hub: HubOptions { download: args.allow_download, ..HubOptions::default() },
         ..LoadOptions::default()
     }
+}
+
+/// Seconds that all threads of this process have computed so far; 0 where there is no `/proc`.
+fn cpu_time() -> f64 {
+    /// Linux reports in hundredths of a second, whatever the kernel counts in.
+    const TICKS: f64 = 100.0;
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // The name before the closing bracket may hold blanks; user and system time are fields 14, 15.
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_whitespace();
+    let ticks = fields.skip(11).take(2).filter_map(|field| field.parse::<f64>().ok());
+    ticks.sum::<f64>() / TICKS
 }
 
 /// The most memory this process has held so far (`VmHWM`); Linux only.

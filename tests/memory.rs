@@ -17,7 +17,8 @@ use gststreamkvqa::model::generate::generate;
 use gststreamkvqa::model::prompt::PromptStyle;
 use gststreamkvqa::model::rope::Layout;
 use gststreamkvqa::{
-    Answer, Cancel, Frame, LoadOptions, Question, Recipe, Stream, StreamOptions, VideoLlm,
+    Answer, Cancel, EngineError, Frame, LoadOptions, Question, Recipe, Stream, StreamOptions,
+    VideoLlm,
 };
 use serde_json::Value;
 

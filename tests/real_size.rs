@@ -38,7 +38,8 @@ fn a_shrunken_sharded_checkpoint_answers_alike_in_bf16_and_f32() {
     let frame = Frame::new(vec![0; 64 * 48 * 3], 64, 48, 0.0).unwrap();
     assert_eq!(own.picture(&frame).unwrap().tokens(), 9);
     for method in ["full", "streamkv"] {
-        let ((ids, logits), (wide_ids, wide_logits)) = (answer(&own, method), answer(&wide, method));
+        let ((ids, logits), (wide_ids, wide_logits)) =
+            (answer(&own, method), answer(&wide, method));
         assert_eq!(ids.len(), 8, "{method}");
         assert_eq!(ids, wide_ids, "{method}");
         common::assert_close(&logits, &wide_logits, 1e-4, method);

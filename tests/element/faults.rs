@@ -55,6 +55,14 @@ fn a_file_is_not_a_model_folder() {
 }
 
 #[test]
+fn a_hub_model_that_is_not_cached_says_how_to_get_it() {
+    let error = refused("model-path=hf:nobody-at-all/nothing-of-the-kind");
+    names(&error, &["hf:nobody-at-all/nothing-of-the-kind", "allow-download", "hf download"]);
+    assert!(error.matches(gst::ResourceError::NotFound), "{error:?}");
+    names(&refused("model-path=hf:nothing"), &["hf:owner/name"]);
+}
+
+#[test]
 fn a_folder_without_a_config_names_the_file() {
     let folder = tempfile::tempdir().unwrap();
     names(&fails(&format!("model-path={}", folder.path().display())), &["config.json"]);
