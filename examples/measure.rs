@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
 use gststreamkvqa::model::{DTypeChoice, DeviceChoice, HubOptions};
-use gststreamkvqa::{Frame, LoadOptions, Question, Recipe, Stream, VideoLlm};
+use gststreamkvqa::{EngineError, Frame, LoadOptions, Question, Recipe, Stream, VideoLlm};
 
 #[derive(Parser)]
 #[command(about = "Print what a model costs in time and memory")]
@@ -70,19 +70,18 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("peak after loading  {}, {share:.2} of the weights", gigabytes(loaded));
     }
 
-    let options = toyworld::StreamOptions { frames: args.frames, ..Default::default() };
-    let clip = toyworld::Stream::generate(1, &options);
+    let frames = clip(args.frames)?;
+    let first = frames.first().ok_or("--frames must be at least 1")?;
+    let (tokens, together) = (model.picture(first)?.tokens(), model.frames_per_unit());
+    println!("frames              {}, {tokens} tokens for every {together}", frames.len());
     let mut stream = Stream::new(model.clone(), Recipe::for_model(&args.method, &model)?)?;
     let (started, working) = (Instant::now(), cpu_time());
-    for index in 0..args.frames {
-        stream.push(&Frame::new(clip.frame(index, 640, 480), 640, 480, index as f64)?)?;
-    }
+    stream.push_frames(&frames)?;
     stream.flush()?;
-    let frames = args.frames.max(1) as f64;
-    let pushing = started.elapsed().as_secs_f64() / frames;
-    let cores = (cpu_time() - working) / frames;
-    println!("frames              {}, {} tokens each", args.frames, model.tokens_per_frame());
-    println!("per frame           {pushing:.2} s, {cores:.2} s of all cores");
+    let count = frames.len() as f64;
+    let per_frame = started.elapsed().as_secs_f64() / count;
+    let cores = (cpu_time() - working) / count;
+    println!("per frame           {per_frame:.2} s, {cores:.2} s of all cores together");
     let question = Question::new(args.question).max_tokens(args.max_tokens);
     let answer = stream.ask(&question, |_| ())?;
     let per_token = answer.timings.decode.as_secs_f64() / (answer.ids.len().max(2) - 1) as f64;
@@ -103,6 +102,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         );
     }
     Ok(())
+}
+
+fn clip(frames: usize) -> Result<Vec<Frame>, EngineError> {
+    const SIZE: (usize, usize) = (640, 480);
+    let options = toyworld::StreamOptions { frames, ..Default::default() };
+    let clip = toyworld::Stream::generate(1, &options);
+    let frame = |i| Frame::new(clip.frame(i, SIZE.0, SIZE.1), SIZE.0, SIZE.1, i as f64);
+    (0..frames).map(frame).collect()
 }
 
 fn load_options(args: &Args) -> LoadOptions {
