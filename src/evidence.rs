@@ -68,7 +68,8 @@ mod tests {
     use super::*;
 
     fn unit(id: u64, kind: Kind, segment: u64, frames: std::ops::Range<u64>) -> Unit {
-        Unit { id, kind, segment, start: frames.start as f64, end: frames.end as f64 - 1.0, frames }
+        let (start, end) = (frames.start as f64, frames.end as f64 - 1.0);
+        Unit { id, kind, segment, start, end, frames, at: 0, patches: None }
     }
 
     fn evidence(units: &[Unit], mass: &[f64]) -> Vec<Evidence> {

@@ -13,7 +13,7 @@ use crate::evidence;
 use crate::frame::Frame;
 use crate::memory::attend::Answering;
 use crate::memory::position::Context;
-use crate::memory::recipe::{Recipe, Retrieval};
+use crate::memory::recipe::{ProbePrompt, Recipe, Retrieval};
 use crate::memory::segment::{FrameTokens, Segment, Segmenter};
 use crate::memory::{Encoded, VideoMemory, View, retrieve};
 use crate::model::VideoLlm;
@@ -377,12 +377,9 @@ impl Stream {
         let units = frames.chunks(per_unit).enumerate().filter_map(|(index, frames)| {
             let (first, last) = (frames.first()?, frames.last()?);
             let begin = self.frames + (index * per_unit) as u64;
-            Some(tokens.get(index).map(|tokens| FrameTokens {
-                tokens,
-                frames: begin..begin + frames.len() as u64,
-                start: first.time(),
-                end: last.time(),
-            }))
+            let numbers = begin..begin + frames.len() as u64;
+            let span = (first.time(), last.time());
+            Some(tokens.get(index).map(|tokens| FrameTokens::whole(tokens, numbers, span)))
         });
         Ok(units.collect::<candle_core::Result<_>>()?)
     }
@@ -454,6 +451,7 @@ fn empty_memory(
     cancel: &Cancel,
 ) -> Result<VideoMemory> {
     let mut memory = VideoMemory::for_model(model, recipe);
+    memory.set_probes(probes(model, recipe)?);
     let system = options.system_prompt.as_deref();
     let ids = model.prompts().opening(options.prompt_style, system, recipe.system)?;
     if !ids.is_empty() {
@@ -463,12 +461,23 @@ fn empty_memory(
     Ok(memory)
 }
 
+/// The prompts that ask the resident cache what matters, `[n, C]` each.
+fn probes(model: &VideoLlm, recipe: &Recipe) -> Result<Vec<Tensor>> {
+    let embed = |prompt: &ProbePrompt| -> Result<Tensor> {
+        let ids = match prompt {
+            ProbePrompt::Turn => model.prompts().turn()?,
+            ProbePrompt::Words(text) => model.prompts().plain(text)?,
+        };
+        model.decoder().embed(&ids)
+    };
+    recipe.probes().iter().map(embed).collect()
+}
+
 fn layer_context(context: &Option<Context>) -> LayerContext {
     match context {
-        Some(context) => LayerContext {
-            retrieved: context.units.iter().map(|&(unit, _)| unit).collect(),
-            context_tokens: context.tokens(),
-        },
+        Some(context) => {
+            LayerContext { retrieved: context.units(), context_tokens: context.tokens() }
+        }
         None => LayerContext { retrieved: Vec::new(), context_tokens: 0 },
     }
 }

@@ -162,11 +162,9 @@ fn rekv_from_tokens(model: &VideoLlm, oracle: &Oracle, name: &str) {
     let mut pushed = 0;
     for (index, expected) in run["asks"].as_array().unwrap().iter().enumerate() {
         let until = expected["after_frames"].as_u64().unwrap() as usize;
-        let frames = (pushed..until).map(|i| FrameTokens {
-            tokens: tokens.get(i).unwrap(),
-            frames: i as u64..i as u64 + 1,
-            start: i as f64,
-            end: i as f64,
+        let frames = (pushed..until).map(|i| {
+            let number = i as u64..i as u64 + 1;
+            FrameTokens::whole(tokens.get(i).unwrap(), number, (i as f64, i as f64))
         });
         let segment = Segment { frames: frames.collect() };
         if !segment.frames.is_empty() {
@@ -178,10 +176,8 @@ fn rekv_from_tokens(model: &VideoLlm, oracle: &Oracle, name: &str) {
         let question = decoder.embed(&ids(&oracle.json["question_ids"][which])).unwrap();
         let view = View { memory: &memory, branch: None };
         let contexts = retrieve::contexts(view, &recipe, decoder, &question, &cancel).unwrap();
-        let found: Vec<Vec<u64>> = contexts
-            .iter()
-            .map(|context| context.as_ref().unwrap().units.iter().map(|(id, _)| *id).collect())
-            .collect();
+        let found: Vec<Vec<u64>> =
+            contexts.iter().map(|context| context.as_ref().unwrap().units()).collect();
         assert_eq!(found, lists(&expected["retrieved"]), "{name} ask {index}");
         let prompt = decoder.embed(&ids(&oracle.json["prompt_ids"][which])).unwrap();
         let room = prompt.dim(0).unwrap() + 8;

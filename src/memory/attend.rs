@@ -19,7 +19,7 @@ use crate::model::decoder::Attend;
 use crate::model::rope::{Positions, Rope};
 
 /// Wider than any stream.
-const UNBOUNDED: usize = usize::MAX / 4;
+pub(super) const UNBOUNDED: usize = usize::MAX / 4;
 
 /// Video in: each token sees the window before it and, once the window has moved past them, the
 /// prefix tokens as attention sinks at a constant distance (ReKV §3.1 and code).
@@ -234,12 +234,12 @@ impl Attend for Retrieve<'_> {
         self.cancel.check()?;
         let memory = self.view.memory;
         let query = MeanQuery::of(q, memory.geometry.kv_heads)?;
-        let blocks: Vec<_> = self.view.blocks(layer).collect();
+        let blocks: Vec<_> = self.view.candidates(layer).collect();
         let scores: Vec<f32> =
             blocks.iter().map(|b| query.score(&b.representative, self.similarity)).collect();
         let chosen = self.choice.of(&scores, self.counts[layer]);
         let chosen: Vec<_> = chosen.into_iter().map(|i| blocks[i]).collect();
-        let context = memory.pack(layer, &chosen)?;
+        let context = self.view.pack(layer, &chosen)?;
         let start = context.as_ref().map_or(0, |context| context.next);
         let out = memory.behind(layer, context.as_ref()).attend_fresh(start, q, k, v)?;
         self.contexts.push(context);
@@ -287,12 +287,23 @@ impl<'a> Answering<'a> {
     fn note_mass(&mut self, q: &Tensor, context: &Context) -> Result<()> {
         let last = q.narrow(1, q.dim(1)? - 1, 1)?.contiguous()?;
         let scale = self.memory.geometry.scale;
-        let mass = attention::attention_mass(&last, &context.kv.k, Visible::All, scale)?;
-        let mut at = context.prefix;
-        for &(unit, tokens) in &context.units {
-            let share: f32 = mass.iter().skip(at).take(tokens).sum();
-            *self.mass.entry(unit).or_default() += f64::from(share);
-            at += tokens;
+        for (head, units) in context.owners.iter().enumerate() {
+            // One list of owners speaks for all heads, several for a KV head each.
+            let (first, count) = match context.owners.len() {
+                1 => (0, self.memory.geometry.kv_heads),
+                _ => (head, 1),
+            };
+            let group = last.dim(0)? / self.memory.geometry.kv_heads;
+            let q = last.narrow(0, first * group, count * group)?;
+            let k = context.kv.k.narrow(0, first, count)?;
+            let mass = attention::attention_mass(&q, &k, Visible::All, scale)?;
+            let mut at = context.prefix;
+            for &(unit, tokens) in units {
+                let share: f32 = mass.iter().skip(at).take(tokens).sum();
+                let share = share / context.owners.len() as f32;
+                *self.mass.entry(unit).or_default() += f64::from(share);
+                at += tokens;
+            }
         }
         Ok(())
     }
@@ -394,6 +405,8 @@ mod tests {
             frames: 0..1,
             start: 0.0,
             end: 0.0,
+            at: i * per_unit,
+            patches: None,
         });
         let units = units.collect();
         let encoded: Encoded = memory.encoded(units, fresh).unwrap();
@@ -492,7 +505,7 @@ mod tests {
         assert_close(&retrieve.scores[0], &[0.81525, 0.35039, -0.69614, -0.58704], "scores");
         let contexts = retrieve.contexts;
         let context = contexts[0].as_ref().unwrap();
-        assert_eq!(context.units, [(0, 2), (1, 2)]);
+        assert_eq!(context.owners, [[(0, 2), (1, 2)]]);
         assert_eq!(context.tokens(), 5);
 
         let mut answering = Answering::new(&memory, &contexts, 3, &cancel);
@@ -654,9 +667,9 @@ mod tests {
                 &cancel,
             );
             retrieve.attend(0, &q, &k, &v).unwrap();
-            let units = &retrieve.contexts[0].as_ref().unwrap().units;
+            let units = retrieve.contexts[0].as_ref().unwrap().units();
             assert_eq!(units.len(), count.min(20));
-            assert!(units.windows(2).all(|pair| pair[0].0 < pair[1].0));
+            assert!(units.windows(2).all(|pair| pair[0] < pair[1]));
         }
     }
 

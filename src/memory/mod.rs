@@ -8,8 +8,13 @@
 
 pub mod attend;
 pub mod budget;
+mod evict;
+#[cfg(test)]
+mod golden;
 pub mod position;
+mod probe;
 pub mod recipe;
+pub mod resident;
 pub mod retrieve;
 pub mod score;
 pub mod segment;
@@ -18,7 +23,7 @@ pub mod store;
 #[cfg(test)]
 pub(crate) mod testing;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -28,7 +33,11 @@ use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::memory::attend::{Guide, Ingest};
 use crate::memory::budget::keep_counts;
-use crate::memory::recipe::{Compression, Recipe};
+use crate::memory::evict::{Frame, Scores};
+use crate::memory::position::Order;
+use crate::memory::probe::{Ask, Grow};
+use crate::memory::recipe::{Compression, Recipe, Resident, Sees};
+use crate::memory::resident::{Layer, Places, RESIDUE, Row};
 use crate::memory::score::MeanQuery;
 use crate::memory::segment::Segment;
 use crate::memory::store::{Block, Kv, LayerStore, Window};
@@ -74,6 +83,10 @@ pub struct Unit {
     /// Seconds of stream time of its first and last frame.
     pub start: f64,
     pub end: f64,
+    /// Tokens of video in front of it, as it entered the decoder.
+    pub at: usize,
+    /// Which of its picture's tokens it consists of; `None`: all, in order.
+    pub patches: Option<Arc<[u32]>>,
 }
 
 /// A closed piece of stream that the decoder has seen but the memory does not hold.
@@ -83,6 +96,8 @@ pub struct Encoded {
     /// Tokens that entered the decoder.
     tokens: usize,
     layers: Vec<EncodedLayer>,
+    /// The resident cache with this piece in it.
+    resident: Option<Vec<Layer>>,
 }
 
 #[derive(Debug)]
@@ -90,7 +105,7 @@ struct EncodedLayer {
     /// Parts of `whole`.
     blocks: Vec<Block>,
     /// Keys rotated at their place in the stream, for the window; compression spares them.
-    window: Kv,
+    window: Option<Kv>,
     /// All un-rotated keys and values, for the guidance prompt.
     whole: Kv,
 }
@@ -106,6 +121,17 @@ pub struct VideoMemory {
     pub(crate) answer_window: Option<usize>,
     pub(crate) compat: bool,
     pub(crate) layers: Vec<LayerStore>,
+    /// What new tokens see.
+    sees: Sees,
+    /// Whether units are kept to be retrieved.
+    store: bool,
+    pub(crate) places: Places,
+    pub(crate) order: Order,
+    /// How the resident cache is bounded, if there is one.
+    pub(crate) residency: Option<Resident>,
+    resident: Option<Vec<Layer>>,
+    /// The embedded prompts that ask the resident cache what matters, `[n, C]` each.
+    probes: Vec<Tensor>,
     /// Units that some layer may still hold, by ascending id.
     units: VecDeque<Unit>,
     next_unit: u64,
@@ -133,7 +159,7 @@ impl VideoMemory {
     }
 
     pub fn new(geometry: Geometry, rope: Arc<Rope>, recipe: &Recipe) -> Self {
-        let layers = (0..geometry.layers)
+        let layers: Vec<LayerStore> = (0..geometry.layers)
             .map(|_| LayerStore {
                 prefix: None,
                 window: Window::new(recipe.window),
@@ -147,6 +173,13 @@ impl VideoMemory {
             window: recipe.window,
             answer_window: recipe.window.filter(|_| recipe.windowed_answers),
             compat: recipe.compat,
+            sees: recipe.sees,
+            store: recipe.store,
+            places: recipe.places,
+            order: recipe.order,
+            resident: recipe.resident.as_ref().map(|_| vec![Layer::default(); layers.len()]),
+            residency: recipe.resident.clone(),
+            probes: Vec::new(),
             layers,
             units: VecDeque::new(),
             next_unit: 0,
@@ -168,6 +201,33 @@ impl VideoMemory {
         self.layout.stretch(prefix, video..video + n).positions
     }
 
+    /// The embedded prompts, `[n, C]` each, that [`Recipe::probes`] names.
+    pub fn set_probes(&mut self, probes: Vec<Tensor>) {
+        self.probes = probes;
+    }
+
+    /// Where `n` tokens of a unit come from and where they stood in the stream.
+    pub(crate) fn rows_of(&self, unit: &Unit, n: usize) -> Vec<Row> {
+        let prefix = self.prefix_tokens();
+        let patch = |i: usize| match &unit.patches {
+            Some(patches) => patches.get(i).copied().unwrap_or(i as u32),
+            None => i as u32,
+        };
+        let place = |i: usize| {
+            let token = unit.at + if self.layout == Layout::Run { i } else { patch(i) as usize };
+            self.layout.stretch(prefix, token..token + 1).positions.places()[0]
+        };
+        (0..n)
+            .map(|i| Row {
+                unit: unit.id,
+                patch: patch(i),
+                step: unit.segment,
+                place: place(i),
+                score: 0.0,
+            })
+            .collect()
+    }
+
     /// Runs the tokens before the video, `[n, C]`, and keeps them as every context's first part.
     pub fn open(&mut self, decoder: &Decoder, prefix: &Tensor, cancel: &Cancel) -> Result<()> {
         let mut ingest = Ingest::new(self, cancel);
@@ -175,7 +235,9 @@ impl VideoMemory {
         let fresh = ingest.into_layers();
         self.seen += prefix.dim(0)?;
         for (layer, (raw, rotated)) in self.layers.iter_mut().zip(fresh) {
-            layer.window.append(&rotated)?;
+            if self.sees == Sees::Window {
+                layer.window.append(&rotated)?;
+            }
             layer.prefix = Some(raw);
         }
         Ok(())
@@ -190,32 +252,203 @@ impl VideoMemory {
         summary: bool,
         cancel: &Cancel,
     ) -> Result<Encoded> {
-        let units = self.name_units(segment, summary);
-        let mut tokens: Vec<Tensor> = segment.frames.iter().map(|f| f.tokens.clone()).collect();
-        if summary {
-            tokens.push(segment.summary()?);
+        let inputs = self.inputs(segment, summary)?;
+        if let (Some(resident), Sees::Resident) = (&self.resident, self.sees) {
+            return self.encode_beside(resident, decoder, inputs, segment, cancel);
         }
+        let tokens: Vec<&Tensor> = inputs.iter().map(|(_, tokens)| tokens).collect();
         let embeds = Tensor::cat(&tokens, 0)?;
         let mut ingest = Ingest::new(self, cancel);
         decoder.forward(&embeds, &mut ingest)?;
-        self.encoded(units, ingest.into_layers())
+        let fresh = ingest.into_layers();
+        let resident = match &self.resident {
+            Some(resident) => {
+                let rows: Vec<Row> = self.rows_of_all(&inputs)?;
+                let grown = resident.iter().zip(&fresh);
+                let grown =
+                    grown.map(|(layer, (raw, _))| layer.with(raw, std::slice::from_ref(&rows)));
+                let grown: Vec<Layer> = grown.collect::<Result<_>>()?;
+                Some(self.shrunk(grown, None, decoder, cancel)?)
+            }
+            None => None,
+        };
+        let units = inputs.into_iter().map(|(unit, _)| unit).collect();
+        Ok(Encoded { resident, ..self.encoded(units, fresh)? })
+    }
+
+    fn rows_of_all(&self, inputs: &[(Unit, Tensor)]) -> Result<Vec<Row>> {
+        let rows = inputs.iter().map(|(unit, tokens)| Ok(self.rows_of(unit, tokens.dim(0)?)));
+        Ok(rows.collect::<Result<Vec<_>>>()?.concat())
+    }
+
+    /// Frames come in beside the resident cache, as many at a time as it has room for.
+    fn encode_beside(
+        &self,
+        resident: &[Layer],
+        decoder: &Decoder,
+        inputs: Vec<(Unit, Tensor)>,
+        segment: &Segment,
+        cancel: &Cancel,
+    ) -> Result<Encoded> {
+        let mut resident = resident.to_vec();
+        let mut raw: Vec<Vec<Kv>> = vec![Vec::new(); resident.len()];
+        let mut rest = &inputs[..];
+        while !rest.is_empty() {
+            let (piece, later) = rest.split_at(self.room(&resident, rest)?);
+            rest = later;
+            let tokens: Vec<&Tensor> = piece.iter().map(|(_, tokens)| tokens).collect();
+            let rows = self.rows_of_all(piece)?;
+            let peaks: BTreeSet<u64> =
+                segment.frames.iter().filter(|f| f.peak).map(|f| f.frames.start).collect();
+            let pivots: Vec<bool> = piece
+                .iter()
+                .map(|(unit, tokens)| Ok(vec![peaks.contains(&unit.frames.start); tokens.dim(0)?]))
+                .collect::<Result<Vec<_>>>()?
+                .concat();
+            let mut grow = Grow::new(self, &resident, &rows, &pivots, cancel);
+            decoder.forward(&Tensor::cat(&tokens, 0)?, &mut grow)?;
+            let grown = grow.into_layers();
+            let mut received = Vec::with_capacity(grown.len());
+            for ((layer, raw), grown) in resident.iter_mut().zip(&mut raw).zip(grown) {
+                *layer = layer.with(&grown.raw, &grown.rows)?;
+                received.extend(grown.received);
+                raw.push(grown.raw);
+            }
+            let received = (!received.is_empty()).then_some(received);
+            resident = self.shrunk(resident, received, decoder, cancel)?;
+        }
+        let layers = raw.iter().map(|parts| {
+            let keys: Vec<&Tensor> = parts.iter().map(|kv| &kv.k).collect();
+            let values: Vec<&Tensor> = parts.iter().map(|kv| &kv.v).collect();
+            Ok(Kv { k: Tensor::cat(&keys, 1)?, v: Tensor::cat(&values, 1)? })
+        });
+        let layers: Vec<Kv> = layers.collect::<Result<_>>()?;
+        let units = inputs.into_iter().map(|(unit, _)| unit).collect();
+        let encoded =
+            self.cut_blocks(units, layers.into_iter().map(|raw| (raw, None)).collect())?;
+        Ok(Encoded { resident: Some(resident), ..encoded })
+    }
+
+    /// How many of these units may come in before the cache has to shrink, at least one.
+    fn room(&self, resident: &[Layer], units: &[(Unit, Tensor)]) -> Result<usize> {
+        let Some(recipe) = self.residency.as_ref().filter(|recipe| recipe.floor < 1.0) else {
+            return Ok(units.len());
+        };
+        let cap = recipe.cap * self.geometry.unit_tokens;
+        let held = resident.iter().map(Layer::tokens).max().unwrap_or(0);
+        let mut room = cap.saturating_sub(held);
+        let mut count = 0;
+        for (_, tokens) in units {
+            let n = tokens.dim(0)?;
+            if n > room {
+                break;
+            }
+            room -= n;
+            count += 1;
+        }
+        Ok(count.max(1))
+    }
+
+    /// The cache within its bound.
+    fn shrunk(
+        &self,
+        layers: Vec<Layer>,
+        received: Option<Vec<Scores>>,
+        decoder: &Decoder,
+        cancel: &Cancel,
+    ) -> Result<Vec<Layer>> {
+        let Some(recipe) = &self.residency else { return Ok(layers) };
+        let unit = self.geometry.unit_tokens.max(1);
+        let held = layers.iter().map(Layer::tokens).max().unwrap_or(0);
+        let seen = layers.iter().map(Layer::seen).max().unwrap_or(0);
+        let Some(budget) = recipe.shrink_to(held, seen, unit) else { return Ok(layers) };
+        let received = match received {
+            None if recipe.asks() => Some(self.ask_probes(&layers, recipe, decoder, cancel)?),
+            received => received,
+        };
+        let frame = Frame {
+            rope: &self.rope,
+            unit_tokens: unit,
+            layout: self.layout,
+            prefix: self.prefix_tokens(),
+            compat: self.compat,
+        };
+        evict::shrink(&layers, recipe, self.places, budget, received, &frame)
+    }
+
+    /// What each layer's rows receive from the prompts: from the one there is, or each layer from
+    /// that of its depth (shallow, middle, deep).
+    fn ask_probes(
+        &self,
+        layers: &[Layer],
+        recipe: &Resident,
+        decoder: &Decoder,
+        cancel: &Cancel,
+    ) -> Result<Vec<Scores>> {
+        let mut answers = Vec::with_capacity(self.probes.len());
+        for probe in &self.probes {
+            let mut ask = Ask::new(self, layers, recipe.heads, cancel);
+            decoder.forward(probe, &mut ask)?;
+            answers.push(ask.into_layers());
+        }
+        let depth = layers.len();
+        let role = |layer: usize| {
+            usize::from(layer >= score::shallow_to(depth))
+                + usize::from(layer >= score::deep_from(depth))
+        };
+        let of = |layer: usize| -> Scores {
+            let answer = answers.get(role(layer)).or(answers.first());
+            let scores = answer.and_then(|layers| layers.get(layer)).cloned();
+            scores.unwrap_or_else(|| vec![vec![0.0; layers[layer].tokens()]])
+        };
+        Ok((0..depth).map(of).collect())
     }
 
     /// Cuts what an ingest pass left behind into blocks.
     pub(crate) fn encoded(&self, units: Vec<Unit>, fresh: Vec<(Kv, Kv)>) -> Result<Encoded> {
-        let per_unit = self.geometry.unit_tokens;
+        let fresh = fresh.into_iter().map(|(raw, rotated)| (raw, Some(rotated))).collect();
+        self.cut_blocks(units, fresh)
+    }
+
+    fn cut_blocks(&self, units: Vec<Unit>, fresh: Vec<(Kv, Option<Kv>)>) -> Result<Encoded> {
         let mut layers = Vec::with_capacity(fresh.len());
+        let lengths: Vec<usize> = units.iter().map(|unit| self.length(unit)).collect();
         for (raw, rotated) in fresh {
-            let block =
-                |(i, unit): (usize, &Unit)| Block::new(unit.id, raw.part(i * per_unit, per_unit)?);
-            let blocks = units.iter().enumerate().map(block);
-            layers.push(EncodedLayer {
-                blocks: blocks.collect::<Result<_>>()?,
-                window: rotated,
-                whole: raw,
-            });
+            let mut blocks = Vec::with_capacity(units.len());
+            let mut start = 0;
+            for (unit, &len) in units.iter().zip(&lengths).filter(|_| self.store) {
+                blocks.push(Block::new(unit.id, raw.part(start, len)?)?);
+                start += len;
+            }
+            layers.push(EncodedLayer { blocks, window: rotated, whole: raw });
         }
-        Ok(Encoded { tokens: units.len() * per_unit, units, layers })
+        let tokens = units.iter().map(|unit| self.steps(unit)).sum();
+        Ok(Encoded { tokens, units, layers, resident: None })
+    }
+
+    /// Tokens of a unit.
+    fn length(&self, unit: &Unit) -> usize {
+        unit.patches.as_ref().map_or(self.geometry.unit_tokens, |patches| patches.len())
+    }
+
+    /// Places that a unit takes: a picture with holes is as large as a whole one.
+    fn steps(&self, unit: &Unit) -> usize {
+        if self.layout == Layout::Run { self.length(unit) } else { self.geometry.unit_tokens }
+    }
+
+    /// The segment's units with their tokens `[n, C]`, the summary behind them.
+    fn inputs(&self, segment: &Segment, summary: bool) -> Result<Vec<(Unit, Tensor)>> {
+        let mut units = self.name_units(segment, summary);
+        let mut at = self.seen.saturating_sub(self.prefix_tokens());
+        for unit in &mut units {
+            unit.at = at;
+            at += self.steps(unit);
+        }
+        let mut tokens: Vec<Tensor> = segment.frames.iter().map(|f| f.tokens.clone()).collect();
+        if summary {
+            tokens.push(segment.summary()?);
+        }
+        Ok(units.into_iter().zip(tokens).collect())
     }
 
     fn name_units(&self, segment: &Segment, summary: bool) -> Vec<Unit> {
@@ -228,6 +461,8 @@ impl VideoMemory {
                 frames: frame.frames.clone(),
                 start: frame.start,
                 end: frame.end,
+                at: 0,
+                patches: frame.patches.clone(),
             })
             .collect();
         if let (true, Some(first), Some(last)) = (summary, units.first(), units.last()) {
@@ -238,6 +473,8 @@ impl VideoMemory {
                 frames: first.frames.start..last.frames.end,
                 start: first.start,
                 end: last.end,
+                at: 0,
+                patches: None,
             };
             units.push(summary);
         }
@@ -248,7 +485,9 @@ impl VideoMemory {
     /// state.
     pub fn commit(&mut self, encoded: Encoded) -> Result<()> {
         for (layer, fresh) in self.layers.iter_mut().zip(encoded.layers) {
-            layer.window.append(&fresh.window)?;
+            if let Some(window) = &fresh.window {
+                layer.window.append(window)?;
+            }
             for block in fresh.blocks {
                 layer.blocks.push_back(block.stored()?);
             }
@@ -257,6 +496,10 @@ impl VideoMemory {
         self.next_segment += 1;
         self.next_unit += encoded.units.len() as u64;
         self.units.extend(encoded.units);
+        if encoded.resident.is_some() {
+            self.resident = encoded.resident;
+            self.forget_lost_units();
+        }
         Ok(())
     }
 
@@ -281,10 +524,29 @@ impl VideoMemory {
             }
             self.units.pop_front();
         }
+        let over = self.bytes().saturating_sub(bytes);
+        if let (Some(layers), true) = (&mut self.resident, over > 0) {
+            let held: u64 = layers.iter().map(Layer::bytes).sum();
+            let share = held.saturating_sub(over) as f64 / held.max(1) as f64;
+            for layer in layers {
+                let n = layer.tokens();
+                let newest = n - (n as f64 * share) as usize..n;
+                if let Ok(left) = layer.keep(&[newest.collect()]) {
+                    *layer = left;
+                }
+            }
+        }
         self.forget_lost_units();
     }
 
     fn forget_lost_units(&mut self) {
+        if let Some(layers) = &self.resident {
+            let blocks = self.layers.iter().flat_map(|l| l.blocks.iter()).map(|b| b.unit);
+            let rows = layers.iter().flat_map(Layer::lists).flatten().map(|row| row.unit);
+            let held: BTreeSet<u64> = blocks.chain(rows).collect();
+            self.units.retain(|unit| held.contains(&unit.id));
+            return;
+        }
         let oldest = self.layers.iter().filter_map(|l| l.blocks.front()).map(|b| b.unit).min();
         while self.units.front().is_some_and(|unit| oldest.is_none_or(|oldest| unit.id < oldest)) {
             self.units.pop_front();
@@ -293,7 +555,13 @@ impl VideoMemory {
 
     /// Keys and values held, windows and prefix included.
     pub fn bytes(&self) -> u64 {
-        self.layers.iter().map(LayerStore::bytes).sum()
+        self.layers.iter().map(LayerStore::bytes).sum::<u64>()
+            + self.resident.iter().flatten().map(Layer::bytes).sum::<u64>()
+    }
+
+    /// Tokens of a layer that are held without being retrieved.
+    pub fn resident(&self, layer: usize) -> Option<&Layer> {
+        self.resident.as_ref()?.get(layer)
     }
 
     /// Units that at least one layer may still hold.
@@ -389,6 +657,24 @@ impl<'a> View<'a> {
         let stored = self.memory.layers.get(layer).into_iter().flat_map(|l| l.blocks.iter());
         let branch = self.branch.and_then(|branch| branch.layers.get(layer));
         stored.chain(branch.into_iter().flat_map(|l| l.blocks.iter()))
+    }
+
+    /// The blocks that a question may want: all but those of which every token is resident.
+    pub fn candidates(&self, layer: usize) -> impl Iterator<Item = &'a Block> {
+        let lists = self.resident(layer).map_or(&[][..], Layer::lists);
+        let mut held: HashMap<u64, usize> = HashMap::new();
+        if let [rows] = lists {
+            let own = rows.iter().filter(|row| row.patch != RESIDUE);
+            own.for_each(|row| *held.entry(row.unit).or_default() += 1);
+        }
+        self.blocks(layer)
+            .filter(move |block| held.get(&block.unit).is_none_or(|&held| block.tokens() > held))
+    }
+
+    /// What a layer holds without being asked for it.
+    pub fn resident(&self, layer: usize) -> Option<&'a Layer> {
+        let branch = self.branch.and_then(|branch| branch.resident.as_ref()?.get(layer));
+        branch.or_else(|| self.memory.resident(layer))
     }
 
     pub fn unit(&self, id: u64) -> Option<&'a Unit> {

@@ -1,12 +1,19 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Contiguous repacking: whatever was retrieved is put side by side behind the prefix, as if the
-//! stream had consisted of nothing else (ReKV 3.2). How "side by side" looks is the model's
-//! [`Layout`](crate::model::rope::Layout): the positions 0..n, or a time each and the picture kept.
+//! From what a question may look at to what it sees: prefix, resident tokens and retrieved units of
+//! one layer in one piece, keys turned where they stand.
+//!
+//! Where that is, the recipe says ([`Places`]). Mostly they are put side by side behind the prefix
+//! as if the stream had consisted of nothing else (ReKV 3.2); how "side by side" looks is the
+//! model's [`Layout`](crate::model::rope::Layout): the positions 0..n, or a time each and the
+//! picture kept.
+
+use std::collections::BTreeSet;
 
 use candle_core::Tensor;
 
 use crate::error::Result;
-use crate::memory::VideoMemory;
+use crate::memory::View;
+use crate::memory::resident::{Layer, Places, Row, gather, place, rotate, stream_order};
 use crate::memory::store::{Block, Kv};
 use crate::model::rope::{Kept, Positions};
 
@@ -17,8 +24,9 @@ pub struct Context {
     pub kv: Kv,
     /// Tokens in front of the first unit.
     pub prefix: usize,
-    /// The units behind it in order, with their numbers of tokens.
-    pub units: Vec<(u64, usize)>,
+    /// Whose tokens follow, in order: units with their numbers of tokens. One list for all heads,
+    /// or one per KV head.
+    pub owners: Vec<Vec<(u64, usize)>>,
     /// The position of the question's first token.
     pub next: usize,
     /// Behind every position in it; see [`Placed`](crate::model::rope::Placed).
@@ -27,15 +35,109 @@ pub struct Context {
 
 impl Context {
     pub fn tokens(&self) -> usize {
-        self.prefix + self.units.iter().map(|(_, tokens)| tokens).sum::<usize>()
+        let video = self.owners.first().into_iter().flatten().map(|(_, tokens)| tokens);
+        self.prefix + video.sum::<usize>()
+    }
+
+    /// Ids of the units of which some head sees something: in the order in which they stand, or
+    /// ascending where heads differ.
+    pub fn units(&self) -> Vec<u64> {
+        match &self.owners[..] {
+            [units] => units.iter().map(|&(unit, _)| unit).collect(),
+            lists => {
+                let all: BTreeSet<u64> = lists.iter().flatten().map(|&(unit, _)| unit).collect();
+                all.into_iter().collect()
+            }
+        }
     }
 }
 
-impl VideoMemory {
-    /// Packs a layer's prefix and some blocks, less those that turn out to be lost. `None` if there
-    /// is nothing to pack.
+/// In which order retrieved units stand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// As in the stream.
+    #[default]
+    Stream,
+    /// As they were found, best first.
+    Found,
+}
+
+impl View<'_> {
+    /// One layer's prefix, what is resident, and some blocks, less those that turn out to be lost.
+    /// `None` if that is nothing.
+    ///
+    /// Of a unit that is retrieved whole, the resident remains are left out, so that nothing is
+    /// seen twice; where every head keeps remains of its own they stay.
     pub(crate) fn pack(&self, layer: usize, blocks: &[&Block]) -> Result<Option<Context>> {
-        let prefix = self.layers.get(layer).and_then(|store| store.prefix.as_ref());
+        let memory = self.memory;
+        let resident = self.resident(layer).filter(|resident| resident.tokens() > 0);
+        let whole = |block: &&Block| self.unit(block.unit).is_none_or(|u| u.patches.is_none());
+        if resident.is_none() && memory.places == Places::Packed && blocks.iter().all(whole) {
+            return self.pack_units(layer, blocks);
+        }
+        let mut loaded = Vec::with_capacity(blocks.len());
+        for block in blocks {
+            if let Some(kv) = block.load()? {
+                loaded.push((block.unit, kv));
+            }
+        }
+        let retrieved: BTreeSet<u64> = loaded.iter().map(|(unit, _)| *unit).collect();
+        let resident = resident
+            .map(|resident| resident.filtered(|row| !retrieved.contains(&row.unit)))
+            .transpose()?;
+        let mut parts: Vec<&Kv> = resident.iter().filter_map(Layer::kv).collect();
+        parts.extend(loaded.iter().map(|(_, kv)| kv));
+        let mut lists = match &resident {
+            Some(resident) => resident.lists().to_vec(),
+            None => vec![Vec::new()],
+        };
+        for (unit, kv) in &loaded {
+            let rows = self.rows(*unit, kv.tokens()?);
+            lists.iter_mut().for_each(|list| list.extend_from_slice(&rows));
+        }
+        let prefix = memory.layers.get(layer).and_then(|store| store.prefix.as_ref());
+        let prefix_tokens = prefix.map_or(Ok(0), Kv::tokens)?;
+        let mut video = joined(&parts)?;
+        if memory.order == Order::Stream {
+            let orders: Vec<Vec<usize>> = lists.iter().map(|rows| stream_order(rows)).collect();
+            for (rows, order) in lists.iter_mut().zip(&orders) {
+                *rows = order.iter().map(|&i| rows[i]).collect();
+            }
+            let sorted = |order: &Vec<usize>| order.windows(2).all(|pair| pair[0] < pair[1]);
+            if let (Some(kv), false) = (&video, orders.iter().all(sorted)) {
+                video = Some(gather(kv, &orders)?);
+            }
+        }
+        let placed: Vec<_> = lists
+            .iter()
+            .map(|rows| place(rows, memory.places, memory.layout, prefix_tokens))
+            .collect();
+        let next = placed.iter().map(|placed| placed.next).max().unwrap_or(prefix_tokens);
+        let end = placed.iter().map(|placed| placed.end).max().unwrap_or(prefix_tokens);
+        let before = match prefix {
+            Some(kv) => {
+                let k = memory.rope.rotate(&kv.k, &Positions::run(0, prefix_tokens))?;
+                Some(Kv { k, v: kv.v.clone() })
+            }
+            None => None,
+        };
+        let behind = match video {
+            Some(kv) => {
+                let at: Vec<Positions> =
+                    placed.into_iter().map(|placed| placed.positions).collect();
+                Some(Kv { k: rotate(&memory.rope, &kv.k, &at)?, v: kv.v })
+            }
+            None => None,
+        };
+        let parts: Vec<&Kv> = before.iter().chain(&behind).collect();
+        let owners = lists.iter().map(|rows| owners(rows)).collect();
+        Ok(joined(&parts)?.map(|kv| Context { kv, prefix: prefix_tokens, owners, next, end }))
+    }
+
+    /// The plain case: whole units side by side.
+    fn pack_units(&self, layer: usize, blocks: &[&Block]) -> Result<Option<Context>> {
+        let memory = self.memory;
+        let prefix = memory.layers.get(layer).and_then(|store| store.prefix.as_ref());
         let mut parts: Vec<Kv> = prefix.cloned().into_iter().collect();
         let mut units = Vec::with_capacity(blocks.len());
         for block in blocks {
@@ -44,23 +146,38 @@ impl VideoMemory {
                 parts.push(kv);
             }
         }
-        if parts.is_empty() {
-            return Ok(None);
-        }
-        let keys: Vec<&Tensor> = parts.iter().map(|kv| &kv.k).collect();
-        let values: Vec<&Tensor> = parts.iter().map(|kv| &kv.v).collect();
+        let Some(kv) = joined(&parts.iter().collect::<Vec<_>>())? else { return Ok(None) };
         let prefix = prefix.map_or(Ok(0), Kv::tokens)?;
-        let placed = self.layout.packed(prefix, units.iter().map(|&(_, n)| Kept::All(n)));
+        let placed = memory.layout.packed(prefix, units.iter().map(|&(_, n)| Kept::All(n)));
         let positions = Positions::run(0, prefix).then(&placed.positions);
         Ok(Some(Context {
-            kv: Kv {
-                k: self.rope.rotate(&Tensor::cat(&keys, 1)?, &positions)?,
-                v: Tensor::cat(&values, 1)?,
-            },
+            kv: Kv { k: memory.rope.rotate(&kv.k, &positions)?, v: kv.v },
             prefix,
-            units,
+            owners: vec![units],
             next: placed.next,
             end: placed.end,
         }))
     }
+
+    /// Where the `n` tokens of a unit come from.
+    fn rows(&self, unit: u64, n: usize) -> Vec<Row> {
+        self.unit(unit).map_or_else(Vec::new, |unit| self.memory.rows_of(unit, n))
+    }
+}
+
+/// Keys and values one behind the other; `None` of nothing.
+fn joined(parts: &[&Kv]) -> Result<Option<Kv>> {
+    match parts {
+        [] => Ok(None),
+        [one] => Ok(Some((*one).clone())),
+        _ => {
+            let keys: Vec<&Tensor> = parts.iter().map(|kv| &kv.k).collect();
+            let values: Vec<&Tensor> = parts.iter().map(|kv| &kv.v).collect();
+            Ok(Some(Kv { k: Tensor::cat(&keys, 1)?, v: Tensor::cat(&values, 1)? }))
+        }
+    }
+}
+
+fn owners(rows: &[Row]) -> Vec<(u64, usize)> {
+    rows.chunk_by(|a, b| a.unit == b.unit).map(|rows| (rows[0].unit, rows.len())).collect()
 }

@@ -9,6 +9,8 @@ mod options;
 
 use crate::error::{EngineError, Result};
 use crate::memory::budget::BudgetRule;
+use crate::memory::position::Order;
+use crate::memory::resident::Places;
 use crate::memory::score::Similarity;
 use crate::memory::segment::Cut;
 use crate::model::VideoLlm;
@@ -36,6 +38,12 @@ current objects, actions, on-screen texts/numbers, temporal changes, and any ano
 capturing key visual clues, filtering misleading or outdated context, and keep in mind prior key \
 events to support sequential and time-critical queries or proactive outputs throughout the \
 streaming video.";
+
+/// HERMES's pseudo-queries, as released.
+const HERMES_LOCAL: &str = "Describe the current scene in detail, focusing on specific objects, \
+fine-grained actions, and spatial relationships.";
+const HERMES_GLOBAL: &str = "Summarize the video narrative, identifying main characters, key \
+events, timeline changes, and the overall theme.";
 
 /// Fewer candidates than this many per layer never fill a context; more would not fit it.
 const MOST_RETRIEVED: usize = 128;
@@ -71,6 +79,139 @@ pub enum Retrieval {
     },
 }
 
+/// What new tokens see of what came before them. The prefix they see in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sees {
+    /// The newest tokens, as many as the recipe's window has.
+    #[default]
+    Window,
+    /// The resident cache.
+    Resident,
+}
+
+/// A bounded cache that every answer sees whole.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resident {
+    /// Frames' worth of tokens that a layer holds at most.
+    pub cap: usize,
+    /// What is left when it shrinks, as a fraction of the cap. Below 1 it shrinks when it is full,
+    /// else when it is more than full.
+    pub floor: f64,
+    /// Frames of the whole video where that is known, else 0: the last shrinking then leaves just
+    /// room for the rest (InfiniPot-V's released code).
+    pub total: usize,
+    /// By what rows are ranked.
+    pub signal: Signal,
+    /// The share of the budget that `signal` spends; `then` spends the rest.
+    pub share: f64,
+    pub then: Signal,
+    /// The newest fraction of what is held that stays in any case.
+    pub recent: f64,
+    pub heads: Heads,
+    /// Blend with recency by depth, and lean on the next layer (HERMES).
+    pub by_depth: bool,
+    pub pick: Pick,
+    pub scope: Scope,
+    pub leave: Leave,
+    pub probe: Probe,
+    /// Smooth value norms over picture and time, by quarters of the depth.
+    pub pooling: bool,
+}
+
+impl Resident {
+    /// To how many tokens a layer has to shrink that holds `held` tokens after `seen` have come in,
+    /// `unit` to a frame; `None`: it may stay as it is.
+    pub fn shrink_to(&self, held: usize, seen: usize, unit: usize) -> Option<usize> {
+        let cap = self.cap * unit;
+        let floor = ((self.cap as f64 * self.floor).round() as usize).max(1) * unit;
+        let full = if floor < cap { held >= cap } else { held > cap };
+        if !full {
+            return None;
+        }
+        if self.total == 0 {
+            return Some(floor);
+        }
+        let rest = (self.total * unit).saturating_sub(seen);
+        let target = if floor + rest >= cap { floor } else { cap - rest };
+        (target < held).then_some(target)
+    }
+
+    /// Whether a prompt has to be run to rank rows.
+    pub(super) fn asks(&self) -> bool {
+        let listens = self.signal == Signal::Attention
+            || (self.share < 1.0 && self.then == Signal::Attention);
+        listens && matches!(self.probe, Probe::Turn | Probe::Words { .. })
+    }
+}
+
+/// What says that a row matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// The attention that it receives from the probe.
+    Attention,
+    /// How little its key resembles those of the same patch in the recent frames (TaR).
+    Novelty,
+    /// The length of its value (VaN).
+    ValueNorm,
+    /// How new it is.
+    Recency,
+}
+
+/// Whose attention counts.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Probe {
+    /// The words between a question and its answer (StreamMem).
+    Turn,
+    /// Prompts that ask for details in shallow layers, for the whole in deep ones and for both
+    /// between (HERMES).
+    Words { local: String, global: String },
+    /// The newest frames (LiveVLM).
+    Newest { units: usize },
+    /// The frames of a step among themselves (ReTaKe).
+    Itself,
+}
+
+/// Whether a layer's KV heads hold the same rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heads {
+    Shared,
+    Own,
+}
+
+/// How rows are chosen by their scores.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Pick {
+    Top,
+    /// Best first, as long as the stretch of stream that a row lies in has room.
+    Buckets {
+        /// Rows per stretch.
+        size: usize,
+        /// The share of the budget that goes by score alone.
+        free: f64,
+    },
+    /// At equal distances, whatever the scores.
+    Evenly,
+}
+
+/// What competes for the budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Everything held.
+    Whole,
+    /// What came with one step; each step keeps the same fraction.
+    Step,
+}
+
+/// What is left of rows that go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leave {
+    Nothing,
+    /// A weighted mean of each new frame (StreamMem).
+    Prototypes,
+    /// In deep layers, the mean of all that goes (HERMES).
+    Summary,
+}
+
 /// A composition of the memory's parts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recipe {
@@ -83,6 +224,15 @@ pub struct Recipe {
     /// Questions and answers keep to the window too, with the prefix as sinks (ReKV's code); else
     /// they see their whole context (StreamKV's).
     pub windowed_answers: bool,
+    pub sees: Sees,
+    /// Keep units to be retrieved.
+    pub store: bool,
+    /// A bounded cache beside the store, or instead of it.
+    pub resident: Option<Resident>,
+    /// Where tokens stand when they are looked at.
+    pub places: Places,
+    /// In which order retrieved units stand.
+    pub order: Order,
     pub compression: Option<Compression>,
     pub retrieval: Retrieval,
     pub similarity: Similarity,
@@ -93,7 +243,7 @@ pub struct Recipe {
 }
 
 /// The table. One row a method.
-fn table() -> [Recipe; 5] {
+fn table() -> Vec<Recipe> {
     let streamkv = Recipe {
         name: "streamkv",
         cut: Cut::Semantic {
@@ -106,6 +256,11 @@ fn table() -> [Recipe; 5] {
         summary: true,
         window: Some(15_000),
         windowed_answers: false,
+        sees: Sees::Window,
+        store: true,
+        resident: None,
+        places: Places::Packed,
+        order: Order::Stream,
         compression: Some(Compression {
             keep_ratio: 0.6,
             rule: BudgetRule::Stretched { temperature: 1.0 },
@@ -169,13 +324,134 @@ fn table() -> [Recipe; 5] {
         retrieval: Retrieval::All { last: None },
         ..rekv.clone()
     };
-    [streamkv, streamkv_paper, rekv, sliding_window, full]
+    let infinipot_v = Recipe {
+        name: "infinipot-v",
+        cut: Cut::Uniform { frames: 8 },
+        windowed_answers: false,
+        sees: Sees::Resident,
+        store: false,
+        resident: Some(Resident {
+            cap: 32,
+            floor: 0.75,
+            total: 0,
+            signal: Signal::Novelty,
+            share: 0.5,
+            then: Signal::ValueNorm,
+            recent: 0.25,
+            heads: Heads::Own,
+            by_depth: false,
+            pick: Pick::Top,
+            scope: Scope::Whole,
+            leave: Leave::Nothing,
+            probe: Probe::Turn,
+            pooling: false,
+        }),
+        places: Places::Kept,
+        retrieval: Retrieval::All { last: None },
+        window: None,
+        ..rekv.clone()
+    };
+    let streammem = Recipe {
+        name: "streammem",
+        resident: infinipot_v.resident.clone().map(|resident| Resident {
+            floor: 1.0,
+            signal: Signal::Attention,
+            share: 1.0,
+            recent: 0.0,
+            heads: Heads::Shared,
+            leave: Leave::Prototypes,
+            ..resident
+        }),
+        ..infinipot_v.clone()
+    };
+    let hermes = Recipe {
+        name: "hermes",
+        cut: Cut::Uniform { frames: 16 },
+        resident: streammem.resident.clone().map(|resident| Resident {
+            by_depth: true,
+            leave: Leave::Summary,
+            probe: Probe::Words { local: HERMES_LOCAL.into(), global: HERMES_GLOBAL.into() },
+            ..resident
+        }),
+        places: Places::Lazy { limit: options::DEFAULT_LIMIT },
+        ..infinipot_v.clone()
+    };
+    let livevlm = Recipe {
+        name: "livevlm",
+        resident: streammem.resident.clone().map(|resident| Resident {
+            cap: 64,
+            pick: Pick::Buckets { size: 1, free: 0.25 },
+            leave: Leave::Nothing,
+            probe: Probe::Newest { units: 1 },
+            ..resident
+        }),
+        ..infinipot_v.clone()
+    };
+    let retake = Recipe {
+        name: "retake",
+        cut: Cut::Uniform { frames: 32 },
+        resident: streammem.resident.clone().map(|resident| Resident {
+            cap: 64,
+            scope: Scope::Step,
+            leave: Leave::Nothing,
+            probe: Probe::Itself,
+            ..resident
+        }),
+        places: Places::Scaled,
+        ..infinipot_v.clone()
+    };
+    // InfiniPot-V's own baseline.
+    let uniform = Recipe {
+        name: "uniform",
+        resident: infinipot_v.resident.clone().map(|resident| Resident {
+            pick: Pick::Evenly,
+            heads: Heads::Shared,
+            signal: Signal::Recency,
+            share: 1.0,
+            recent: 0.0,
+            ..resident
+        }),
+        ..infinipot_v.clone()
+    };
+    vec![
+        streamkv,
+        streamkv_paper,
+        rekv,
+        infinipot_v,
+        streammem,
+        hermes,
+        livevlm,
+        retake,
+        sliding_window,
+        uniform,
+        full,
+    ]
+}
+
+/// A prompt that a recipe needs embedded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProbePrompt {
+    /// What stands between a question and its answer.
+    Turn,
+    Words(String),
 }
 
 impl Recipe {
     /// Names of all methods, for help texts.
     pub fn names() -> &'static [&'static str] {
-        &["streamkv", "streamkv-paper", "rekv", "sliding-window", "full"]
+        &[
+            "streamkv",
+            "streamkv-paper",
+            "rekv",
+            "infinipot-v",
+            "streammem",
+            "hermes",
+            "livevlm",
+            "retake",
+            "sliding-window",
+            "uniform",
+            "full",
+        ]
     }
 
     /// The method with its published defaults.
@@ -218,6 +494,37 @@ impl Recipe {
     /// or a value out of range.
     pub fn set(&mut self, key: &str, value: &str) -> Result<()> {
         options::named(key)?.set(self, value.trim())
+    }
+
+    /// Sets what the method holds or looks at to so many frames' worth of tokens: the cap of its
+    /// resident cache if it has one, else the units it retrieves. `false` if it has no such bound.
+    pub fn set_budget(&mut self, frames: usize) -> bool {
+        let frames = frames.max(1);
+        match (&mut self.resident, &mut self.retrieval) {
+            (Some(resident), _) => resident.cap = frames,
+            (None, Retrieval::All { last: Some(units) } | Retrieval::Best { units, .. }) => {
+                *units = frames;
+            }
+            (None, Retrieval::All { last: None }) => return false,
+        }
+        true
+    }
+
+    /// The prompts whose attention says what stays resident, in the order of the depths they are
+    /// for.
+    pub fn probes(&self) -> Vec<ProbePrompt> {
+        let Some(resident) = self.resident.as_ref().filter(|resident| resident.asks()) else {
+            return Vec::new();
+        };
+        match &resident.probe {
+            Probe::Turn => vec![ProbePrompt::Turn],
+            Probe::Words { local, global } => vec![
+                ProbePrompt::Words(local.clone()),
+                ProbePrompt::Words(format!("{local}; {global}")),
+                ProbePrompt::Words(global.clone()),
+            ],
+            Probe::Newest { .. } | Probe::Itself => Vec::new(),
+        }
     }
 
     /// Every option that some method has, with its value in the first one that has it.

@@ -30,7 +30,7 @@ pub fn contexts(
             let layers = view.memory.geometry.layers;
             let first = units.min(most);
             let uniform = rule == BudgetRule::Stretched { temperature: 0.0 };
-            if uniform && (0..layers).all(|layer| view.blocks(layer).count() <= first) {
+            if uniform && (0..layers).all(|layer| view.candidates(layer).count() <= first) {
                 // Nothing to rank, and ranking is all that the question pass is for.
                 return all(view, None);
             }
@@ -53,9 +53,9 @@ pub fn contexts(
 fn all(view: View<'_>, last: Option<usize>) -> Result<Vec<Option<Context>>> {
     (0..view.memory.geometry.layers)
         .map(|layer| {
-            let blocks: Vec<&Block> = view.blocks(layer).collect();
+            let blocks: Vec<&Block> = view.candidates(layer).collect();
             let from = last.map_or(0, |last| blocks.len().saturating_sub(last));
-            view.memory.pack(layer, &blocks[from..])
+            view.pack(layer, &blocks[from..])
         })
         .collect()
 }

@@ -6,6 +6,7 @@
 //! projected, pooled tokens).
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use candle_core::{DType, Tensor};
 
@@ -21,6 +22,17 @@ pub struct FrameTokens {
     /// Seconds of stream time of its first and last frame.
     pub start: f64,
     pub end: f64,
+    /// Which of the picture's tokens these are; `None`: all, in order.
+    pub patches: Option<Arc<[u32]>>,
+    /// Whether it differs more from the frame before it than its neighbours do from theirs.
+    pub peak: bool,
+}
+
+impl FrameTokens {
+    /// A whole frame.
+    pub fn whole(tokens: Tensor, frames: Range<u64>, (start, end): (f64, f64)) -> Self {
+        Self { tokens, frames, start, end, patches: None, peak: false }
+    }
 }
 
 /// Neighbouring frames that are encoded together.
@@ -205,12 +217,8 @@ mod tests {
             .map(|(i, angle)| {
                 let (sin, cos) = angle.to_radians().sin_cos();
                 let i = i as u64;
-                FrameTokens {
-                    tokens: Tensor::new(&[[cos as f32, sin as f32]], &Device::Cpu).unwrap(),
-                    frames: i..i + 1,
-                    start: i as f64,
-                    end: i as f64,
-                }
+                let tokens = Tensor::new(&[[cos as f32, sin as f32]], &Device::Cpu).unwrap();
+                FrameTokens::whole(tokens, i..i + 1, (i as f64, i as f64))
             })
             .collect()
     }

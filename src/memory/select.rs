@@ -81,6 +81,80 @@ impl Choice {
     }
 }
 
+/// Spends `share` of a budget on the forced candidates and the best by the first score, and the
+/// rest on the best of the others by the second (InfiniPot-V §2.4). Where the forced ones do not
+/// fit their share, the newest of them do.
+pub fn quota(
+    first: &[f32],
+    second: Option<&[f32]>,
+    forced: &[bool],
+    share: f64,
+    budget: usize,
+) -> Vec<usize> {
+    let n = first.len();
+    if n <= budget {
+        return (0..n).collect();
+    }
+    let later = match second {
+        Some(_) => ((1.0 - share) * budget as f64).round_ties_even() as usize,
+        None => 0,
+    };
+    let early = budget - later.min(budget);
+    let mut taken: Vec<bool> = vec![false; n];
+    let mut left = budget;
+    let newest = (0..n).rev().filter(|&i| forced[i]).take(early);
+    for i in newest.collect::<Vec<_>>() {
+        taken[i] = true;
+        left -= 1;
+    }
+    let mut take = |scores: &[f32], count: usize, left: &mut usize| {
+        let free: Vec<usize> = ranked(scores).into_iter().filter(|&i| !taken[i]).collect();
+        for i in free.into_iter().take(count.min(*left)) {
+            taken[i] = true;
+            *left -= 1;
+        }
+    };
+    let for_first = early - (budget - left);
+    take(first, for_first, &mut left);
+    let rest = left;
+    take(second.unwrap_or(first), rest, &mut left);
+    (0..n).filter(|&i| taken[i]).collect()
+}
+
+/// The best `free` share of the budget whatever their place; then by score as long as the stretch
+/// that a candidate lies in has room for it: `budget / size` equal stretches of `size` each
+/// (LiveVLM's vision sink bucketing, §4.3). What the stretches leave over goes by score.
+pub fn buckets(scores: &[f32], budget: usize, size: usize, free: f64) -> Vec<usize> {
+    let n = scores.len();
+    if n <= budget {
+        return (0..n).collect();
+    }
+    let order = ranked(scores);
+    let free = ((budget as f64 * free) as usize).min(budget);
+    let stretches = (budget / size.max(1)).max(1);
+    let mut held = vec![0; stretches];
+    let mut taken: Vec<usize> = order[..free].to_vec();
+    taken.iter().for_each(|&i| held[i * stretches / n] += 1);
+    let mut passed = Vec::new();
+    for &i in &order[free..] {
+        let stretch = i * stretches / n;
+        if taken.len() < budget && held[stretch] < size {
+            held[stretch] += 1;
+            taken.push(i);
+        } else {
+            passed.push(i);
+        }
+    }
+    taken.extend(passed.into_iter().take(budget - taken.len()));
+    taken.sort_unstable();
+    taken
+}
+
+/// `budget` indices at equal distances: `trunc(i * n / budget)`.
+pub fn evenly(n: usize, budget: usize) -> Vec<usize> {
+    if n <= budget { (0..n).collect() } else { (0..budget).map(|i| i * n / budget).collect() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

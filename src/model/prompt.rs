@@ -156,6 +156,13 @@ impl Prompts {
         }
     }
 
+    /// What stands between a question and its answer, control tokens and all.
+    pub fn turn(&self) -> Result<Vec<u32>> {
+        let rendered = self.template.render(false)?;
+        let after = rendered.after.split_once(QUESTION).map_or("", |(_, after)| after);
+        encode(&self.trusted, after)
+    }
+
     /// Any text as ordinary tokens; nothing in it is a control token.
     pub fn plain(&self, text: &str) -> Result<Vec<u32>> {
         encode(&self.untrusted, text)

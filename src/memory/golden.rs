@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The golden vectors of the other methods (`tests/fixtures/golden_vectors.json`): what the
+//! released codes, or where there is none a reading of the papers, select on seeded numbers.
+
+use candle_core::{Device, Tensor};
+use serde_json::Value;
+
+use crate::memory::evict::{Frame, shrink};
+use crate::memory::recipe::{Recipe, Resident};
+use crate::memory::resident::{Layer, Places, Row, squeezed};
+use crate::memory::score;
+use crate::memory::select::top;
+use crate::memory::store::Kv;
+use crate::memory::testing::Lcg;
+use crate::model::attention::{Visible, attention_mass};
+use crate::model::rope::{Layout, Place, Positions, Rope};
+
+fn golden(key: &str) -> Value {
+    let text = include_str!("../../tests/fixtures/golden_vectors.json");
+    serde_json::from_str::<Value>(text).unwrap()[key].clone()
+}
+
+fn number(value: &Value) -> usize {
+    value.as_u64().unwrap() as usize
+}
+
+fn list(value: &Value) -> Vec<usize> {
+    value.as_array().unwrap().iter().map(number).collect()
+}
+
+fn floats(value: &Value) -> Vec<f32> {
+    value.as_array().unwrap().iter().map(|x| x.as_f64().unwrap() as f32).collect()
+}
+
+fn tensor(lcg: &mut Lcg, shape: (usize, usize, usize)) -> Tensor {
+    let values: Vec<f32> = (0..shape.0 * shape.1 * shape.2).map(|_| lcg.next()).collect();
+    Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+}
+
+fn softmax(logits: &[f32]) -> Vec<f32> {
+    let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let weights: Vec<f32> = logits.iter().map(|l| (l - top).exp()).collect();
+    let sum: f32 = weights.iter().sum();
+    weights.into_iter().map(|w| w / sum).collect()
+}
+
+/// Rows of units of `unit` tokens, as they come.
+fn rows(n: usize, unit: usize) -> Vec<Row> {
+    let row = |i: usize| Row {
+        unit: (i / unit) as u64,
+        patch: (i % unit) as u32,
+        step: 0,
+        place: Place::text(i),
+        score: 0.0,
+    };
+    (0..n).map(row).collect()
+}
+
+fn infinipot(key: &str, pooling: bool) {
+    let golden = golden(key);
+    let of = |name: &str| number(&golden[name]);
+    let mut lcg = Lcg(golden["rng_seed"].as_u64().unwrap());
+    let (depth, heads, dim) = (of("layers"), of("H_kv"), of("D"));
+    let (prefix, unit, frames) = (of("prefix"), of("tokens_per_frame"), of("frames"));
+    let n = frames * unit;
+    let mut draw = || -> Vec<Tensor> {
+        (0..depth).map(|_| tensor(&mut lcg, (heads, prefix + n, dim))).collect()
+    };
+    let (keys, values) = (draw(), draw());
+    let video = |t: &Tensor| t.narrow(1, prefix, n).unwrap().contiguous().unwrap();
+    let recipe = Resident {
+        cap: frames,
+        floor: of("compress_frames") as f64 / frames as f64,
+        share: golden["tar_ratio"].as_f64().unwrap(),
+        recent: golden["query_ratio"].as_f64().unwrap(),
+        pooling,
+        ..Recipe::named("infinipot-v").unwrap().resident.unwrap()
+    };
+    let layers: Vec<Layer> = keys
+        .iter()
+        .zip(&values)
+        .map(|(k, v)| {
+            let kv = Kv { k: video(k), v: video(v) };
+            Layer::default().with(&kv, &[rows(n, unit)]).unwrap()
+        })
+        .collect();
+    let grid_rows = of("grid_rows");
+    let rope = Rope::new(dim, 1e4, &Device::Cpu).unwrap();
+    let frame = Frame {
+        rope: &rope,
+        unit_tokens: unit,
+        layout: Layout::Grid { rows: grid_rows, cols: unit / grid_rows, step: 1.0, compat: false },
+        prefix,
+        compat: false,
+    };
+    let budget = recipe.shrink_to(n, n, unit).unwrap();
+    assert_eq!(budget, of("compress_frames") * unit);
+    let shrunk = shrink(&layers, &recipe, Places::Kept, budget, None, &frame).unwrap();
+    let expected = golden["kept_abs_indices[layer][head]"].as_array().unwrap();
+    for (at, layer) in shrunk.iter().enumerate() {
+        for (head, rows) in layer.lists().iter().enumerate() {
+            let kept: Vec<usize> = (0..prefix)
+                .chain(
+                    rows.iter().map(|row| prefix + row.unit as usize * unit + row.patch as usize),
+                )
+                .collect();
+            assert_eq!(kept, list(&expected[at][head]), "{key}: layer {at}, head {head}");
+            // Gathered, not recomputed.
+            let kv = layer.kv().unwrap();
+            let found: Vec<Vec<f32>> = kv.v.get(head).unwrap().to_vec2().unwrap();
+            let all: Vec<Vec<f32>> = values[at].get(head).unwrap().to_vec2().unwrap();
+            let wanted: Vec<_> = kept[prefix..].iter().map(|&i| all[i].clone()).collect();
+            assert_eq!(found, wanted);
+        }
+        assert_eq!(layer.lists().len(), heads);
+    }
+}
+
+#[test]
+fn infinipotv() {
+    infinipot("infinipotv", false);
+}
+
+#[test]
+fn infinipotv_pooled() {
+    infinipot("infinipotv_pooled", true);
+}
+
+#[test]
+fn infinipotv_schedule() {
+    let golden = golden("infinipotv_schedule");
+    let resident = Recipe::named("infinipot-v").unwrap().resident.unwrap();
+    for total in [33, 40, 45, 100] {
+        let recipe = Resident { total, ..resident.clone() };
+        let (mut seen, mut held, mut steps) = (0, 0, Vec::new());
+        while seen < total {
+            let n = (recipe.cap - held).min(total - seen).min(if seen == 0 { total } else { 8 });
+            held += n;
+            let before = held;
+            let to = recipe.shrink_to(held, seen + n, 1).filter(|_| seen + n < total);
+            held = to.unwrap_or(held);
+            steps.push((seen, seen + n, before, to));
+            seen += n;
+        }
+        let expected: Vec<_> = golden[total.to_string()]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|s| {
+                (number(&s[0]), number(&s[1]), number(&s[2]), s[3].as_u64().map(|x| x as usize))
+            })
+            .collect();
+        assert_eq!(steps, expected, "{total} frames");
+    }
+}
+
+#[test]
+fn hermes_code_variant() {
+    let golden = golden("hermes_code_variant");
+    let of = |name: &str| number(&golden[name]);
+    let mut lcg = Lcg(golden["rng_seed"].as_u64().unwrap());
+    let (depth, prefix, n) = (of("layers"), of("prefix"), of("visual_tokens"));
+    assert_eq!(score::shallow_to(depth), of("short_layers"));
+    assert_eq!(score::deep_from(depth), of("deep_from"));
+    // Mean attention over heads and rows of prompts of 4, 5 and 9 tokens, video columns only.
+    let mut attention = |rows: usize| -> Vec<f32> {
+        let mut sum = vec![0.0; n];
+        for _ in 0..3 * rows {
+            let logits: Vec<f32> = (0..prefix + n + rows).map(|_| 3.0 * lcg.next()).collect();
+            let weights = softmax(&logits);
+            sum.iter_mut().zip(&weights[prefix..]).for_each(|(s, w)| *s += w / (3 * rows) as f32);
+        }
+        sum
+    };
+    let mut draw = |rows: usize| -> Vec<Vec<f32>> { (0..depth).map(|_| attention(rows)).collect() };
+    let (local, global, mixed) = (draw(4), draw(5), draw(9));
+    let of_depth = |layer: usize| match layer {
+        l if l < score::shallow_to(depth) => local[l].clone(),
+        l if l >= score::deep_from(depth) => global[l].clone(),
+        l => mixed[l].clone(),
+    };
+    let scores = score::by_depth(&(0..depth).map(of_depth).collect::<Vec<_>>());
+    for (layer, scores) in scores.iter().enumerate() {
+        let budget = of("budget") - usize::from(layer >= score::deep_from(depth));
+        let kept: Vec<usize> =
+            (0..prefix).chain(top(scores, budget).into_iter().map(|i| prefix + i)).collect();
+        assert_eq!(kept, list(&golden["kept"][layer]), "layer {layer}");
+    }
+}
+
+#[test]
+fn retake_pivotkv() {
+    let golden = golden("retake_pivotkv");
+    let mut lcg = Lcg(golden["rng_seed"].as_u64().unwrap());
+    let (q, k) = (tensor(&mut lcg, (4, 12, 8)), tensor(&mut lcg, (2, 12, 8)));
+    let scores = attention_mass(&q, &k, Visible::All, 1.0 / 8f64.sqrt()).unwrap();
+    let kept = top(&scores, 6);
+    assert_eq!(kept, list(&golden["kept"]));
+    let start = number(&golden["start_pos"]);
+    let times: Vec<usize> = kept.iter().map(|i| start + i).collect();
+    assert_eq!(squeezed(&times, 12), list(&golden["new_positions"]));
+}
+
+#[test]
+fn rope() {
+    let golden = golden("rope");
+    let theta = golden["theta"].as_f64().unwrap();
+    let rope = Rope::new(number(&golden["dim"]), theta, &Device::Cpu).unwrap();
+    let input = Tensor::from_vec(floats(&golden["input"]), (1, 1, 8), &Device::Cpu).unwrap();
+    let at = Positions::run(number(&golden["pos"]), 1);
+    let found: Vec<f32> =
+        rope.rotate(&input, &at).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+    for (a, b) in found.iter().zip(floats(&golden["output"])) {
+        assert!((a - b).abs() < 2e-6, "{a} is not {b}");
+    }
+}

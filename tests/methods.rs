@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Every method on the model that ships: it says what is there now, says where it looked, keeps
+//! within its bound, and asking leaves no trace.
+
+use gststreamkvqa::{Frame, LoadOptions, Question, Recipe, Stream, VideoLlm};
+use toyworld::{Kind, QuestionOptions, StreamOptions, When};
+
+const FRAMES: usize = 44;
+/// Of a frame.
+const TOKENS: usize = 4;
+const SIZE: (usize, usize) = (160, 120);
+
+fn model() -> VideoLlm {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/models/toyworld");
+    VideoLlm::load(folder, &LoadOptions::default()).unwrap()
+}
+
+struct Video(toyworld::Stream);
+
+impl Video {
+    fn new(seed: u64) -> Self {
+        let options = StreamOptions { frames: FRAMES, ..StreamOptions::default() };
+        Self(toyworld::Stream::generate(seed, &options))
+    }
+
+    fn frames(&self) -> Vec<Frame> {
+        let paint = |index| self.0.frame(index, SIZE.0, SIZE.1);
+        let frame = |index| Frame::new(paint(index), SIZE.0, SIZE.1, index as f64).unwrap();
+        (0..FRAMES).map(frame).collect()
+    }
+
+    /// Questions about the last frame with their answers.
+    fn now(&self) -> Vec<(String, String)> {
+        let options = QuestionOptions { count: 64, when: When::End, ..QuestionOptions::default() };
+        let questions = self.0.questions(0, &options).into_iter();
+        let now = questions.filter(|question| question.kind == Kind::Now);
+        now.map(|question| (question.text, question.answer)).collect()
+    }
+}
+
+/// Tokens that the fullest layer holds, the prefix not counted.
+fn held(stream: &Stream) -> usize {
+    let memory = stream.memory();
+    let layers = 0..stream.model().decoder().layers();
+    layers
+        .map(|layer| {
+            let resident = memory.resident(layer).map_or(0, |resident| resident.tokens());
+            resident + memory.held(layer).len() * TOKENS
+        })
+        .max()
+        .unwrap_or(0)
+}
+
+fn bound(recipe: &Recipe, tokens: usize) -> Option<usize> {
+    recipe.resident.as_ref().filter(|_| !recipe.store).map(|resident| resident.cap * tokens)
+}
+
+#[test]
+fn every_method_answers_within_its_bound_and_without_a_trace() {
+    let model = model();
+    let videos: Vec<Video> = (0..3).map(|i| Video::new(9_000_000_000 + i)).collect();
+    let mut faults = Vec::new();
+    for name in Recipe::names() {
+        let mut recipe = Recipe::for_model(name, &model).unwrap();
+        if recipe.resident.is_some() {
+            // Small enough to overflow several times.
+            recipe.set("cap", "16").unwrap();
+        }
+        let bound = bound(&recipe, TOKENS);
+        let (mut right, mut asked) = (0, 0);
+        for video in &videos {
+            let mut stream = Stream::new(model.clone(), recipe.clone()).unwrap();
+            for part in video.frames().chunks(5) {
+                stream.push_frames(part).unwrap();
+                if let Some(bound) = bound {
+                    assert!(held(&stream) <= bound, "{name}: {} of {bound}", held(&stream));
+                }
+            }
+            for (text, expected) in video.now().iter().take(3) {
+                let before = (stream.stats(), held(&stream));
+                let first = stream.ask(&Question::new(text.as_str()), |_| {}).unwrap();
+                let again = stream.ask(&Question::new(text.as_str()), |_| {}).unwrap();
+                assert_eq!((stream.stats(), held(&stream)), before, "{name}: asking left a trace");
+                assert_eq!(first.ids, again.ids, "{name}: asked twice");
+                assert_eq!(first.evidence, again.evidence, "{name}: asked twice");
+                let looked = first.evidence.first().unwrap_or_else(|| panic!("{name} saw nothing"));
+                assert!(looked.start <= looked.end && looked.end < FRAMES as f64, "{name}");
+                asked += 1;
+                right += usize::from(first.text.trim() == expected);
+            }
+        }
+        println!("{name}: {right} of {asked} now-questions");
+        if right * 3 < asked * 2 {
+            faults.push(format!("{name}: {right} of {asked}"));
+        }
+    }
+    assert!(faults.is_empty(), "now-questions answered: {faults:?}");
+}
