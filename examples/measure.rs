@@ -27,9 +27,9 @@ struct Args {
     allow_download: bool,
     #[arg(long, value_enum, default_value = "auto")]
     dtype: Format,
-    /// Run on the first CUDA device instead of the CPU.
-    #[arg(long)]
-    cuda: bool,
+    /// auto, cpu, cuda or cuda:N.
+    #[arg(long, default_value = "cpu")]
+    device: DeviceChoice,
     /// Frames of the clip, 640x480, one a second.
     #[arg(long, default_value_t = 8)]
     frames: usize,
@@ -58,6 +58,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let started = Instant::now();
     let model = VideoLlm::load(&args.model, &load_options(&args))?;
     let loading = started.elapsed();
+    if let Some(why) = model.device_fallback() {
+        eprintln!("{why}; the model runs on the CPU");
+    }
     let weights = model.weight_bytes();
     let loaded = peak_memory();
     println!("model               {}", args.model.display());
@@ -116,7 +119,7 @@ fn load_options(args: &Args) -> LoadOptions {
     // One line a file.
     let file = AtomicUsize::new(0);
     LoadOptions {
-        device: if args.cuda { DeviceChoice::Cuda(0) } else { DeviceChoice::Cpu },
+        device: args.device,
         dtype: match args.dtype {
             Format::Auto => DTypeChoice::Auto,
             Format::F32 => DTypeChoice::F32,

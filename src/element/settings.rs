@@ -118,7 +118,7 @@ impl Settings {
                 || {
                     Err(Fault::Unset(format!(
                         "no model: set model-path (or the environment variable {MODEL_VARIABLE}) to a \
-                         Hugging Face folder of a LLaVA-OneVision model, for instance \
+                         Hugging Face folder of a LLaVA-OneVision or Qwen2.5-VL model, for instance \
                          model-path=models/toyworld"
                     )))
                 },
@@ -127,7 +127,7 @@ impl Settings {
         };
         Ok(LoadKey {
             path: self.found(path)?,
-            device: self.device_choice()?,
+            device: self.device.parse::<DeviceChoice>()?,
             dtype: match self.dtype {
                 DType::Auto => DTypeChoice::Auto,
                 DType::F32 => DTypeChoice::F32,
@@ -153,23 +153,6 @@ impl Settings {
             });
         }
         Ok(path)
-    }
-
-    fn device_choice(&self) -> Result<DeviceChoice, EngineError> {
-        let name = self.device.trim();
-        match name {
-            "" | "auto" => return Ok(DeviceChoice::Auto),
-            "cpu" => return Ok(DeviceChoice::Cpu),
-            "cuda" => return Ok(DeviceChoice::Cuda(0)),
-            _ => {}
-        }
-        name.strip_prefix("cuda:")
-            .and_then(|index| index.parse().ok())
-            .map(DeviceChoice::Cuda)
-            .ok_or_else(|| EngineError::Device {
-                name: name.into(),
-                reason: "unknown; use auto, cpu, cuda or cuda:N".into(),
-            })
     }
 
     /// The method with its options; with the model's own defaults where a model is given.
@@ -330,8 +313,8 @@ fn model_properties() -> Vec<glib::ParamSpec> {
         glib::ParamSpecString::builder("model-path")
             .nick("Model path")
             .blurb(
-                "Hugging Face folder of the Video-LLM (LLaVA-OneVision), for instance \
-                 models/toyworld, or hf:owner/name[@revision] for one in the Hugging Face cache \
+                "Hugging Face folder of the Video-LLM (LLaVA-OneVision or Qwen2.5-VL), for \
+                 instance models/toyworld, or hf:owner/name[@revision] for one in the Hugging Face cache \
                  (HF_HUB_CACHE, HF_HOME). Unset: the environment variable STREAMKVQA_MODEL. \
                  Elements with equal model-path, device and dtype share one loaded model",
             )

@@ -19,13 +19,14 @@ pub mod rope;
 pub mod vision;
 
 use std::path::Path;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 
 use crate::cancel::Cancel;
-use crate::error::Result;
+use crate::error::{EngineError, Result};
 use crate::frame::Frame;
 use checkpoint::Checkpoint;
 pub use checkpoint::Recommendations;
@@ -50,6 +51,25 @@ pub enum DeviceChoice {
     Auto,
     Cpu,
     Cuda(usize),
+}
+
+impl FromStr for DeviceChoice {
+    type Err = EngineError;
+
+    /// `auto` or nothing, `cpu`, `cuda` or `cuda:N`.
+    fn from_str(name: &str) -> Result<Self> {
+        match name.trim() {
+            "" | "auto" => return Ok(Self::Auto),
+            "cpu" => return Ok(Self::Cpu),
+            "cuda" => return Ok(Self::Cuda(0)),
+            _ => {}
+        }
+        let index = name.trim().strip_prefix("cuda:").and_then(|index| index.parse().ok());
+        index.map(Self::Cuda).ok_or_else(|| EngineError::Device {
+            name: name.into(),
+            reason: "unknown; use auto, cpu, cuda or cuda:N".into(),
+        })
+    }
 }
 
 /// In which number format the weights are held. The CPU computes in f32 with any of them; a GPU
