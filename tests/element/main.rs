@@ -8,5 +8,6 @@ mod answers;
 mod faults;
 mod life;
 mod questions;
+mod qwen;
 mod text;
 mod video;
