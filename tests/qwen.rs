@@ -8,6 +8,7 @@ use std::collections::HashMap;
 
 use candle_core::{DType, Device, Tensor};
 use common::{assert_close, fixture, tensors};
+use gststreamkvqa::model::DTypeChoice;
 use gststreamkvqa::model::attention::{self, Stage, Visible};
 use gststreamkvqa::model::decoder::Attend;
 use gststreamkvqa::model::prompt::PromptStyle;
@@ -320,25 +321,48 @@ fn retrieving_everything_equals_keeping_everything() {
     assert_close(&logits("sliding-window"), &logits("full"), 1e-5, "sliding-window");
 }
 
-/// Units that were not retrieved leave no gap in time: a stream of the retrieved ones alone would
-/// have had the same positions.
+/// Units that were not retrieved leave no gap in time: the answer is that of a stream of the
+/// retrieved ones alone. A window of one token keeps units from seeing each other.
 #[test]
 fn retrieved_units_are_packed_by_rank() {
     let fixture = Fixture::open("qwen-wide");
-    let mut stream = fixture.stream("full", false);
-    stream.push_frames(&fixture.frames()[..2]).unwrap();
-    let alone = first_logits(&stream, "what?");
-    // The window lets no unit see another, so the last unit's keys and values are its own.
-    let mut recipe = Recipe::named("sliding-window").unwrap();
-    let prefix = stream.memory().prefix_tokens();
-    recipe.set("retrieve", "1").unwrap();
-    recipe.set("window", "100000").unwrap();
-    let mut stream = Stream::new(fixture.model.clone(), recipe).unwrap();
-    stream.push_frames(&fixture.frames()[..2]).unwrap();
-    assert_close(&first_logits(&stream, "what?"), &alone, 1e-5, "one unit is the stream");
-    stream.push_frames(&fixture.frames()[2..4]).unwrap();
-    let answer = ask(&stream, "what?", 1);
-    assert_eq!(answer.layers[0].context_tokens, prefix + fixture.picture().tokens());
+    let frames = fixture.frames();
+    let newest = |frames: &[Frame]| {
+        let mut recipe = Recipe::named("streamkv").unwrap();
+        for (key, value) in [
+            ("window", "1"),
+            ("segment-frames", "1"),
+            ("summary", "false"),
+            ("keep-ratio", "1"),
+            ("retrieve-temperature", "0"),
+            ("retrieve", "1"),
+            ("recent", "1"),
+        ] {
+            recipe.set(key, value).unwrap();
+        }
+        let mut stream = Stream::new(fixture.model.clone(), recipe).unwrap();
+        stream.push_frames(frames).unwrap();
+        let answer = ask(&stream, "what?", 1);
+        assert_eq!(answer.layers[0].retrieved.len(), 1);
+        answer.first_logits.unwrap()
+    };
+    assert_close(&newest(&frames[..4]), &newest(&frames[2..4]), 1e-5, "behind another unit");
+    let differences = newest(&frames[..2]);
+    assert!(newest(&frames[2..4]).iter().zip(differences).any(|(a, b)| (a - b).abs() > 1e-2));
+}
+
+#[test]
+fn half_formats_run() {
+    for dtype in [DTypeChoice::Bf16, DTypeChoice::F16] {
+        let options = LoadOptions { dtype, ..LoadOptions::default() };
+        let model = VideoLlm::load(fixture("qwen-hub"), &options).unwrap();
+        let exact = Fixture::open("qwen-hub");
+        let tokens = model.encode_frames(&exact.frames(), &exact.picture(), &Cancel::new());
+        assert_close(&flat(&tokens.unwrap()), &flat(&exact.units()), 0.2, &format!("{dtype:?}"));
+        let mut stream = Stream::new(model, Recipe::named("full").unwrap()).unwrap();
+        stream.push_frames(&exact.frames()).unwrap();
+        assert!(!ask(&stream, "what?", 2).ids.is_empty());
+    }
 }
 
 #[test]
