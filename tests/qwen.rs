@@ -20,7 +20,8 @@ use gststreamkvqa::{
 };
 use serde_json::Value;
 
-/// Odd and even numbers of frames, wide, high and small ones; one, three and eight a second.
+/// Odd and even numbers of frames, wide, high and small ones; one a second, three, and so few that
+/// time runs ahead of any question.
 const ALL: [&str; 3] = ["qwen-wide", "qwen-hub", "qwen-tree"];
 
 struct Fixture {

@@ -329,8 +329,7 @@ impl Attend for Answering<'_> {
         }
         let own = &mut self.own[layer];
         own.tail.append(&self.memory.rope.rotate(k, &here)?, v)?;
-        // What is generated stands behind everything.
-        own.next = (own.next + n).max(context.map_or(0, |context| context.end));
+        own.next += n;
         self.memory.behind(layer, context).attend(q, &rotated, &own.tail.view()?)
     }
 }

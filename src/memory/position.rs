@@ -29,8 +29,6 @@ pub struct Context {
     pub owners: Vec<Vec<(u64, usize)>>,
     /// The position of the question's first token.
     pub next: usize,
-    /// Behind every position in it; see [`Placed`](crate::model::rope::Placed).
-    pub end: usize,
 }
 
 impl Context {
@@ -113,7 +111,6 @@ impl View<'_> {
             .map(|rows| place(rows, memory.places, memory.layout, prefix_tokens))
             .collect();
         let next = placed.iter().map(|placed| placed.next).max().unwrap_or(prefix_tokens);
-        let end = placed.iter().map(|placed| placed.end).max().unwrap_or(prefix_tokens);
         let before = match prefix {
             Some(kv) => {
                 let k = memory.rope.rotate(&kv.k, &Positions::run(0, prefix_tokens))?;
@@ -131,7 +128,7 @@ impl View<'_> {
         };
         let parts: Vec<&Kv> = before.iter().chain(&behind).collect();
         let owners = lists.iter().map(|rows| owners(rows)).collect();
-        Ok(joined(&parts)?.map(|kv| Context { kv, prefix: prefix_tokens, owners, next, end }))
+        Ok(joined(&parts)?.map(|kv| Context { kv, prefix: prefix_tokens, owners, next }))
     }
 
     /// The plain case: whole units side by side.
@@ -155,7 +152,6 @@ impl View<'_> {
             prefix,
             owners: vec![units],
             next: placed.next,
-            end: placed.end,
         }))
     }
 

@@ -231,14 +231,14 @@ pub fn place(rows: &[Row], rule: Places, layout: Layout, prefix: usize) -> Place
         Places::Kept | Places::Lazy { .. } | Places::Scaled => {
             let places: Vec<Place> = rows.iter().map(|row| row.place).collect();
             let end = places.iter().map(Place::max).max().map_or(prefix, |last| last + 1);
-            Placed { positions: Positions::listed(places), next: end, end }
+            Placed { positions: Positions::listed(places), next: end }
         }
         Places::Local => {
             let offsets = |rows: &[Row]| side_by_side(rows, layout, prefix).positions;
             let units = rows.chunk_by(|a, b| a.unit == b.unit).map(offsets);
             let positions = units.fold(Positions::run(0, 0), |all, unit| all.then(&unit));
             let next = prefix + rows.len();
-            Placed { positions, next, end: next }
+            Placed { positions, next }
         }
     }
 }

@@ -127,15 +127,12 @@ pub struct Placed {
     pub positions: Positions,
     /// The position of a text token right behind it.
     pub next: usize,
-    /// Behind every position in it. Differs from `next` only under `compat`, where a prompt
-    /// continues at `next` and what is generated after it at `end` at the earliest.
-    pub end: usize,
 }
 
 impl Placed {
     /// Text, or anything on one axis.
     pub fn run(start: usize, n: usize) -> Self {
-        Self { positions: Positions::run(start, n), next: start + n, end: start + n }
+        Self { positions: Positions::run(start, n), next: start + n }
     }
 }
 
@@ -229,7 +226,7 @@ impl Layout {
             Self::Grid { rows, cols, compat: true, .. } if end > start => start + rows.max(cols),
             _ => end,
         };
-        Placed { positions: Positions::listed(places), next, end }
+        Placed { positions: Positions::listed(places), next }
     }
 }
 
@@ -510,8 +507,7 @@ mod tests {
         // Three units: what follows stands behind the last one's time, or, in compat, behind the
         // first picture.
         assert_eq!(grid(false).stretch(3, 0..18).next, 8);
-        let compat = grid(true).stretch(3, 0..18);
-        assert_eq!((compat.next, compat.end), (6, 8));
+        assert_eq!(grid(true).stretch(3, 0..18).next, 6);
         assert_eq!(grid(false).stretch(3, 0..6).next, 6);
         assert_eq!(grid(false).stretch(3, 0..0).next, 3);
     }
