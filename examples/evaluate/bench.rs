@@ -50,9 +50,14 @@ impl Plan {
         let (name, options) = method.split_once(':').unwrap_or((method, ""));
         let blind = name == BLIND;
         let mut recipe = Recipe::for_model(if blind { "full" } else { name }, model)?;
-        let has_budget = recipe.options().iter().any(|option| option.name == "retrieve");
-        if has_budget {
-            recipe.set("retrieve", &budget.to_string())?;
+        // A budget is what a method may use; where the model's folder recommends less, it does.
+        let own =
+            |key| Some(model.recommendations().recipes.get(name)?.get(key)?.as_u64()? as usize);
+        for key in ["retrieve", "cap"] {
+            if recipe.options().iter().any(|option| option.name == key) {
+                let budget = own(key).map_or(budget, |own| own.min(budget));
+                recipe.set(key, &budget.to_string())?;
+            }
         }
         for option in options.split('+').filter(|option| !option.is_empty()) {
             let (key, value) = option.split_once('=').unwrap_or((option, ""));

@@ -413,7 +413,22 @@ fn table() -> Vec<Recipe> {
         }),
         ..infinipot_v.clone()
     };
+    // Ours: what a question finds comes with what was before and after it, and the newest frames.
+    let auto = Recipe {
+        name: "auto",
+        windowed_answers: false,
+        retrieval: Retrieval::Best {
+            units: 32,
+            most: MOST_RETRIEVED,
+            recent: 4,
+            chunk: 1,
+            neighbours: 4,
+            rule: BudgetRule::Stretched { temperature: 0.0 },
+        },
+        ..rekv.clone()
+    };
     vec![
+        auto,
         streamkv,
         streamkv_paper,
         rekv,
@@ -440,6 +455,7 @@ impl Recipe {
     /// Names of all methods, for help texts.
     pub fn names() -> &'static [&'static str] {
         &[
+            "auto",
             "streamkv",
             "streamkv-paper",
             "rekv",
@@ -472,7 +488,9 @@ impl Recipe {
     /// As [`Recipe::named`] and [`Recipe::set`].
     pub fn for_model(name: &str, model: &VideoLlm) -> Result<Self> {
         let mut recipe = Self::named(name)?;
-        for (key, value) in &model.recommendations().recipe {
+        let recommended = model.recommendations();
+        let own = recommended.recipes.get(name).into_iter().flatten();
+        for (key, value) in recommended.recipe.iter().chain(own) {
             let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             let key = key.replace('_', "-");
             let option = options::named(&key)?;

@@ -10,6 +10,7 @@ mod config;
 mod processor;
 mod weights;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -98,8 +99,10 @@ pub struct Recommendations {
     pub trained_frames: Option<usize>,
     /// Frames per second to sample.
     pub sample_rate: Option<f64>,
-    /// Method options by name.
+    /// Method options by name, for every method that has them.
     pub recipe: serde_json::Map<String, serde_json::Value>,
+    /// The same for single methods, by the method's name; these win.
+    pub recipes: BTreeMap<String, serde_json::Map<String, serde_json::Value>>,
 }
 
 #[derive(Deserialize)]

@@ -97,10 +97,10 @@ class Test:
         for batch, features in self.items:
             how = {}
             if method == "oracle":
-                chosen = choose_tokens(batch, RETRIEVE, RECENT, 1.0, rng)
+                chosen = choose_tokens(batch, RETRIEVE, RECENT, 1.0, 0, rng)
                 how = {"chosen": chosen, "window": WINDOW}
             if method == "recent":
-                chosen = choose_tokens(batch, 0, RETRIEVE + RECENT, 1.0, rng)
+                chosen = choose_tokens(batch, 0, RETRIEVE + RECENT, 1.0, 0, rng)
                 how = {"chosen": chosen, "window": WINDOW}
             if method == "blind":
                 batch = Batch(**{**batch.__dict__, "seen": torch.zeros_like(batch.seen)})
