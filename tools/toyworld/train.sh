@@ -29,7 +29,7 @@ cd "$here/training"
 "$python" vision.py --run "$run" --threads 1 --minutes "${VISION_MINUTES:-25}"
 [ -f "$run/vision-scaled.pt" ] || "$python" encode.py --run "$run" --scenes "$scenes"
 "$python" lm.py --run "$run" --out "$out" --curriculum "$curriculum" \
-    --ranks "${RANKS:-2}" --minutes "${LANGUAGE_MINUTES:-50}"
+    --ranks "${RANKS:-2}" --minutes "${LANGUAGE_MINUTES:-105}"
 [ -f "$run/vision-polished.pt" ] || "$python" polish.py --run "$run" --minutes "${POLISH_MINUTES:-10}"
 "$python" assemble.py --run "$run" --out "$out"
 "$python" check.py "$out" --frames 32 64 --long 128 256 --out "$run/results.json"
