@@ -45,6 +45,11 @@ pub enum EngineError {
     #[error("device `{name}`: {reason}")]
     Device { name: String, reason: String },
 
+    /// A tier of the memory that is smaller than it was to be. Never an answer's failure: streams
+    /// report it as a warning.
+    #[error("video memory: {} {reason}", path.display())]
+    Store { path: PathBuf, reason: String },
+
     /// The caller raised the [`Cancel`](crate::Cancel) flag.
     #[error("cancelled")]
     Cancelled,

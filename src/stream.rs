@@ -8,13 +8,14 @@ use candle_core::Tensor;
 use parking_lot::Mutex;
 
 use crate::cancel::Cancel;
-use crate::error::Result;
+use crate::error::{EngineError, Result};
 use crate::evidence;
 use crate::frame::Frame;
 use crate::memory::attend::Answering;
 use crate::memory::position::Context;
 use crate::memory::recipe::{ProbePrompt, Recipe, Retrieval};
 use crate::memory::segment::{FrameTokens, Segment, Segmenter};
+use crate::memory::store::{StoreOptions, StoreStats};
 use crate::memory::{Encoded, VideoMemory, View, retrieve};
 use crate::model::VideoLlm;
 use crate::model::generate::{Generated, generate};
@@ -27,8 +28,8 @@ pub struct StreamOptions {
     /// The system message in front of everything; `None` takes the prompt style's own.
     pub system_prompt: Option<String>,
     pub prompt_style: PromptStyle,
-    /// Upper bound for the stored KV in bytes; the oldest frames go first. `None`: no bound.
-    pub max_memory: Option<u64>,
+    /// How much is remembered, where and how exactly.
+    pub store: StoreOptions,
     /// Frames a second, for models that place tokens by time. `None`: as far apart as the first two
     /// frames are.
     pub sample_rate: Option<f64>,
@@ -125,8 +126,9 @@ pub struct StreamStats {
     pub segments: u64,
     /// Frames waiting in the open segment.
     pub open_frames: u64,
-    /// Bytes of stored keys and values, windows and sinks included.
+    /// Bytes of stored keys and values in all tiers, windows and sinks included.
     pub bytes: u64,
+    pub store: StoreStats,
 }
 
 /// One video and what is remembered of it.
@@ -311,13 +313,22 @@ impl Stream {
     }
 
     pub fn stats(&self) -> StreamStats {
+        let store = self.memory.store_stats();
         StreamStats {
             frames: self.frames + self.pending.len() as u64,
             units: self.memory.units().len() as u64,
             segments: self.memory.segments(),
             open_frames: (self.segmenter.open_frames().len() + self.pending.len()) as u64,
-            bytes: self.memory.bytes(),
+            bytes: store.bytes(),
+            store,
         }
+    }
+
+    /// What went wrong with a tier of the memory since the last call: a full disk, a folder that
+    /// cannot be written to, a file that is missing or damaged. The memory is smaller for it, the
+    /// answers are not wrong.
+    pub fn take_warnings(&self) -> Vec<EngineError> {
+        self.memory.take_warnings()
     }
 
     /// Forgets everything seen; the prefix stays.
@@ -390,10 +401,7 @@ impl Stream {
         if let Retrieval::All { last: Some(last) } = self.recipe.retrieval {
             self.memory.keep_last(last);
         }
-        if let Some(bytes) = self.options.max_memory {
-            self.memory.shrink_to(bytes);
-        }
-        Ok(())
+        self.memory.settle()
     }
 
     fn encode(&self, segment: &Segment) -> Result<Encoded> {
@@ -452,6 +460,7 @@ fn empty_memory(
 ) -> Result<VideoMemory> {
     let mut memory = VideoMemory::for_model(model, recipe);
     memory.set_probes(probes(model, recipe)?);
+    memory.store_in(options.store.clone());
     let system = options.system_prompt.as_deref();
     let ids = model.prompts().opening(options.prompt_style, system, recipe.system)?;
     if !ids.is_empty() {

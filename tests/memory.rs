@@ -11,7 +11,7 @@ use common::{assert_close, fixture, frames_of, tensors};
 use gststreamkvqa::memory::attend::{Answering, Guide};
 use gststreamkvqa::memory::score::Similarity;
 use gststreamkvqa::memory::segment::{FrameTokens, Segment};
-use gststreamkvqa::memory::store::{Block, Kv};
+use gststreamkvqa::memory::store::{Block, Budget, Kv, StoreOptions};
 use gststreamkvqa::memory::{Kind, VideoMemory, View, retrieve};
 use gststreamkvqa::model::generate::generate;
 use gststreamkvqa::model::prompt::PromptStyle;
@@ -475,7 +475,10 @@ fn a_memory_bound_drops_the_oldest_units_of_all_layers() {
     let bound = unbound.stats().bytes * 7 / 10;
     let options = StreamOptions {
         prompt_style: PromptStyle::Rekv,
-        max_memory: Some(bound),
+        store: StoreOptions {
+            budget: Budget { device: Some(bound), ..Budget::default() },
+            ..StoreOptions::default()
+        },
         ..StreamOptions::default()
     };
     let mut stream = Stream::open(model.clone(), recipe, options).unwrap();

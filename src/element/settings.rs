@@ -14,6 +14,7 @@ use gstreamer as gst;
 use super::question::MAX_TOKENS;
 use super::shared_model::LoadKey;
 use super::{DType, Leaky, PromptStyle, ResetOn, TextFormat, TextTimestamp};
+use crate::memory::store::{Budget, StoreOptions};
 use crate::model::{DTypeChoice, DeviceChoice, HubOptions, hub, prompt};
 use crate::{EngineError, Question, Recipe, StreamOptions, VideoLlm};
 
@@ -185,7 +186,13 @@ impl Settings {
                 PromptStyle::Hf => prompt::PromptStyle::Hf,
                 PromptStyle::Rekv => prompt::PromptStyle::Rekv,
             },
-            max_memory: (self.max_memory > 0).then_some(self.max_memory),
+            store: StoreOptions {
+                budget: Budget {
+                    device: (self.max_memory > 0).then_some(self.max_memory),
+                    ..Budget::default()
+                },
+                ..StoreOptions::default()
+            },
             sample_rate: Some(self.rate().or(recommended).unwrap_or(DEFAULT_RATE)),
             mrope_compat: self.mrope_compat,
             ..StreamOptions::default()

@@ -234,12 +234,18 @@ impl Attend for Retrieve<'_> {
         self.cancel.check()?;
         let memory = self.view.memory;
         let query = MeanQuery::of(q, memory.geometry.kv_heads)?;
-        let blocks: Vec<_> = self.view.candidates(layer).collect();
-        let scores: Vec<f32> =
-            blocks.iter().map(|b| query.score(&b.representative, self.similarity)).collect();
-        let chosen = self.choice.of(&scores, self.counts[layer]);
-        let chosen: Vec<_> = chosen.into_iter().map(|i| blocks[i]).collect();
-        let context = self.view.pack(layer, &chosen)?;
+        let (scores, context) = loop {
+            let blocks: Vec<_> = self.view.candidates(layer).collect();
+            let scores: Vec<f32> =
+                blocks.iter().map(|b| query.score(&b.representative, self.similarity)).collect();
+            let chosen = self.choice.of(&scores, self.counts[layer]);
+            let chosen: Vec<_> = chosen.into_iter().map(|i| blocks[i]).collect();
+            let context = self.view.pack(layer, &chosen)?;
+            // Without those that turned out to be lost, others would have been chosen.
+            if !chosen.iter().any(|block| block.is_lost()) {
+                break (scores, context);
+            }
+        };
         let start = context.as_ref().map_or(0, |context| context.next);
         let out = memory.behind(layer, context.as_ref()).attend_fresh(start, q, k, v)?;
         self.contexts.push(context);

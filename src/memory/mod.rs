@@ -30,7 +30,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 
 use crate::cancel::Cancel;
-use crate::error::Result;
+use crate::error::{EngineError, Result};
 use crate::memory::attend::{Guide, Ingest};
 use crate::memory::budget::keep_counts;
 use crate::memory::evict::{Frame, Scores};
@@ -40,7 +40,7 @@ use crate::memory::recipe::{Compression, Recipe, Resident, Sees};
 use crate::memory::resident::{Layer, Places, RESIDUE, Row};
 use crate::memory::score::MeanQuery;
 use crate::memory::segment::Segment;
-use crate::memory::store::{Block, Kv, LayerStore, Window};
+use crate::memory::store::{Block, Kv, LayerStore, Store, StoreOptions, StoreStats, Window};
 use crate::model::VideoLlm;
 use crate::model::decoder::Decoder;
 use crate::model::rope::{Layout, Positions, Rope};
@@ -132,6 +132,8 @@ pub struct VideoMemory {
     resident: Option<Vec<Layer>>,
     /// The embedded prompts that ask the resident cache what matters, `[n, C]` each.
     probes: Vec<Tensor>,
+    /// Where the blocks of all layers lie.
+    tiers: Store,
     /// Units that some layer may still hold, by ascending id.
     units: VecDeque<Unit>,
     next_unit: u64,
@@ -166,6 +168,8 @@ impl VideoMemory {
                 blocks: VecDeque::new(),
             })
             .collect();
+        let device = geometry.device.clone();
+        let tiers = Store::new(StoreOptions::default(), geometry.layers, device);
         Self {
             geometry,
             rope,
@@ -180,12 +184,19 @@ impl VideoMemory {
             resident: recipe.resident.as_ref().map(|_| vec![Layer::default(); layers.len()]),
             residency: recipe.resident.clone(),
             probes: Vec::new(),
+            tiers,
             layers,
             units: VecDeque::new(),
             next_unit: 0,
             next_segment: 0,
             seen: 0,
         }
+    }
+
+    /// An empty memory's blocks will be kept that way.
+    pub fn store_in(&mut self, options: StoreOptions) {
+        let Geometry { layers, device, .. } = &self.geometry;
+        self.tiers = Store::new(options, *layers, device.clone());
     }
 
     /// Says what the units of this stream look like, before the first of them is encoded.
@@ -484,12 +495,12 @@ impl VideoMemory {
     /// Takes in a piece of stream that [`encode`](Self::encode) made from this memory's present
     /// state.
     pub fn commit(&mut self, encoded: Encoded) -> Result<()> {
-        for (layer, fresh) in self.layers.iter_mut().zip(encoded.layers) {
+        for (index, (layer, fresh)) in self.layers.iter_mut().zip(encoded.layers).enumerate() {
             if let Some(window) = &fresh.window {
                 layer.window.append(window)?;
             }
             for block in fresh.blocks {
-                layer.blocks.push_back(block.stored()?);
+                layer.blocks.push_back(self.tiers.put(index, block)?);
             }
         }
         self.seen += encoded.tokens;
@@ -512,19 +523,28 @@ impl VideoMemory {
         self.forget_lost_units();
     }
 
-    /// Drops the oldest units, in all layers alike, until at most `bytes` are stored or one unit
-    /// is left.
-    pub fn shrink_to(&mut self, bytes: u64) {
-        while self.bytes() > bytes && self.units.len() > 1 {
-            let Some(oldest) = self.units.front().map(|unit| unit.id) else { return };
-            for layer in &mut self.layers {
-                while layer.blocks.front().is_some_and(|block| block.unit <= oldest) {
-                    layer.blocks.pop_front();
-                }
-            }
-            self.units.pop_front();
+    /// Moves blocks between the tiers until each is within its budget, and drops units, the oldest
+    /// first and in all layers alike, until that is so or one unit is left.
+    ///
+    /// # Errors
+    /// What the computation fails with; a tier that fails is a [warning](Self::take_warnings).
+    pub fn settle(&mut self) -> Result<()> {
+        for layer in &mut self.layers {
+            layer.blocks.retain(|block| !block.is_lost());
         }
-        let over = self.bytes().saturating_sub(bytes);
+        let fixed = self.fixed_bytes();
+        let mut dropped = None;
+        while let Some(unit) = self.tiers.settle(fixed)?
+            && self.units.len() > 1
+            && dropped.replace(unit) != Some(unit)
+        {
+            for layer in &mut self.layers {
+                layer.drop_unit(unit);
+            }
+            self.units.retain(|held| held.id != unit);
+        }
+        // What is left over is the resident cache's, whose oldest tokens go.
+        let over = self.tiers.excess();
         if let (Some(layers), true) = (&mut self.resident, over > 0) {
             let held: u64 = layers.iter().map(Layer::bytes).sum();
             let share = held.saturating_sub(over) as f64 / held.max(1) as f64;
@@ -537,6 +557,7 @@ impl VideoMemory {
             }
         }
         self.forget_lost_units();
+        Ok(())
     }
 
     fn forget_lost_units(&mut self) {
@@ -553,10 +574,21 @@ impl VideoMemory {
         }
     }
 
-    /// Keys and values held, windows and prefix included.
-    pub fn bytes(&self) -> u64 {
-        self.layers.iter().map(LayerStore::bytes).sum::<u64>()
+    /// Bytes of the windows, the prefix and the resident cache, which always lie on the device.
+    fn fixed_bytes(&self) -> u64 {
+        self.layers.iter().map(LayerStore::fixed_bytes).sum::<u64>()
             + self.resident.iter().flatten().map(Layer::bytes).sum::<u64>()
+    }
+
+    /// What lies in each tier, windows, prefix and resident cache included.
+    pub fn store_stats(&self) -> StoreStats {
+        let blocks = self.tiers.stats();
+        StoreStats { device: blocks.device + self.fixed_bytes(), ..blocks }
+    }
+
+    /// What went wrong with a tier since the last call.
+    pub fn take_warnings(&self) -> Vec<EngineError> {
+        self.tiers.take_warnings()
     }
 
     /// Tokens of a layer that are held without being retrieved.
@@ -652,9 +684,10 @@ pub struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    /// A layer's blocks in stream order.
+    /// A layer's blocks in stream order, less those that are lost.
     pub fn blocks(&self, layer: usize) -> impl Iterator<Item = &'a Block> {
         let stored = self.memory.layers.get(layer).into_iter().flat_map(|l| l.blocks.iter());
+        let stored = stored.filter(|block| !block.is_lost());
         let branch = self.branch.and_then(|branch| branch.layers.get(layer));
         stored.chain(branch.into_iter().flat_map(|l| l.blocks.iter()))
     }
