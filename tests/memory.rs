@@ -5,12 +5,14 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use common::{assert_close, fixture, frames_of, tensors};
 use gststreamkvqa::memory::attend::{Answering, Guide};
 use gststreamkvqa::memory::score::Similarity;
 use gststreamkvqa::memory::segment::{FrameTokens, Segment};
+use gststreamkvqa::memory::store::codec::Codec;
 use gststreamkvqa::memory::store::{Block, Budget, Kv, StoreOptions};
 use gststreamkvqa::memory::{Kind, VideoMemory, View, retrieve};
 use gststreamkvqa::model::generate::generate;
@@ -491,6 +493,144 @@ fn a_memory_bound_drops_the_oldest_units_of_all_layers() {
     assert_eq!(held, stream.memory().held(2));
     assert_eq!(stream.stats().units as usize, held.len());
     assert!(!ask(&stream, "What color was the ring?", 4).ids.is_empty());
+}
+
+fn open_with(model: &VideoLlm, recipe: Recipe, store: StoreOptions) -> Stream {
+    let options = StreamOptions {
+        prompt_style: PromptStyle::Rekv,
+        system_prompt: Some(SYSTEM.into()),
+        store,
+        ..StreamOptions::default()
+    };
+    Stream::open(model.clone(), recipe, options).unwrap()
+}
+
+/// Everything in this codec, in the host tier or on disk.
+fn below(codec: Codec, host: Option<u64>, disk_path: Option<&Path>) -> StoreOptions {
+    StoreOptions {
+        codec: Some(codec),
+        residual: 0,
+        budget: Budget { device: Some(1), host, disk: None },
+        disk_path: disk_path.map(Path::to_path_buf),
+    }
+}
+
+#[test]
+fn answers_are_the_same_whichever_tier_the_blocks_lie_in() {
+    let (model, oracle) = (model(), Oracle::read());
+    let frames = oracle.frames();
+    let folder = tempfile::tempdir().unwrap();
+    let recipes = [
+        small_streamkv(&[]),
+        recipe("rekv", &[("window", "50".into()), ("retrieve", "3".into())]),
+        recipe("sliding-window", &[("window", "50".into()), ("retrieve", "4".into())]),
+        recipe("full", &[]),
+    ];
+    for recipe in recipes {
+        let name = recipe.name();
+        let mut device = open(&model, recipe.clone());
+        let host = below(Codec::F32, Some(1 << 30), None);
+        let mut host = open_with(&model, recipe.clone(), host);
+        let disk = below(Codec::F32, None, Some(folder.path()));
+        let mut disk = open_with(&model, recipe, disk);
+        for part in frames.chunks(3) {
+            let mut answers = [&mut device, &mut host, &mut disk].map(|stream| {
+                stream.push_frames(part).unwrap();
+                ask(stream, "What color was the ring?", 4)
+            });
+            let expected = answers[0].clone();
+            for answer in &mut answers[1..] {
+                assert_eq!(answer.first_logits, expected.first_logits, "{name}");
+                assert_eq!(answer.ids, expected.ids, "{name}");
+                assert_eq!(retrieved(answer), retrieved(&expected), "{name}");
+            }
+        }
+        let [device, host, disk] = [device, host, disk].map(|stream| {
+            assert!(stream.take_warnings().is_empty(), "{name}");
+            stream.stats().store
+        });
+        assert_eq!((device.host, device.disk, device.loads), (0, 0, 0), "{name}");
+        assert!(host.host > 0 && host.disk == 0 && host.loads > 0, "{name}: {host:?}");
+        assert!(disk.disk > 0 && disk.host == 0 && disk.loads > 0, "{name}: {disk:?}");
+        assert!(host.device < device.device, "{name}: only windows and prefix are left there");
+        assert_eq!((host.blocks, disk.blocks), (device.blocks, device.blocks), "{name}");
+    }
+}
+
+#[test]
+fn asking_leaves_a_quantised_memory_as_it_was() {
+    let (model, oracle) = (model(), Oracle::read());
+    let recipe = recipe("rekv", &[("window", "50".into()), ("retrieve", "5".into())]);
+    for codec in [Codec::F16, Codec::Q8, Codec::Q4, Codec::Q2] {
+        let folder = tempfile::tempdir().unwrap();
+        let store = StoreOptions {
+            residual: 20,
+            budget: Budget { device: Some(400_000), host: Some(20_000), disk: Some(300_000) },
+            ..below(codec, None, Some(folder.path()))
+        };
+        let mut asked = open_with(&model, recipe.clone(), store.clone());
+        let mut silent = open_with(&model, recipe.clone(), store);
+        for part in oracle.frames().chunks(3) {
+            asked.push_frames(part).unwrap();
+            silent.push_frames(part).unwrap();
+            let first = ask(&asked, "What color was the ring?", 4);
+            let second = ask(&asked, "What color was the ring?", 4);
+            assert_eq!(first.first_logits, second.first_logits, "{codec}: asked twice");
+        }
+        let (a, b) = (ask(&asked, "Where is it?", 4), ask(&silent, "Where is it?", 4));
+        assert_eq!(a.first_logits, b.first_logits, "{codec}: earlier questions left a trace");
+        assert_eq!(asked.memory().held(0), silent.memory().held(0), "{codec}");
+    }
+}
+
+#[test]
+fn an_answer_decodes_the_chosen_blocks_and_no_others() {
+    let (model, oracle) = (model(), Oracle::read());
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = recipe("rekv", &[("window", "50".into()), ("retrieve", "3".into())]);
+    let store = below(Codec::F16, None, Some(folder.path()));
+    let mut stream = open_with(&model, recipe, store);
+    stream.push_frames(&oracle.frames()).unwrap();
+    let before = stream.stats().store;
+    ask(&stream, "What color was the ring?", 4);
+    let after = stream.stats().store;
+    assert_eq!(after.loads - before.loads, 3 * model.decoder().layers() as u64);
+    assert_eq!((after.device, after.host), (before.device, before.host), "nothing stays behind");
+}
+
+#[test]
+fn without_a_segment_file_the_answer_is_that_of_what_is_left() {
+    let (model, oracle) = (model(), Oracle::read());
+    let frames = oracle.frames();
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = recipe("rekv", &[("window", "50".into()), ("retrieve", "6".into())]);
+    let store = below(Codec::F32, None, Some(folder.path()));
+    let mut stream = open_with(&model, recipe.clone(), store);
+    for part in frames.chunks(4) {
+        stream.push_frames(part).unwrap();
+    }
+    let whole = retrieved(&ask(&stream, "What color was the ring?", 4));
+    let list = |path: &Path| std::fs::read_dir(path).unwrap().map(|e| e.unwrap().path());
+    let mut files: Vec<_> = list(folder.path()).flat_map(|own| list(&own)).collect();
+    files.sort();
+    // Each file holds four frames; one that was looked at goes.
+    let gone = whole[0][0] / 4;
+    std::fs::remove_file(&files[gone as usize]).unwrap();
+    let smaller = ask(&stream, "What color was the ring?", 4);
+    for layer in retrieved(&smaller) {
+        assert_eq!(layer.len(), 6, "others have taken their places");
+        assert!(layer.iter().all(|unit| unit / 4 != gone));
+    }
+    let warnings = stream.take_warnings();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    let name = files[gone as usize].display().to_string();
+    assert!(warnings[0].to_string().contains(&name), "{warnings:?}");
+    let again = ask(&stream, "What color was the ring?", 4);
+    assert_eq!(again.first_logits, smaller.first_logits);
+    // The stream goes on, and what was lost is not held any more.
+    stream.push(&frames[0]).unwrap();
+    assert!(stream.memory().held(0).iter().all(|unit| unit / 4 != gone));
+    assert!(stream.take_warnings().is_empty());
 }
 
 #[test]

@@ -126,6 +126,7 @@ impl StreamKvqa {
         let settings = self.settings();
         let key = settings.load_key().and_then(|key| {
             settings.recipe(None)?;
+            settings.check_store()?;
             Ok(key)
         });
         let key = key.map_err(|fault| {
@@ -256,6 +257,13 @@ impl StreamKvqa {
             .field("answers", counters.answers)
             .field("queue", queue as u64)
             .field("memory-bytes", memory.bytes)
+            .field("device-bytes", memory.store.device)
+            .field("host-bytes", memory.store.host)
+            .field("disk-bytes", memory.store.disk)
+            .field("blocks", memory.store.blocks)
+            .field("hits", memory.store.hits)
+            .field("loads", memory.store.loads)
+            .field("lost-blocks", memory.store.lost)
             .field("units", memory.units)
             .field("open-frames", memory.open_frames)
             .field("segments", memory.segments)

@@ -13,6 +13,8 @@
 
 use glib::prelude::*;
 use gstreamer as gst;
+
+use crate::memory::store::codec::Codec;
 use gstreamer_base as gst_base;
 
 mod answer;
@@ -60,6 +62,46 @@ pub enum DType {
     Bf16,
     #[enum_value(name = "16-bit floating point", nick = "f16")]
     F16,
+}
+
+/// In which number format the remembered keys and values are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, glib::Enum)]
+#[repr(u32)]
+#[enum_type(name = "GstStreamKvqaStore")]
+#[non_exhaustive]
+pub enum Store {
+    #[default]
+    #[enum_value(
+        name = "As the model computes; with bounded tiers, the finest of which an hour fits",
+        nick = "auto"
+    )]
+    Auto,
+    #[enum_value(name = "32-bit floating point", nick = "f32")]
+    F32,
+    #[enum_value(name = "16-bit floating point", nick = "f16")]
+    F16,
+    #[enum_value(name = "16-bit brain floating point", nick = "bf16")]
+    Bf16,
+    #[enum_value(name = "8 bits a value, in groups of 32 (KIVI)", nick = "q8")]
+    Q8,
+    #[enum_value(name = "4 bits a value, in groups of 32 (KIVI)", nick = "q4")]
+    Q4,
+    #[enum_value(name = "2 bits a value, in groups of 32 (KIVI)", nick = "q2")]
+    Q2,
+}
+
+impl Store {
+    fn codec(self) -> Option<Codec> {
+        match self {
+            Self::Auto => None,
+            Self::F32 => Some(Codec::F32),
+            Self::F16 => Some(Codec::F16),
+            Self::Bf16 => Some(Codec::Bf16),
+            Self::Q8 => Some(Codec::Q8),
+            Self::Q4 => Some(Codec::Q4),
+            Self::Q2 => Some(Codec::Q2),
+        }
+    }
 }
 
 /// Who decides the words around the video and the question.
@@ -144,6 +186,7 @@ pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     for ty in [
         Leaky::static_type(),
         DType::static_type(),
+        Store::static_type(),
         PromptStyle::static_type(),
         TextFormat::static_type(),
         TextTimestamp::static_type(),

@@ -13,7 +13,7 @@ use gstreamer as gst;
 
 use super::question::MAX_TOKENS;
 use super::shared_model::LoadKey;
-use super::{DType, Leaky, PromptStyle, ResetOn, TextFormat, TextTimestamp};
+use super::{DType, Leaky, PromptStyle, ResetOn, Store, TextFormat, TextTimestamp};
 use crate::memory::store::{Budget, StoreOptions};
 use crate::model::{DTypeChoice, DeviceChoice, HubOptions, hub, prompt};
 use crate::{EngineError, Question, Recipe, StreamOptions, VideoLlm};
@@ -29,6 +29,7 @@ const DEFAULT_FRAME_SIZE: u32 = 1024;
 const DEFAULT_MAX_QUEUE: u32 = 8;
 const DEFAULT_MAX_PENDING: u32 = 64;
 const DEFAULT_EOS_TIMEOUT: gst::ClockTime = gst::ClockTime::from_seconds(60);
+const DEFAULT_STORE_RESIDUAL: u32 = StoreOptions::DEFAULT_RESIDUAL as u32;
 const DEFAULT_TEXT_TEMPLATE: &str = "{answer}";
 const DEFAULT_TEXT_DURATION: gst::ClockTime = gst::ClockTime::from_seconds(5);
 
@@ -44,6 +45,11 @@ pub(super) struct Settings {
     pub mrope_compat: bool,
     pub system_prompt: Option<String>,
     pub max_memory: u64,
+    pub max_host_memory: u64,
+    pub max_disk: u64,
+    pub disk_path: Option<String>,
+    pub store: Store,
+    pub store_residual: u32,
     pub max_tokens: u32,
     pub sample_rate: gst::Fraction,
     pub frame_size: u32,
@@ -77,6 +83,11 @@ impl Default for Settings {
             mrope_compat: false,
             system_prompt: None,
             max_memory: 0,
+            max_host_memory: 0,
+            max_disk: 0,
+            disk_path: None,
+            store: Store::default(),
+            store_residual: DEFAULT_STORE_RESIDUAL,
             max_tokens: Question::DEFAULT_MAX_TOKENS as u32,
             sample_rate: gst::Fraction::new(0, 1),
             frame_size: DEFAULT_FRAME_SIZE,
@@ -186,16 +197,34 @@ impl Settings {
                 PromptStyle::Hf => prompt::PromptStyle::Hf,
                 PromptStyle::Rekv => prompt::PromptStyle::Rekv,
             },
-            store: StoreOptions {
-                budget: Budget {
-                    device: (self.max_memory > 0).then_some(self.max_memory),
-                    ..Budget::default()
-                },
-                ..StoreOptions::default()
-            },
+            store: self.store_options(),
             sample_rate: Some(self.rate().or(recommended).unwrap_or(DEFAULT_RATE)),
             mrope_compat: self.mrope_compat,
             ..StreamOptions::default()
+        }
+    }
+
+    pub fn check_store(&self) -> Result<(), Fault> {
+        let options = self.store_options();
+        if options.budget.disk.is_some() && options.disk_path.is_none() {
+            return Err(Fault::Unset(
+                "max-disk is set, but disk-path, which says where, is not".into(),
+            ));
+        }
+        Ok(())
+    }
+
+    fn store_options(&self) -> StoreOptions {
+        let bound = |bytes: u64| (bytes > 0).then_some(bytes);
+        StoreOptions {
+            codec: self.store.codec(),
+            residual: self.store_residual as usize,
+            budget: Budget {
+                device: bound(self.max_memory),
+                host: bound(self.max_host_memory),
+                disk: bound(self.max_disk),
+            },
+            disk_path: self.disk_path.as_deref().filter(|path| !path.is_empty()).map(PathBuf::from),
         }
     }
 
@@ -229,6 +258,11 @@ impl Settings {
             "mrope-compat" => self.mrope_compat = read(value),
             "system-prompt" => self.system_prompt = read(value),
             "max-memory" => self.max_memory = read(value),
+            "max-host-memory" => self.max_host_memory = read(value),
+            "max-disk" => self.max_disk = read(value),
+            "disk-path" => self.disk_path = read(value),
+            "store" => self.store = read(value),
+            "store-residual" => self.store_residual = read(value),
             "max-tokens" => self.max_tokens = read(value),
             "sample-rate" => self.sample_rate = read(value),
             "frame-size" => self.frame_size = read(value),
@@ -271,6 +305,11 @@ impl Settings {
             "mrope-compat" => self.mrope_compat.to_value(),
             "system-prompt" => self.system_prompt.to_value(),
             "max-memory" => self.max_memory.to_value(),
+            "max-host-memory" => self.max_host_memory.to_value(),
+            "max-disk" => self.max_disk.to_value(),
+            "disk-path" => self.disk_path.to_value(),
+            "store" => self.store.to_value(),
+            "store-residual" => self.store_residual.to_value(),
             "max-tokens" => self.max_tokens.to_value(),
             "sample-rate" => self.sample_rate.to_value(),
             "frame-size" => self.frame_size.to_value(),
@@ -381,9 +420,52 @@ fn model_properties() -> Vec<glib::ParamSpec> {
         glib::ParamSpecUInt64::builder("max-memory")
             .nick("Maximum memory")
             .blurb(
-                "Upper bound in bytes for what is remembered of the video; the oldest goes first. \
-                 0: no bound but the method's",
+                "Upper bound in bytes for what is remembered of the video; the oldest goes first, to \
+                 the tiers of max-host-memory and disk-path where they are set. With them, or with a \
+                 store coarser than the model computes, it bounds what is held decoded on the \
+                 model's device. 0: no bound but the method's",
             )
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecUInt64::builder("max-host-memory")
+            .nick("Maximum host memory")
+            .blurb(
+                "Upper bound in bytes for what lies encoded in main memory, apart from max-memory. \
+                 It takes what max-memory cannot hold, and passes the oldest on to disk-path. 0: what \
+                 is encoded counts against max-memory or, with a disk-path, goes to disk at once",
+            )
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecUInt64::builder("max-disk")
+            .nick("Maximum disk")
+            .blurb(
+                "Upper bound in bytes for the files in disk-path; the oldest are deleted first. 0: \
+                 what the disk has room for",
+            )
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecString::builder("disk-path")
+            .nick("Disk path")
+            .blurb(
+                "Folder for what neither max-memory nor max-host-memory can hold; each stream makes \
+                 a folder of its own in it and deletes it at its end. A disk that is full or fails \
+                 makes the memory smaller, with a warning. Unset: nothing is written",
+            )
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecEnum::builder::<Store>("store")
+            .nick("Store")
+            .blurb("Number format of what is remembered, except for the newest tokens (store-residual)")
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecUInt::builder("store-residual")
+            .nick("Store residual")
+            .blurb(
+                "Newest tokens of each layer that stay as the model computed them where store is \
+                 coarser",
+            )
+            .maximum(1 << 24)
+            .default_value(DEFAULT_STORE_RESIDUAL)
             .mutable_ready()
             .build(),
         glib::ParamSpecUInt::builder("max-tokens")
@@ -443,7 +525,10 @@ fn video_properties() -> Vec<glib::ParamSpec> {
             .blurb(
                 "frames-in, sampled, dropped, unreadable, encoded (frames); questions, answers; \
                  queue (frames waiting); memory-bytes, units, segments, open-frames (what is \
-                 remembered; open frames are not compressed yet); encode-ms-per-frame, answer-ms (means); live, model-loaded",
+                 remembered; open frames are not compressed yet); device-bytes, host-bytes, disk-bytes \
+                 (the same by tier); blocks (a unit in a layer), hits and loads (blocks that \
+                 questions found on the device or had to decode), lost-blocks (to damaged files); \
+                 encode-ms-per-frame, answer-ms (means); live, model-loaded",
             )
             .read_only()
             .build(),

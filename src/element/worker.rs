@@ -591,6 +591,7 @@ impl Shared {
         if told {
             self.post_progress(gst::ProgressType::Complete, "Model loaded");
         }
+        self.warn_of_store(&stream);
         Ok(stream)
     }
 
@@ -606,6 +607,7 @@ impl Shared {
                 queue.counters.encoding += took;
             }
         });
+        self.warn_of_store(stream);
         match result {
             Ok(()) | Err(EngineError::Cancelled) => {}
             Err(error @ EngineError::Frame { .. }) => {
@@ -643,11 +645,13 @@ impl Shared {
         });
         let took = started.elapsed();
         self.settle(|queue| {
+            queue.memory = stream.stats();
             if result.is_ok() {
                 queue.counters.answers += 1;
                 queue.counters.answering += took;
             }
         });
+        self.warn_of_store(stream);
         match result {
             Ok(answer) => {
                 let latency = asked.since.elapsed();
@@ -683,6 +687,13 @@ impl Shared {
         match result {
             Ok(()) | Err(EngineError::Cancelled) => {}
             Err(error) => self.fail(&error),
+        }
+    }
+
+    /// A tier that fails makes the memory smaller and stops nothing.
+    fn warn_of_store(&self, stream: &Stream) {
+        for warning in stream.take_warnings() {
+            self.warn(&warning);
         }
     }
 

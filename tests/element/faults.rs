@@ -160,3 +160,43 @@ fn memory_that_cannot_be_mapped_is_named_with_its_caps() {
     names(&error, &["memory:NVMM", "nvvideoconvert"]);
     assert!(error.matches(gst::StreamError::Format), "{error:?}");
 }
+
+#[test]
+fn a_bounded_disk_without_a_path_is_refused() {
+    let error = refused(&format!("model-path={} max-disk=1000", model()));
+    names(&error, &["max-disk", "disk-path"]);
+}
+
+/// Frames are answered from to the end, and the bus has warned of `words`.
+#[track_caller]
+fn warns_and_goes_on(properties: &str, words: &[&str]) -> Rig {
+    let rig = Rig::new(&format!(
+        "videotestsrc num-buffers=80 {BALL} ! QA question=what? sample-rate=10/1 \
+         method=rekv max-memory=1 store=f32 {properties} ! fakesink"
+    ));
+    rig.play();
+    let warning = rig.warning();
+    names(&warning, words);
+    let answers = rig.answers();
+    assert!(!answers.is_empty() && answers.iter().all(|answer| answer.status() == "ok"));
+    rig
+}
+
+#[test]
+fn a_disk_path_that_cannot_be_written_is_a_warning() {
+    let file = temporary("");
+    let path = format!("{}/memory", file.path().display());
+    warns_and_goes_on(&format!("disk-path={path}"), &[&path]);
+}
+
+#[test]
+fn a_full_disk_is_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().display().to_string();
+    let rig = warns_and_goes_on(&format!("disk-path={path} max-disk=60000"), &["max-disk", &path]);
+    let stats = rig.qa().property::<gst::Structure>("stats");
+    let count = |name| stats.get::<u64>(name).unwrap();
+    assert!(count("disk-bytes") > 0 && count("disk-bytes") <= 60_000, "{stats}");
+    assert!(count("loads") > 0 && count("blocks") > 0, "{stats}");
+    assert_eq!(count("host-bytes") + count("lost-blocks"), 0, "{stats}");
+}
