@@ -15,6 +15,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
+use gststreamkvqa::memory::store::codec::Codec;
+use gststreamkvqa::memory::store::{Budget, StoreOptions};
 use gststreamkvqa::memory::{Kind, Unit};
 use gststreamkvqa::model::prompt::PromptStyle;
 use gststreamkvqa::model::{HubOptions, LoadStep};
@@ -59,6 +61,23 @@ struct Args {
     /// Place the question as transformers 5 does: behind the first picture (Qwen2.5-VL).
     #[arg(long)]
     mrope_compat: bool,
+    /// Number format of what is remembered: f32, f16, bf16, q8, q4 or q2; default: as the element's
+    /// `store=auto`.
+    #[arg(long)]
+    store: Option<Codec>,
+    /// Newest tokens of each layer that a coarser format leaves alone.
+    #[arg(long, default_value_t = StoreOptions::DEFAULT_RESIDUAL)]
+    store_residual: usize,
+    /// Bytes that each tier may hold.
+    #[arg(long)]
+    max_memory: Option<u64>,
+    #[arg(long)]
+    max_host_memory: Option<u64>,
+    #[arg(long, requires = "disk_path")]
+    max_disk: Option<u64>,
+    /// Folder for segment files.
+    #[arg(long)]
+    disk_path: Option<PathBuf>,
     /// Where the JSON goes.
     #[arg(long)]
     out: PathBuf,
@@ -174,6 +193,8 @@ struct HeldTrace {
 #[derive(Serialize)]
 struct BytesTrace {
     device: u64,
+    host: u64,
+    disk: u64,
 }
 
 type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
@@ -201,6 +222,16 @@ fn run(args: &Args) -> Fallible<()> {
             Style::Rekv => PromptStyle::Rekv,
         },
         mrope_compat: args.mrope_compat,
+        store: StoreOptions {
+            codec: args.store,
+            residual: args.store_residual,
+            budget: Budget {
+                device: args.max_memory,
+                host: args.max_host_memory,
+                disk: args.max_disk,
+            },
+            disk_path: args.disk_path.clone(),
+        },
         ..StreamOptions::default()
     };
     let mut stream = Stream::open(model, recipe, stream_options)?;
@@ -218,6 +249,9 @@ fn run(args: &Args) -> Fallible<()> {
         }
     }
     bar.finish_and_clear();
+    for warning in stream.take_warnings() {
+        eprintln!("trace: {warning}");
+    }
     let answers: Vec<Answer> = answers.into_iter().flatten().collect();
     let trace = Trace {
         model: args.model.display().to_string(),
@@ -384,7 +418,11 @@ fn stream_trace(stream: &Stream) -> StreamTrace {
         layers: layers.collect(),
         units: memory.units().map(unit_trace).collect(),
         open_frames: stats.open_frames,
-        bytes: BytesTrace { device: stats.bytes },
+        bytes: BytesTrace {
+            device: stats.store.device,
+            host: stats.store.host,
+            disk: stats.store.disk,
+        },
     }
 }
 

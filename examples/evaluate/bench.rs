@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use gststreamkvqa::memory::store::StoreOptions;
 use gststreamkvqa::{EngineError, Frame, Question, Recipe, Stream, VideoLlm};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
@@ -36,11 +37,13 @@ pub struct Plan {
     pub frames: usize,
     pub budget: usize,
     recipe: Recipe,
+    store: StoreOptions,
     blind: bool,
 }
 
 impl Plan {
-    /// `method` is a name with options behind a colon, joined by plus signs.
+    /// `method` is a name with options behind a colon, joined by plus signs: the method's, and
+    /// `store` and `store-residual` as the element has them.
     pub fn parse(
         method: &str,
         model: &VideoLlm,
@@ -59,11 +62,21 @@ impl Plan {
                 recipe.set(key, &budget.to_string())?;
             }
         }
+        let mut store = StoreOptions::default();
         for option in options.split('+').filter(|option| !option.is_empty()) {
             let (key, value) = option.split_once('=').unwrap_or((option, ""));
-            recipe.set(key, value)?;
+            match key {
+                "store" => store.codec = Some(value.parse()?),
+                "store-residual" => {
+                    store.residual = value.parse().map_err(|_| EngineError::Option {
+                        key: key.into(),
+                        reason: format!("`{value}` is not a number of tokens"),
+                    })?;
+                }
+                _ => recipe.set(key, value)?,
+            }
         }
-        Ok(Self { label: method.to_owned(), frames, budget, recipe, blind })
+        Ok(Self { label: method.to_owned(), frames, budget, recipe, store, blind })
     }
 }
 
@@ -191,7 +204,9 @@ fn one_video(model: &VideoLlm, plan: &Plan, work: &Work, seed: u64) -> Result<Ta
     questions.sort_by_key(|question| question.after_frame);
 
     let mut tally = Tally::default();
-    let mut stream = Stream::new(model.clone(), plan.recipe.clone())?;
+    let options =
+        gststreamkvqa::StreamOptions { store: plan.store.clone(), ..Default::default() };
+    let mut stream = Stream::open(model.clone(), plan.recipe.clone(), options)?;
     let mut pushed = 0;
     for question in &questions {
         if !plan.blind {
