@@ -204,8 +204,7 @@ fn one_video(model: &VideoLlm, plan: &Plan, work: &Work, seed: u64) -> Result<Ta
     questions.sort_by_key(|question| question.after_frame);
 
     let mut tally = Tally::default();
-    let options =
-        gststreamkvqa::StreamOptions { store: plan.store.clone(), ..Default::default() };
+    let options = gststreamkvqa::StreamOptions { store: plan.store.clone(), ..Default::default() };
     let mut stream = Stream::open(model.clone(), plan.recipe.clone(), options)?;
     let mut pushed = 0;
     for question in &questions {
