@@ -170,8 +170,8 @@ impl Stream {
     /// Opens a stream: runs the tokens in front of the video through the decoder.
     ///
     /// # Errors
-    /// [`EngineError::Question`](crate::EngineError::Question) for a system prompt that cannot be
-    /// encoded, [`EngineError::Cancelled`](crate::EngineError::Cancelled), and whatever the
+    /// [`EngineError::Question`] for a system prompt that cannot be
+    /// encoded, [`EngineError::Cancelled`], and whatever the
     /// computation fails with.
     pub fn open(model: VideoLlm, recipe: Recipe, options: StreamOptions) -> Result<Self> {
         let decoder = model.decoder();
@@ -223,7 +223,7 @@ impl Stream {
     /// Takes frames in stream order; several at once are encoded in one batch.
     ///
     /// # Errors
-    /// [`EngineError::Cancelled`](crate::EngineError::Cancelled) or what the computation fails
+    /// [`EngineError::Cancelled`] or what the computation fails
     /// with. The segments that were complete before the fault are in the memory, the frames of
     /// this call behind them are lost.
     pub fn push_frames(&mut self, frames: &[Frame]) -> Result<()> {
@@ -269,9 +269,8 @@ impl Stream {
     /// answer's text piece by piece as it is generated.
     ///
     /// # Errors
-    /// [`EngineError::Question`](crate::EngineError::Question) for a text that cannot be asked,
-    /// [`EngineError::Cancelled`](crate::EngineError::Cancelled), or what the computation fails
-    /// with.
+    /// [`EngineError::Question`] for a text that cannot be asked, [`EngineError::Cancelled`], or what
+    /// the computation fails with.
     pub fn ask(&self, question: &Question, mut on_token: impl FnMut(&str)) -> Result<Answer> {
         let asked = Instant::now();
         let prompt = self.prompt(&question.text)?;
