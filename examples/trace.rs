@@ -448,6 +448,7 @@ fn unit_trace(unit: &Unit) -> UnitTrace {
         kind: match unit.kind {
             Kind::Frame => "frame",
             Kind::Summary => "summary",
+            Kind::Piece { .. } => "piece",
         },
         segment: unit.segment,
         frames: [unit.frames.start, unit.frames.end],

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! One camera's life: push frames, ask, look at what is kept. The engine's facade.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,13 +14,15 @@ use crate::evidence;
 use crate::frame::Frame;
 use crate::memory::attend::Answering;
 use crate::memory::position::Context;
-use crate::memory::recipe::{ProbePrompt, Recipe, Retrieval};
+use crate::memory::recipe::{Expert, ProbePrompt, Recipe, Retrieval};
+use crate::memory::retrieve::Asked;
 use crate::memory::segment::{FrameTokens, Segment, Segmenter};
 use crate::memory::store::{StoreOptions, StoreStats};
 use crate::memory::{Encoded, VideoMemory, View, retrieve};
 use crate::model::VideoLlm;
 use crate::model::generate::{Generated, generate};
 use crate::model::prompt::PromptStyle;
+use crate::model::text_image::TextImage;
 use crate::model::vision::Picture;
 
 /// What does not change during a stream's life.
@@ -140,6 +143,8 @@ pub struct Stream {
     segmenter: Segmenter,
     /// The guidance prompt, `[n, C]`, if the recipe compresses.
     guidance: Option<Tensor>,
+    /// The text-image model that ranks units too, if the recipe has one.
+    outside: Option<TextImage>,
     /// Frames taken into units.
     frames: u64,
     /// Frames that wait for the rest of their unit.
@@ -184,8 +189,9 @@ impl Stream {
         let cancel = options.cancel.clone();
         Ok(Self {
             memory: empty_memory(&model, &recipe, &options, &cancel)?,
-            segmenter: Segmenter::new(recipe.cut, recipe.compat),
+            segmenter: Segmenter::new(recipe.cut, recipe.compat).reducing(recipe.reduce),
             guidance,
+            outside: outside(&model, &recipe)?,
             frames: 0,
             pending: Vec::new(),
             picture: None,
@@ -259,7 +265,7 @@ impl Stream {
             let rest = std::mem::take(&mut self.pending);
             self.take_in(&rest, &picture)?;
         }
-        match self.segmenter.close() {
+        match self.segmenter.close()? {
             Some(segment) => self.remember(&segment),
             None => Ok(()),
         }
@@ -337,7 +343,8 @@ impl Stream {
     pub fn clear(&mut self) -> Result<()> {
         self.memory = empty_memory(&self.model, &self.recipe, &self.options, &self.cancel)?;
         *self.branch.get_mut() = None;
-        self.segmenter.close();
+        self.segmenter =
+            Segmenter::new(self.recipe.cut, self.recipe.compat).reducing(self.recipe.reduce);
         self.pending.clear();
         self.picture = None;
         self.frames = 0;
@@ -373,7 +380,7 @@ impl Stream {
             }
         }
         if !self.segmenter.holds_frames()
-            && let Some(segment) = self.segmenter.close()
+            && let Some(segment) = self.segmenter.close()?
         {
             self.remember(&segment)?;
         }
@@ -391,7 +398,16 @@ impl Stream {
             let span = (first.time(), last.time());
             Some(tokens.get(index).map(|tokens| FrameTokens::whole(tokens, numbers, span)))
         });
-        Ok(units.collect::<candle_core::Result<_>>()?)
+        let mut units: Vec<FrameTokens> = units.collect::<candle_core::Result<_>>()?;
+        if let Some(outside) = &self.outside {
+            // The first frame of a unit speaks for it.
+            let first = frames.chunks(per_unit).filter_map(|frames| frames.first().cloned());
+            let embeddings = outside.images(&first.collect::<Vec<_>>())?;
+            for (unit, embedding) in units.iter_mut().zip(embeddings) {
+                unit.embedding = Some(embedding);
+            }
+        }
+        Ok(units)
     }
 
     fn remember(&mut self, segment: &Segment) -> Result<()> {
@@ -423,19 +439,22 @@ impl Stream {
         if held.is_some() {
             return Ok(held);
         }
-        let mut frames = self.segmenter.open_frames().to_vec();
-        if let Some(picture) = &self.picture {
-            frames.extend(self.units(&self.pending, picture)?);
-        }
-        let encoded = Arc::new(self.encode(&Segment { frames })?);
+        let pending = match &self.picture {
+            Some(picture) => self.units(&self.pending, picture)?,
+            None => Vec::new(),
+        };
+        let Some(segment) = self.segmenter.open_segment(pending)? else { return Ok(None) };
+        let encoded = Arc::new(self.encode(&segment)?);
         *self.branch.lock() = Some(Arc::clone(&encoded));
         Ok(Some(encoded))
     }
 
     fn look_up(&self, view: View<'_>, text: &str) -> Result<Vec<Option<Context>>> {
         let decoder = self.model.decoder();
-        let question = decoder.embed(&self.model.prompts().question(text)?)?;
-        retrieve::contexts(view, &self.recipe, decoder, &question, &self.cancel)
+        let tokens = decoder.embed(&self.model.prompts().question(text)?)?;
+        let embedding = self.outside.as_ref().map(|outside| outside.text(text)).transpose()?;
+        let asked = Asked { tokens: &tokens, embedding: embedding.as_deref() };
+        retrieve::contexts(view, &self.recipe, decoder, asked, &self.cancel)
     }
 
     /// Everything behind the video, `[n, C]`.
@@ -467,6 +486,24 @@ fn empty_memory(
         memory.open(decoder, &decoder.embed(&ids)?, cancel)?;
     }
     Ok(memory)
+}
+
+/// The outside expert of a recipe.
+fn outside(model: &VideoLlm, recipe: &Recipe) -> Result<Option<TextImage>> {
+    if recipe.expert == Expert::Internal {
+        return Ok(None);
+    }
+    if recipe.external_model.is_empty() {
+        return Err(EngineError::Option {
+            key: "external-model".into(),
+            reason: format!(
+                "method `{}` ranks with a text-image model too; set external-model to the folder \
+                 of a SigLIP checkpoint, or experts=internal to do without",
+                recipe.name()
+            ),
+        });
+    }
+    TextImage::load(Path::new(&recipe.external_model), model.device()).map(Some)
 }
 
 /// The prompts that ask the resident cache what matters, `[n, C]` each.

@@ -211,7 +211,7 @@ fn labels(stream: &Stream, layer: usize) -> Vec<String> {
         let unit = units[id];
         match unit.kind {
             Kind::Summary => format!("S{}", unit.segment),
-            Kind::Frame => {
+            Kind::Frame | Kind::Piece { .. } => {
                 let frames: Vec<String> = unit.frames.clone().map(|f| f.to_string()).collect();
                 frames.join("+")
             }
@@ -678,7 +678,11 @@ fn a_question_sees_the_open_segment() {
 fn a_question_before_the_first_frame_is_answered_from_the_prompt_alone() {
     let model = model();
     for name in Recipe::names() {
-        let stream = Stream::new(model.clone(), Recipe::named(name).unwrap()).unwrap();
+        let mut recipe = Recipe::named(name).unwrap();
+        if recipe.options().iter().any(|option| option.name == "experts") {
+            recipe.set("experts", "internal").unwrap();
+        }
+        let stream = Stream::new(model.clone(), recipe).unwrap();
         let answer = ask(&stream, "What color was the ring?", 2);
         assert!(answer.evidence.is_empty(), "{name}");
         assert!(!answer.ids.is_empty(), "{name}");

@@ -3,15 +3,18 @@
 //! prompt, retrieving for a question, answering. Each is an [`Attend`]; the decoder knows none of
 //! them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::memory::position::Context;
-use crate::memory::score::{MeanQuery, Similarity};
-use crate::memory::select::Choice;
+use crate::memory::rank::rrf;
+use crate::memory::recipe::Expert;
+use crate::memory::resident::Layer;
+use crate::memory::score::{MeanQuery, Similarity, representative};
+use crate::memory::select::{Choice, ranked, top};
 use crate::memory::store::{Kv, Tail};
 use crate::memory::{VideoMemory, View};
 use crate::model::attention::{self, Stage, Visible};
@@ -212,6 +215,8 @@ pub struct Retrieve<'a> {
     counts: Vec<usize>,
     choice: Choice,
     similarity: Similarity,
+    /// An outside model's opinion of every unit, and how the two are fused.
+    outside: Option<(&'a HashMap<u64, f32>, Expert)>,
     pub contexts: Vec<Option<Context>>,
     /// Per layer, every candidate's score in stream order.
     pub scores: Vec<Vec<f32>>,
@@ -225,7 +230,33 @@ impl<'a> Retrieve<'a> {
         similarity: Similarity,
         cancel: &'a Cancel,
     ) -> Self {
-        Self { view, cancel, counts, choice, similarity, contexts: Vec::new(), scores: Vec::new() }
+        let (contexts, scores) = (Vec::new(), Vec::new());
+        Self { view, cancel, counts, choice, similarity, outside: None, contexts, scores }
+    }
+
+    /// The same with an outside opinion of every unit.
+    pub fn asking(self, opinion: &'a HashMap<u64, f32>, expert: Expert) -> Self {
+        Self { outside: Some((opinion, expert)), ..self }
+    }
+
+    /// Scores of a layer's blocks from the layer's own and the outside opinion. A unit of which
+    /// there is none ranks last outside.
+    fn fused(&self, units: &[u64], own: Vec<f32>) -> Vec<f32> {
+        let Some((opinion, expert)) = self.outside else { return own };
+        let outside: Vec<f32> = units
+            .iter()
+            .map(|unit| opinion.get(unit).copied().unwrap_or(f32::NEG_INFINITY))
+            .collect();
+        match expert {
+            Expert::Internal => own,
+            Expert::External => outside,
+            Expert::Both { kappa } => {
+                let ids = |scores: &[f32]| ranked(scores).into_iter().map(|i| units[i]).collect();
+                let fused: HashMap<u64, f64> =
+                    rrf(&[ids(&own), ids(&outside)], kappa).into_iter().collect();
+                units.iter().map(|unit| fused.get(unit).map_or(0.0, |s| *s as f32)).collect()
+            }
+        }
     }
 }
 
@@ -238,6 +269,8 @@ impl Attend for Retrieve<'_> {
             let blocks: Vec<_> = self.view.candidates(layer).collect();
             let scores: Vec<f32> =
                 blocks.iter().map(|b| query.score(&b.representative, self.similarity)).collect();
+            let units: Vec<u64> = blocks.iter().map(|block| block.unit).collect();
+            let scores = self.fused(&units, scores);
             let chosen = self.choice.of(&scores, self.counts[layer]);
             let chosen: Vec<_> = chosen.into_iter().map(|i| blocks[i]).collect();
             let context = self.view.pack(layer, &chosen)?;
@@ -259,6 +292,94 @@ struct Own {
     tail: Tail,
     /// The position of the next token.
     next: usize,
+}
+
+/// A question with nothing but the prefix before it: how every layer asks.
+pub struct Bare<'a> {
+    view: View<'a>,
+    cancel: &'a Cancel,
+    /// Mean queries before RoPE, by layer.
+    pub queries: Vec<MeanQuery>,
+    /// The last token's key in the last layer, turned where it stands, `[Hk * d]`.
+    pub key: Vec<f32>,
+}
+
+impl<'a> Bare<'a> {
+    pub fn new(view: View<'a>, cancel: &'a Cancel) -> Self {
+        Self { view, cancel, queries: Vec::new(), key: Vec::new() }
+    }
+}
+
+impl Attend for Bare<'_> {
+    fn attend(&mut self, layer: usize, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
+        self.cancel.check()?;
+        let memory = self.view.memory;
+        self.queries.push(MeanQuery::of(q, memory.geometry.kv_heads)?);
+        let context = self.view.pack_nothing(layer)?;
+        let start = context.as_ref().map_or(0, |context| context.next);
+        let n = k.dim(1)?;
+        let last = k.narrow(1, n - 1, 1)?.contiguous()?;
+        let last = memory.rope.rotate(&last, &Positions::run(start + n - 1, 1))?;
+        self.key = last.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+        memory.behind(layer, context.as_ref()).attend_fresh(start, q, k, v)
+    }
+}
+
+/// A question picks pages of what is resident, layer by layer, by their mean keys without
+/// positions (LiveVLM 4.3).
+pub struct PickPages<'a> {
+    view: View<'a>,
+    cancel: &'a Cancel,
+    tokens: usize,
+    share: f64,
+    /// Newest tokens that are taken in any case.
+    recent: usize,
+    similarity: Similarity,
+    pub contexts: Vec<Option<Context>>,
+}
+
+impl<'a> PickPages<'a> {
+    pub fn new(
+        view: View<'a>,
+        (tokens, share, recent): (usize, f64, usize),
+        similarity: Similarity,
+        cancel: &'a Cancel,
+    ) -> Self {
+        Self { view, cancel, tokens, share, recent, similarity, contexts: Vec::new() }
+    }
+
+    fn picked(&self, resident: &Layer, query: &MeanQuery) -> Result<Vec<usize>> {
+        let (n, Some(kv)) = (resident.tokens(), resident.kv()) else { return Ok(Vec::new()) };
+        let old = n - self.recent.min(n);
+        let mut scores = Vec::with_capacity(old.div_ceil(self.tokens));
+        for start in (0..old).step_by(self.tokens) {
+            let len = self.tokens.min(old - start);
+            let page = representative(&kv.k.narrow(1, start, len)?)?;
+            scores.push(query.score(&page, self.similarity));
+        }
+        let count = (scores.len() as f64 * self.share).ceil() as usize;
+        let pages = top(&scores, count).into_iter();
+        let rows = pages.flat_map(|p| p * self.tokens..((p + 1) * self.tokens).min(old));
+        Ok(rows.chain(old..n).collect())
+    }
+}
+
+impl Attend for PickPages<'_> {
+    fn attend(&mut self, layer: usize, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
+        self.cancel.check()?;
+        let memory = self.view.memory;
+        let query = MeanQuery::of(q, memory.geometry.kv_heads)?;
+        let picked = match self.view.resident(layer) {
+            Some(resident) => Some(resident.keep(&[self.picked(resident, &query)?])?),
+            None => None,
+        };
+        let blocks: Vec<_> = self.view.candidates(layer).collect();
+        let context = self.view.pack_beside(layer, picked.as_ref(), &blocks)?;
+        let start = context.as_ref().map_or(0, |context| context.next);
+        let out = memory.behind(layer, context.as_ref()).attend_fresh(start, q, k, v)?;
+        self.contexts.push(context);
+        Ok(out)
+    }
 }
 
 /// The answer: prompt and generated tokens behind each layer's context. Grows a tail of its own
@@ -342,7 +463,7 @@ impl Attend for Answering<'_> {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::{DType, Device};
+    use candle_core::Device;
 
     use super::*;
     use crate::memory::recipe::Recipe;
@@ -412,6 +533,7 @@ mod tests {
             end: 0.0,
             at: i * per_unit,
             patches: None,
+            embedding: None,
         });
         let units = units.collect();
         let encoded: Encoded = memory.encoded(units, fresh).unwrap();

@@ -195,7 +195,8 @@ fn shrink_layer(
             (Scope::Step, _) => by_step(layer, first, budget),
             (Scope::Whole, Pick::Buckets { size, free }) => buckets(first, budget, size, free),
             (Scope::Whole, Pick::Top) => {
-                let second = second.map(|second| second[head].as_slice());
+                let second = second.and_then(|second| second.get(head).or(second.first()));
+                let second = second.map(Vec::as_slice);
                 quota(first, second, &forced, recipe.share, budget)
             }
         });

@@ -6,10 +6,13 @@ use candle_core::{Device, Tensor};
 use serde_json::Value;
 
 use crate::memory::evict::{Frame, shrink};
+use crate::memory::grains::{choose, importance, mean_heads};
+use crate::memory::rank::{self, coarse_context, leaning, similarities};
 use crate::memory::recipe::{Recipe, Resident};
 use crate::memory::resident::{Layer, Places, Row, squeezed};
 use crate::memory::score;
-use crate::memory::select::top;
+use crate::memory::select::{ranked, top};
+use crate::memory::sparse::{by_token, least_alike};
 use crate::memory::store::Kv;
 use crate::memory::testing::Lcg;
 use crate::model::attention::{Visible, attention_mass};
@@ -212,5 +215,88 @@ fn rope() {
         rope.rotate(&input, &at).unwrap().flatten_all().unwrap().to_vec1().unwrap();
     for (a, b) in found.iter().zip(floats(&golden["output"])) {
         assert!((a - b).abs() < 2e-6, "{a} is not {b}");
+    }
+}
+
+#[test]
+fn mukv_score() {
+    let golden = golden("mukv_score");
+    let mut lcg = Lcg(golden["seed"].as_u64().unwrap());
+    let keys = tensor(&mut lcg, (2, 12, 4));
+    let logits: Vec<f32> = (0..4 * 12 * 15).map(|_| lcg.next()).collect();
+    let prefix = number(&golden["init_len"]);
+    let mut received = vec![0.0; 12];
+    for row in 0..4 * 12 {
+        let visible = prefix + row % 12 + 1;
+        let weights = softmax(&logits[row * 15..row * 15 + visible]);
+        received.iter_mut().zip(&weights[prefix..]).for_each(|(sum, w)| *sum += w / 4.0);
+    }
+    let keys = mean_heads(&keys).unwrap();
+    let alpha = golden["alpha"].as_f64().unwrap();
+    let importance = importance(&received, &keys, alpha);
+    for (found, expected) in importance.iter().zip(floats(&golden["importance"])) {
+        assert!((found - expected).abs() < 1e-5, "{found} is not {expected}");
+    }
+    assert_eq!(choose(&importance, &keys, 6, 1.0), list(&golden["kept_sorted"]));
+}
+
+#[test]
+fn mukv_rerank() {
+    let golden = golden("mukv_rerank");
+    let mut lcg = Lcg(golden["seed"].as_u64().unwrap());
+    let mut draw = |n: usize| -> Vec<Vec<f32>> {
+        (0..n).map(|_| (0..6).map(|_| lcg.next()).collect()).collect()
+    };
+    let query = draw(1).remove(0);
+    let (coarse, medium, fine) = (draw(4), draw(6), draw(6));
+    let of = |x: &Vec<Vec<f32>>| -> Vec<f32> {
+        similarities(&query, &x.iter().map(Vec::as_slice).collect::<Vec<_>>())
+    };
+    let scores = of(&coarse);
+    assert_eq!(ranked(&scores), list(&golden["coarse_order"]));
+    let vectors: Vec<&[f32]> = coarse.iter().map(Vec::as_slice).collect();
+    let context = coarse_context(&query, &vectors, &scores, number(&golden["top_n"]));
+    let weight = golden["lambda"].as_f64().unwrap();
+    let leant = |x: &Vec<Vec<f32>>| -> Vec<f32> {
+        let vectors: Vec<&[f32]> = x.iter().map(Vec::as_slice).collect();
+        leaning(&of(x), &vectors, &context, weight)
+    };
+    let found = leant(&medium);
+    assert_eq!(ranked(&found), list(&golden["medium_order"]));
+    let in_order: Vec<f32> = ranked(&found).into_iter().map(|i| found[i]).collect();
+    for (a, b) in in_order.iter().zip(floats(&golden["medium_scores"])) {
+        assert!((a - b).abs() < 1e-5, "{a} is not {b}");
+    }
+    assert_eq!(ranked(&leant(&fine)), list(&golden["fine_order"]));
+}
+
+#[test]
+fn rrf() {
+    let golden = golden("rrf");
+    let ranking = |x: &Value| list(x).into_iter().map(|id| id as u64).collect::<Vec<_>>();
+    let rankings: Vec<_> = golden["rankings"].as_array().unwrap().iter().map(ranking).collect();
+    let fused = rank::rrf(&rankings, golden["k"].as_f64().unwrap());
+    let expected = golden["fused"].as_array().unwrap();
+    assert_eq!(fused.len(), expected.len());
+    for ((id, score), expected) in fused.iter().zip(expected) {
+        assert_eq!(*id, expected[0].as_u64().unwrap());
+        assert!((score - expected[1].as_f64().unwrap()).abs() < 1e-12);
+    }
+}
+
+#[test]
+fn aks_guess_variant_a() {
+    let golden = golden("aks_guess_variant_A");
+    let mut lcg = Lcg(golden["rng_seed"].as_u64().unwrap());
+    let shape = list(&golden["K_shape"]);
+    let units: Vec<Vec<f32>> = (0..shape[0])
+        .map(|_| by_token(&tensor(&mut lcg, (shape[1], shape[2], shape[3]))).unwrap())
+        .collect();
+    let count = number(&golden["k"]);
+    let expected = golden["kept_patches_per_frame"].as_array().unwrap();
+    for (at, unit) in units.iter().enumerate() {
+        let before = at.checked_sub(1).map_or(&[][..], |before| &units[before]);
+        let kept = least_alike(unit, before, shape[1] * shape[3], count);
+        assert_eq!(kept, list(&expected[at]), "unit {at}");
     }
 }

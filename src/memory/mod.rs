@@ -11,14 +11,20 @@ pub mod budget;
 mod evict;
 #[cfg(test)]
 mod golden;
+pub mod grains;
+#[cfg(test)]
+mod laws;
 pub mod position;
 mod probe;
+pub mod rank;
 pub mod recipe;
+pub mod reduce;
 pub mod resident;
 pub mod retrieve;
 pub mod score;
 pub mod segment;
 pub mod select;
+pub mod sparse;
 pub mod store;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -34,12 +40,14 @@ use crate::error::{EngineError, Result};
 use crate::memory::attend::{Guide, Ingest};
 use crate::memory::budget::keep_counts;
 use crate::memory::evict::{Frame, Scores};
+use crate::memory::grains::{Alone, Grains};
 use crate::memory::position::Order;
 use crate::memory::probe::{Ask, Grow};
 use crate::memory::recipe::{Compression, Recipe, Resident, Sees};
-use crate::memory::resident::{Layer, Places, RESIDUE, Row};
-use crate::memory::score::MeanQuery;
+use crate::memory::resident::{Layer, Places, RESIDUE, Row, gather};
+use crate::memory::score::{MeanQuery, representative};
 use crate::memory::segment::Segment;
+use crate::memory::sparse::{IngestSparse, Sparse};
 use crate::memory::store::{Block, Kv, LayerStore, Store, StoreOptions, StoreStats, Window};
 use crate::model::VideoLlm;
 use crate::model::decoder::Decoder;
@@ -69,6 +77,10 @@ pub enum Kind {
     Frame,
     /// The mean frame of its segment.
     Summary,
+    /// A piece of the recipe's grain of this number.
+    Piece {
+        grain: usize,
+    },
 }
 
 /// Where a stored unit comes from. The same in every layer that still holds it.
@@ -87,6 +99,8 @@ pub struct Unit {
     pub at: usize,
     /// Which of its picture's tokens it consists of; `None`: all, in order.
     pub patches: Option<Arc<[u32]>>,
+    /// What an outside model makes of its first picture.
+    pub embedding: Option<Arc<[f32]>>,
 }
 
 /// A closed piece of stream that the decoder has seen but the memory does not hold.
@@ -98,6 +112,8 @@ pub struct Encoded {
     layers: Vec<EncodedLayer>,
     /// The resident cache with this piece in it.
     resident: Option<Vec<Layer>>,
+    /// The window of changed keys behind it.
+    sparse: Option<Vec<sparse::Layer>>,
 }
 
 #[derive(Debug)]
@@ -127,6 +143,14 @@ pub struct VideoMemory {
     store: bool,
     pub(crate) places: Places,
     pub(crate) order: Order,
+    /// The same tokens cut several times, if the recipe says so.
+    grains: Grains,
+    /// Cosine of keys above which one of two tokens of a piece goes.
+    grain_alike: f64,
+    /// The windows where new tokens see changed keys.
+    sparse: Vec<sparse::Layer>,
+    /// Whether units are represented by their changed keys.
+    changed_representative: bool,
     /// How the resident cache is bounded, if there is one.
     pub(crate) residency: Option<Resident>,
     resident: Option<Vec<Layer>>,
@@ -178,6 +202,10 @@ impl VideoMemory {
             answer_window: recipe.window.filter(|_| recipe.windowed_answers),
             compat: recipe.compat,
             sees: recipe.sees,
+            grains: recipe.grains.clone(),
+            grain_alike: recipe.grain_alike,
+            sparse: vec![sparse::Layer::default(); layers.len()],
+            changed_representative: recipe.changed_representative,
             store: recipe.store,
             places: recipe.places,
             order: recipe.order,
@@ -224,8 +252,10 @@ impl VideoMemory {
             Some(patches) => patches.get(i).copied().unwrap_or(i as u32),
             None => i as u32,
         };
+        // Dropped before it was encoded, a patch leaves no gap on a single axis; after that, it does.
+        let dense = self.layout == Layout::Run && !matches!(unit.kind, Kind::Piece { .. });
         let place = |i: usize| {
-            let token = unit.at + if self.layout == Layout::Run { i } else { patch(i) as usize };
+            let token = unit.at + if dense { i } else { patch(i) as usize };
             self.layout.stretch(prefix, token..token + 1).positions.places()[0]
         };
         (0..n)
@@ -267,24 +297,160 @@ impl VideoMemory {
         if let (Some(resident), Sees::Resident) = (&self.resident, self.sees) {
             return self.encode_beside(resident, decoder, inputs, segment, cancel);
         }
+        if !self.grains.is_empty() {
+            return self.encode_grains(decoder, segment, cancel);
+        }
+        if let Sees::Changed(rule) = self.sees {
+            return self.encode_sparse(rule, decoder, inputs, cancel);
+        }
         let tokens: Vec<&Tensor> = inputs.iter().map(|(_, tokens)| tokens).collect();
         let embeds = Tensor::cat(&tokens, 0)?;
         let mut ingest = Ingest::new(self, cancel);
         decoder.forward(&embeds, &mut ingest)?;
         let fresh = ingest.into_layers();
-        let resident = match &self.resident {
-            Some(resident) => {
-                let rows: Vec<Row> = self.rows_of_all(&inputs)?;
-                let grown = resident.iter().zip(&fresh);
-                let grown =
-                    grown.map(|(layer, (raw, _))| layer.with(raw, std::slice::from_ref(&rows)));
-                let grown: Vec<Layer> = grown.collect::<Result<_>>()?;
-                Some(self.shrunk(grown, None, decoder, cancel)?)
-            }
-            None => None,
-        };
+        let raw: Vec<&Kv> = fresh.iter().map(|(raw, _)| raw).collect();
+        let resident = self.grown(&inputs, &raw, decoder, cancel)?;
         let units = inputs.into_iter().map(|(unit, _)| unit).collect();
         Ok(Encoded { resident, ..self.encoded(units, fresh)? })
+    }
+
+    /// The resident cache with tokens that came in by other ways than beside it.
+    fn grown(
+        &self,
+        inputs: &[(Unit, Tensor)],
+        raw: &[&Kv],
+        decoder: &Decoder,
+        cancel: &Cancel,
+    ) -> Result<Option<Vec<Layer>>> {
+        let Some(resident) = &self.resident else { return Ok(None) };
+        let rows = self.rows_of_all(inputs)?;
+        let layers = resident.iter().zip(raw);
+        let layers = layers.map(|(layer, raw)| layer.with(raw, std::slice::from_ref(&rows)));
+        let layers = layers.collect::<Result<_>>()?;
+        Ok(Some(self.shrunk(layers, None, decoder, cancel)?))
+    }
+
+    /// Frames come in with a window of changed keys before them.
+    fn encode_sparse(
+        &self,
+        rule: Sparse,
+        decoder: &Decoder,
+        inputs: Vec<(Unit, Tensor)>,
+        cancel: &Cancel,
+    ) -> Result<Encoded> {
+        let tokens: Vec<&Tensor> = inputs.iter().map(|(_, tokens)| tokens).collect();
+        let lengths: Vec<usize> =
+            tokens.iter().map(|tokens| tokens.dim(0)).collect::<candle_core::Result<_>>()?;
+        let mut ingest = IngestSparse::new(self, rule, &self.sparse, &lengths, cancel);
+        decoder.forward(&Tensor::cat(&tokens, 0)?, &mut ingest)?;
+        let fresh = ingest.into_layers();
+        let mut raw = Vec::with_capacity(fresh.len());
+        let mut windows = Vec::with_capacity(fresh.len());
+        let mut changed = Vec::with_capacity(fresh.len());
+        for (kv, window, kept) in fresh {
+            raw.push((kv, None));
+            windows.push(window);
+            changed.push(kept);
+        }
+        let grown: Vec<&Kv> = raw.iter().map(|(kv, _)| kv).collect();
+        let resident = self.grown(&inputs, &grown, decoder, cancel)?;
+        let units = inputs.into_iter().map(|(unit, _)| unit).collect();
+        let mut encoded = self.cut_blocks(units, raw)?;
+        if self.changed_representative {
+            for (layer, kept) in encoded.layers.iter_mut().zip(changed) {
+                for (block, kept) in layer.blocks.iter_mut().zip(kept) {
+                    if let Some(kv) = block.load()? {
+                        block.representative = representative(&gather(&kv, &[kept])?.k)?;
+                    }
+                }
+            }
+        }
+        Ok(Encoded { resident, sparse: Some(windows), ..encoded })
+    }
+
+    /// The segment's tokens, cut once for each grain, every piece alone behind the prefix.
+    fn encode_grains(
+        &self,
+        decoder: &Decoder,
+        segment: &Segment,
+        cancel: &Cancel,
+    ) -> Result<Encoded> {
+        let tokens: Vec<&Tensor> = segment.frames.iter().map(|frame| &frame.tokens).collect();
+        let tokens = Tensor::cat(&tokens, 0)?;
+        let n = tokens.dim(0)?;
+        let mut sources = Vec::with_capacity(n);
+        for frame in &segment.frames {
+            sources.extend((0..frame.tokens.dim(0)?).map(|_| frame));
+        }
+        let before = self.seen.saturating_sub(self.prefix_tokens());
+        let unit_tokens = self.geometry.unit_tokens.max(1);
+        // Units with their blocks of all layers.
+        let mut pieces: Vec<(Unit, Vec<Block>)> = Vec::new();
+        for (index, grain) in self.grains.iter().enumerate() {
+            let size = grain.tokens(unit_tokens);
+            let whole = n - n % size;
+            if whole == 0 {
+                continue;
+            }
+            let mut alone = Alone::new(self, size, cancel);
+            decoder.forward(&tokens.narrow(0, 0, whole)?, &mut alone)?;
+            let layers = alone.into_layers();
+            let Some(last) = layers.last() else { continue };
+            for start in (0..whole).step_by(size) {
+                let keys = grains::mean_heads(&last.rotated.narrow(1, start, size)?)?;
+                let received = last.received.get(start..start + size).unwrap_or(&[]);
+                let importance = grains::importance(received, &keys, grain.attention);
+                let kept = grains::choose(&importance, &keys, grain.kept(size), self.grain_alike);
+                let (Some(from), Some(to)) = (sources.get(start), sources.get(start + size - 1))
+                else {
+                    continue;
+                };
+                // Where in its picture a piece of a grid begins.
+                let base = if self.layout == Layout::Run { 0 } else { start % unit_tokens };
+                let unit = Unit {
+                    id: 0,
+                    kind: Kind::Piece { grain: index },
+                    segment: self.next_segment,
+                    frames: from.frames.start..to.frames.end,
+                    start: from.start,
+                    end: to.end,
+                    at: before + start - base,
+                    patches: Some(kept.iter().map(|&i| (base + i) as u32).collect()),
+                    embedding: from.embedding.clone(),
+                };
+                let blocks = layers.iter().map(|layer| {
+                    let kv = gather(&layer.raw.part(start, size)?, std::slice::from_ref(&kept))?;
+                    let rotated = layer.rotated.narrow(1, start, size)?;
+                    let rotated = Kv { v: rotated.clone(), k: rotated };
+                    let rotated = gather(&rotated, std::slice::from_ref(&kept))?;
+                    let mut block = Block::new(0, kv)?;
+                    block.representative = representative(&rotated.k)?;
+                    Ok(block)
+                });
+                pieces.push((unit, blocks.collect::<Result<_>>()?));
+            }
+        }
+        // In the order in which they end.
+        pieces.sort_by_key(|(unit, _)| unit.frames.end);
+        let mut units = Vec::with_capacity(pieces.len());
+        let empty = || -> Result<Kv> {
+            let (heads, dim) = (self.geometry.kv_heads, self.geometry.head_dim);
+            let none = Tensor::zeros((heads, 0, dim), self.geometry.dtype, &self.geometry.device)?;
+            Ok(Kv { k: none.clone(), v: none })
+        };
+        let mut layers = Vec::with_capacity(self.geometry.layers);
+        for _ in 0..self.geometry.layers {
+            layers.push(EncodedLayer { blocks: Vec::new(), window: None, whole: empty()? });
+        }
+        for ((mut unit, blocks), id) in pieces.into_iter().zip(self.next_unit..) {
+            unit.id = id;
+            units.push(unit);
+            for (layer, mut block) in layers.iter_mut().zip(blocks) {
+                block.unit = id;
+                layer.blocks.push(block);
+            }
+        }
+        Ok(Encoded { tokens: n, units, layers, resident: None, sparse: None })
     }
 
     fn rows_of_all(&self, inputs: &[(Unit, Tensor)]) -> Result<Vec<Row>> {
@@ -434,7 +600,7 @@ impl VideoMemory {
             layers.push(EncodedLayer { blocks, window: rotated, whole: raw });
         }
         let tokens = units.iter().map(|unit| self.steps(unit)).sum();
-        Ok(Encoded { tokens, units, layers, resident: None })
+        Ok(Encoded { tokens, units, layers, resident: None, sparse: None })
     }
 
     /// Tokens of a unit.
@@ -449,16 +615,15 @@ impl VideoMemory {
 
     /// The segment's units with their tokens `[n, C]`, the summary behind them.
     fn inputs(&self, segment: &Segment, summary: bool) -> Result<Vec<(Unit, Tensor)>> {
-        let mut units = self.name_units(segment, summary);
+        let mut tokens: Vec<Tensor> = segment.frames.iter().map(|f| f.tokens.clone()).collect();
+        let mean = if summary { segment.summary()? } else { None };
+        let mut units = self.name_units(segment, mean.is_some());
         let mut at = self.seen.saturating_sub(self.prefix_tokens());
         for unit in &mut units {
             unit.at = at;
             at += self.steps(unit);
         }
-        let mut tokens: Vec<Tensor> = segment.frames.iter().map(|f| f.tokens.clone()).collect();
-        if summary {
-            tokens.push(segment.summary()?);
-        }
+        tokens.extend(mean);
         Ok(units.into_iter().zip(tokens).collect())
     }
 
@@ -474,6 +639,7 @@ impl VideoMemory {
                 end: frame.end,
                 at: 0,
                 patches: frame.patches.clone(),
+                embedding: frame.embedding.clone(),
             })
             .collect();
         if let (true, Some(first), Some(last)) = (summary, units.first(), units.last()) {
@@ -486,6 +652,7 @@ impl VideoMemory {
                 end: last.end,
                 at: 0,
                 patches: None,
+                embedding: None,
             };
             units.push(summary);
         }
@@ -507,6 +674,9 @@ impl VideoMemory {
         self.next_segment += 1;
         self.next_unit += encoded.units.len() as u64;
         self.units.extend(encoded.units);
+        if let Some(sparse) = encoded.sparse {
+            self.sparse = sparse;
+        }
         if encoded.resident.is_some() {
             self.resident = encoded.resident;
             self.forget_lost_units();
@@ -578,6 +748,7 @@ impl VideoMemory {
     fn fixed_bytes(&self) -> u64 {
         self.layers.iter().map(LayerStore::fixed_bytes).sum::<u64>()
             + self.resident.iter().flatten().map(Layer::bytes).sum::<u64>()
+            + self.sparse.iter().map(sparse::Layer::bytes).sum::<u64>()
     }
 
     /// What lies in each tier, windows, prefix and resident cache included.
@@ -634,7 +805,8 @@ impl Encoded {
         cancel: &Cancel,
     ) -> Result<()> {
         let frames = self.units.iter().filter(|unit| unit.kind == Kind::Frame).count();
-        if compression.keep_ratio >= 1.0 || frames == 0 {
+        let empty = self.layers.iter().all(|layer| layer.blocks.is_empty());
+        if compression.keep_ratio >= 1.0 || frames == 0 || empty {
             return Ok(());
         }
         let whole: Vec<&Kv> = self.layers.iter().map(|layer| &layer.whole).collect();

@@ -67,8 +67,23 @@ impl View<'_> {
     /// Of a unit that is retrieved whole, the resident remains are left out, so that nothing is
     /// seen twice; where every head keeps remains of its own they stay.
     pub(crate) fn pack(&self, layer: usize, blocks: &[&Block]) -> Result<Option<Context>> {
+        self.pack_beside(layer, self.resident(layer), blocks)
+    }
+
+    /// The prefix alone.
+    pub(crate) fn pack_nothing(&self, layer: usize) -> Result<Option<Context>> {
+        self.pack_beside(layer, None, &[])
+    }
+
+    /// [`pack`](Self::pack) with something else resident.
+    pub(crate) fn pack_beside(
+        &self,
+        layer: usize,
+        resident: Option<&Layer>,
+        blocks: &[&Block],
+    ) -> Result<Option<Context>> {
         let memory = self.memory;
-        let resident = self.resident(layer).filter(|resident| resident.tokens() > 0);
+        let resident = resident.filter(|resident| resident.tokens() > 0);
         let whole = |block: &&Block| self.unit(block.unit).is_none_or(|u| u.patches.is_none());
         if resident.is_none() && memory.places == Places::Packed && blocks.iter().all(whole) {
             return self.pack_units(layer, blocks);

@@ -9,10 +9,13 @@ mod options;
 
 use crate::error::{EngineError, Result};
 use crate::memory::budget::BudgetRule;
+use crate::memory::grains::{Grain, Grains};
 use crate::memory::position::Order;
+use crate::memory::reduce::Reduce;
 use crate::memory::resident::Places;
 use crate::memory::score::Similarity;
 use crate::memory::segment::Cut;
+use crate::memory::sparse::Sparse;
 use crate::model::VideoLlm;
 pub use options::RecipeOption;
 
@@ -77,16 +80,51 @@ pub enum Retrieval {
         neighbours: usize,
         rule: BudgetRule,
     },
+    /// The same units for all layers: what the first and the last layer agree on (CacheFlow §4.4).
+    Consensus { units: usize },
+    /// Of every grain its best pieces, the same for all layers; the finer ones lean on what the
+    /// coarsest found (MuKV §1.7).
+    Grains {
+        /// How much they lean, 0..=1.
+        lean: f64,
+        /// How many of the best coarse pieces they lean on.
+        top: usize,
+    },
+    /// Of what is resident the best pages of each layer, and the newest tokens (LiveVLM §4.3).
+    Pages {
+        /// Tokens of a page.
+        tokens: usize,
+        /// Fraction of the pages that is taken.
+        share: f64,
+        /// Frames' worth of newest tokens that are always taken.
+        recent: usize,
+    },
 }
 
 /// What new tokens see of what came before them. The prefix they see in any case.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Sees {
     /// The newest tokens, as many as the recipe's window has.
     #[default]
     Window,
+    /// Nothing else.
+    Prefix,
     /// The resident cache.
     Resident,
+    /// What changed in the newest units.
+    Changed(Sparse),
+}
+
+/// Who ranks units.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Expert {
+    /// The language model's own keys and queries.
+    #[default]
+    Internal,
+    /// An outside text-image model.
+    External,
+    /// Both, fused by their ranks: each gives a unit `1 / (kappa + rank)`.
+    Both { kappa: f64 },
 }
 
 /// A bounded cache that every answer sees whole.
@@ -215,7 +253,9 @@ pub enum Leave {
 /// A composition of the memory's parts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recipe {
-    name: &'static str,
+    pub(super) name: &'static str,
+    /// What is taken out before anything is encoded.
+    pub reduce: Reduce,
     pub cut: Cut,
     /// Append each segment's mean frame and keep it.
     pub summary: bool,
@@ -233,6 +273,15 @@ pub struct Recipe {
     pub places: Places,
     /// In which order retrieved units stand.
     pub order: Order,
+    /// Cut the same tokens into pieces of these sizes, each encoded alone; none: whole frames.
+    pub grains: Grains,
+    /// Cosine of keys above which one of two tokens of a piece goes; 1: none goes.
+    pub grain_alike: f64,
+    /// Represent units by the mean of their changed keys instead of all.
+    pub changed_representative: bool,
+    pub expert: Expert,
+    /// Folder of the outside text-image model.
+    pub external_model: String,
     pub compression: Option<Compression>,
     pub retrieval: Retrieval,
     pub similarity: Similarity,
@@ -246,6 +295,7 @@ pub struct Recipe {
 fn table() -> Vec<Recipe> {
     let streamkv = Recipe {
         name: "streamkv",
+        reduce: Reduce::Nothing,
         cut: Cut::Semantic {
             threshold: 0.99,
             min: 4,
@@ -261,6 +311,11 @@ fn table() -> Vec<Recipe> {
         resident: None,
         places: Places::Packed,
         order: Order::Stream,
+        grains: Grains::default(),
+        grain_alike: 1.0,
+        changed_representative: false,
+        expert: Expert::Internal,
+        external_model: String::new(),
         compression: Some(Compression {
             keep_ratio: 0.6,
             rule: BudgetRule::Stretched { temperature: 1.0 },
@@ -353,6 +408,7 @@ fn table() -> Vec<Recipe> {
     };
     let streammem = Recipe {
         name: "streammem",
+        reduce: Reduce::Frames { alike: 0.95 },
         resident: infinipot_v.resident.clone().map(|resident| Resident {
             floor: 1.0,
             signal: Signal::Attention,
@@ -385,10 +441,12 @@ fn table() -> Vec<Recipe> {
             probe: Probe::Newest { units: 1 },
             ..resident
         }),
+        retrieval: Retrieval::Pages { tokens: 16, share: 0.4, recent: 4 },
         ..infinipot_v.clone()
     };
     let retake = Recipe {
         name: "retake",
+        reduce: Reduce::Peaks { keep: 1.0 },
         cut: Cut::Uniform { frames: 32 },
         resident: streammem.resident.clone().map(|resident| Resident {
             cap: 64,
@@ -399,6 +457,42 @@ fn table() -> Vec<Recipe> {
         }),
         places: Places::Scaled,
         ..infinipot_v.clone()
+    };
+    let mukv = Recipe {
+        name: "mukv",
+        // A run of the coarsest grain at a time.
+        cut: Cut::Uniform { frames: 4 },
+        windowed_answers: false,
+        window: None,
+        places: Places::Local,
+        order: Order::Found,
+        grains: Grains {
+            frames: vec![0.25, 1.0, 4.0],
+            keep: vec![0.1, 0.1, 0.8],
+            attention: vec![0.5, 0.7, 0.8],
+            retrieve: vec![20, 32, 12],
+        },
+        sees: Sees::Prefix,
+        retrieval: Retrieval::Grains { lean: 0.3, top: 5 },
+        ..rekv.clone()
+    };
+    let memstream = Recipe {
+        name: "memstream",
+        windowed_answers: false,
+        window: None,
+        sees: Sees::Changed(Sparse { units: 64, keep: 0.25, pairs: false }),
+        changed_representative: true,
+        expert: Expert::Both { kappa: 60.0 },
+        ..rekv.clone()
+    };
+    let cacheflow = Recipe {
+        name: "cacheflow",
+        reduce: Reduce::Patches { alike: 0.5 },
+        cut: Cut::Pack { frames: 1 },
+        windowed_answers: false,
+        retrieval: Retrieval::Consensus { units: 64 },
+        similarity: Similarity::Cosine,
+        ..rekv.clone()
     };
     // InfiniPot-V's own baseline.
     let uniform = Recipe {
@@ -432,10 +526,13 @@ fn table() -> Vec<Recipe> {
         streamkv,
         streamkv_paper,
         rekv,
+        mukv,
         infinipot_v,
+        memstream,
         streammem,
         hermes,
         livevlm,
+        cacheflow,
         retake,
         sliding_window,
         uniform,
@@ -459,10 +556,13 @@ impl Recipe {
             "streamkv",
             "streamkv-paper",
             "rekv",
+            "mukv",
             "infinipot-v",
+            "memstream",
             "streammem",
             "hermes",
             "livevlm",
+            "cacheflow",
             "retake",
             "sliding-window",
             "uniform",
@@ -520,10 +620,22 @@ impl Recipe {
         let frames = frames.max(1);
         match (&mut self.resident, &mut self.retrieval) {
             (Some(resident), _) => resident.cap = frames,
-            (None, Retrieval::All { last: Some(units) } | Retrieval::Best { units, .. }) => {
-                *units = frames;
+            (
+                None,
+                Retrieval::All { last: Some(units) }
+                | Retrieval::Best { units, .. }
+                | Retrieval::Consensus { units },
+            ) => *units = frames,
+            (None, Retrieval::Grains { .. }) => {
+                // Each grain's share stays; a piece counts with what is kept of it.
+                let cost = |g: &Grain| g.retrieve as f64 * g.frames * g.keep;
+                let all: f64 = self.grains.iter().map(|grain| cost(&grain)).sum();
+                let scale = frames as f64 / all.max(f64::MIN_POSITIVE);
+                for count in &mut self.grains.retrieve {
+                    *count = ((*count as f64 * scale) as usize).max(1);
+                }
             }
-            (None, Retrieval::All { last: None }) => return false,
+            (None, Retrieval::All { last: None } | Retrieval::Pages { .. }) => return false,
         }
         true
     }

@@ -124,6 +124,10 @@ impl Layer {
     pub fn keep(&self, keep: &[Vec<usize>]) -> Result<Self> {
         let Some(kv) = &self.kv else { return Ok(self.clone()) };
         let wide = self.lists.len().max(keep.len());
+        if keep.iter().all(Vec::is_empty) {
+            let lists = vec![Vec::new(); wide];
+            return Ok(Self { kv: None, lists, steps: Vec::new(), seen: self.seen });
+        }
         let of = |at: usize| keep.get(at).or(keep.first()).map_or(&[][..], Vec::as_slice);
         let lists = (0..wide)
             .map(|at| {
@@ -233,6 +237,12 @@ pub fn place(rows: &[Row], rule: Places, layout: Layout, prefix: usize) -> Place
             let end = places.iter().map(Place::max).max().map_or(prefix, |last| last + 1);
             Placed { positions: Positions::listed(places), next: end }
         }
+        Places::Local if layout == Layout::Run => {
+            let at = |row: &Row| Place::text(prefix + offset(row));
+            let positions = Positions::listed(rows.iter().map(at).collect());
+            let next = prefix + rows.len();
+            Placed { positions, next, end: next }
+        }
         Places::Local => {
             let offsets = |rows: &[Row]| side_by_side(rows, layout, prefix).positions;
             let units = rows.chunk_by(|a, b| a.unit == b.unit).map(offsets);
@@ -249,10 +259,13 @@ fn side_by_side(rows: &[Row], layout: Layout, prefix: usize) -> Placed {
     layout.packed(prefix, patches.iter().map(|patches| Kept::Some(patches)))
 }
 
-/// Offsets in the unit; a residue stands where its unit begins.
 fn offsets(rows: &[Row]) -> Vec<usize> {
-    let patch = |row: &Row| if row.patch == RESIDUE { 0 } else { row.patch as usize };
-    rows.iter().map(patch).collect()
+    rows.iter().map(offset).collect()
+}
+
+/// The offset in its unit; a residue stands where its unit begins.
+fn offset(row: &Row) -> usize {
+    if row.patch == RESIDUE { 0 } else { row.patch as usize }
 }
 
 /// A place at another time. Where there is one axis, time is all of it.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use candle_core::{DType, Tensor};
 
 use crate::error::Result;
+use crate::memory::reduce::{Reduce, drop_alike, merge_alike, peaks};
 
 /// One frame's tokens on their way into the memory, or the mean of several merged neighbours.
 #[derive(Clone, Debug)]
@@ -26,12 +27,14 @@ pub struct FrameTokens {
     pub patches: Option<Arc<[u32]>>,
     /// Whether it differs more from the frame before it than its neighbours do from theirs.
     pub peak: bool,
+    /// What an outside model makes of the picture, for retrieval by it.
+    pub embedding: Option<Arc<[f32]>>,
 }
 
 impl FrameTokens {
     /// A whole frame.
     pub fn whole(tokens: Tensor, frames: Range<u64>, (start, end): (f64, f64)) -> Self {
-        Self { tokens, frames, start, end, patches: None, peak: false }
+        Self { tokens, frames, start, end, patches: None, peak: false, embedding: None }
     }
 }
 
@@ -42,10 +45,14 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// Mean frame of the segment, `[M, C]` (StreamKV's summary).
-    pub fn summary(&self) -> Result<Tensor> {
-        let tokens: Vec<&Tensor> = self.frames.iter().map(|frame| &frame.tokens).collect();
-        Ok(Tensor::stack(&tokens, 0)?.mean(0)?)
+    /// Mean of the segment's whole frames, `[M, C]` (StreamKV's summary); `None` if it has none.
+    pub fn summary(&self) -> Result<Option<Tensor>> {
+        let whole = self.frames.iter().filter(|frame| frame.patches.is_none());
+        let tokens: Vec<&Tensor> = whole.map(|frame| &frame.tokens).collect();
+        match tokens.len() {
+            0 => Ok(None),
+            _ => Ok(Some(Tensor::stack(&tokens, 0)?.mean(0)?)),
+        }
     }
 }
 
@@ -61,12 +68,18 @@ pub enum Cut {
     /// first `min` frames; beyond `max` frames the two most alike neighbours are merged, or the
     /// segment is closed (`close_at_max`). `seconds` bounds how long a segment stays open.
     Semantic { threshold: f32, min: usize, max: usize, close_at_max: bool, seconds: f64 },
+    /// Whenever the tokens that are left of the frames fill a unit of so many frames' worth; units
+    /// go across frames (CacheFlow §4.4).
+    Pack { frames: usize },
 }
 
 /// The open segment and the rule that closes it.
 #[derive(Clone, Debug)]
 pub struct Segmenter {
     cut: Cut,
+    reduce: Reduce,
+    /// The newest frame as it came, before any patch was dropped.
+    before: Option<Tensor>,
     /// Round boundary features to f16 as the reference does.
     compat: bool,
     open: Vec<FrameTokens>,
@@ -82,6 +95,8 @@ impl Segmenter {
     pub fn new(cut: Cut, compat: bool) -> Self {
         Self {
             cut,
+            reduce: Reduce::Nothing,
+            before: None,
             compat,
             open: Vec::new(),
             features: Vec::new(),
@@ -90,9 +105,15 @@ impl Segmenter {
         }
     }
 
+    /// The same with redundancy taken out before anything is encoded.
+    pub fn reducing(self, reduce: Reduce) -> Self {
+        Self { reduce, ..self }
+    }
+
     /// Takes the next frame; returns the segment that it closed, if any. The frame itself opens
     /// the next segment, except under [`Cut::Uniform`], whose last frame completes its segment.
     pub fn push(&mut self, frame: FrameTokens) -> Result<Option<Segment>> {
+        let frame = self.reduced(frame)?;
         match self.cut {
             Cut::Never => {
                 self.open.push(frame);
@@ -100,7 +121,13 @@ impl Segmenter {
             }
             Cut::Uniform { frames } => {
                 self.open.push(frame);
-                Ok(if self.open.len() >= frames { self.close() } else { None })
+                if self.open.len() >= frames { self.close() } else { Ok(None) }
+            }
+            Cut::Pack { .. } => {
+                self.open.push(frame);
+                let (units, rest) = self.packed(false)?;
+                self.open = rest;
+                Ok((!units.is_empty()).then_some(Segment { frames: units }))
             }
             Cut::Semantic { threshold, min, max, close_at_max, seconds } => {
                 let feature = self.feature(&frame.tokens)?;
@@ -115,7 +142,7 @@ impl Segmenter {
                     self.append(frame, feature, alike, max)?;
                     return Ok(None);
                 }
-                let closed = self.close();
+                let closed = self.close()?;
                 self.start_with(frame, feature);
                 Ok(closed)
             }
@@ -123,11 +150,88 @@ impl Segmenter {
     }
 
     /// Takes the open segment, if it has any frame.
-    pub fn close(&mut self) -> Option<Segment> {
+    pub fn close(&mut self) -> Result<Option<Segment>> {
         self.features.clear();
         self.cosines.clear();
-        let frames = std::mem::take(&mut self.open);
-        (!frames.is_empty()).then_some(Segment { frames })
+        let frames = match (self.cut, self.reduce) {
+            (Cut::Pack { .. }, _) => {
+                let (units, _) = self.packed(true)?;
+                self.open.clear();
+                units
+            }
+            (_, Reduce::Frames { alike }) => merge_alike(std::mem::take(&mut self.open), alike)?,
+            (_, Reduce::Peaks { keep }) => peaks(std::mem::take(&mut self.open), keep)?,
+            _ => std::mem::take(&mut self.open),
+        };
+        Ok((!frames.is_empty()).then_some(Segment { frames }))
+    }
+
+    /// The open segment as it would be if it closed now, with these frames behind it.
+    pub fn open_segment(&self, more: Vec<FrameTokens>) -> Result<Option<Segment>> {
+        let mut closing = self.clone();
+        for frame in more {
+            let frame = closing.reduced(frame)?;
+            closing.open.push(frame);
+        }
+        closing.close()
+    }
+
+    /// The frame without what the one before it already said.
+    fn reduced(&mut self, frame: FrameTokens) -> Result<FrameTokens> {
+        let whole = frame.tokens.clone();
+        let frame = match (self.reduce, &self.before) {
+            (Reduce::Patches { alike }, Some(before)) => drop_alike(frame, before, alike)?,
+            _ => frame,
+        };
+        self.before = Some(whole);
+        Ok(frame)
+    }
+
+    /// The open frames' tokens in units across frames, and what does not fill one, frame by frame;
+    /// with `all` that makes a unit too.
+    fn packed(&self, all: bool) -> Result<(Vec<FrameTokens>, Vec<FrameTokens>)> {
+        let (Cut::Pack { frames }, Some(first)) = (self.cut, self.open.first()) else {
+            return Ok((Vec::new(), Vec::new()));
+        };
+        let whole = self.before.as_ref().map_or(Ok(0), |before| before.dim(0))?;
+        let size = (whole * frames).max(1);
+        // Of every token its frame and its patch.
+        let mut tokens = Vec::new();
+        for (index, frame) in self.open.iter().enumerate() {
+            let n = frame.tokens.dim(0)? as u32;
+            let patches = frame.patches.as_ref().map_or_else(|| (0..n).collect(), |p| p.to_vec());
+            tokens.extend(patches.into_iter().map(|patch| (index, frame, patch)));
+        }
+        let rows: Vec<&Tensor> = self.open.iter().map(|frame| &frame.tokens).collect();
+        let rows = Tensor::cat(&rows, 0)?;
+        let filled = if all { tokens.len() } else { tokens.len() - tokens.len() % size };
+        let piece = |start: usize, end: usize| -> Result<FrameTokens> {
+            let own = tokens.get(start..end).unwrap_or(&[]);
+            let (begin, from) =
+                own.first().map_or((0, first), |(index, frame, _)| (*index, *frame));
+            let to = own.last().map_or(first, |(_, frame, _)| *frame);
+            // Patches of later frames count on, so that each token of a unit has its own.
+            let patch = |(index, _, patch): &(usize, &FrameTokens, u32)| {
+                ((index - begin) * whole) as u32 + patch
+            };
+            Ok(FrameTokens {
+                tokens: rows.narrow(0, start, end - start)?,
+                frames: from.frames.start..to.frames.end,
+                start: from.start,
+                end: to.end,
+                patches: Some(own.iter().map(patch).collect()),
+                ..from.clone()
+            })
+        };
+        let units = (0..filled).step_by(size).map(|start| piece(start, (start + size).min(filled)));
+        let units = units.collect::<Result<_>>()?;
+        let mut rest = Vec::new();
+        let mut start = filled;
+        for tokens in tokens[filled..].chunk_by(|a, b| a.0 == b.0) {
+            rest.push(piece(start, start + tokens.len())?);
+            start += tokens.len();
+        }
+        Ok((units, rest))
     }
 
     /// Frames that wait for a boundary.
@@ -170,7 +274,13 @@ impl Segmenter {
         let right = self.open.remove(at + 1);
         self.features.remove(at + 1);
         let left = &mut self.open[at];
-        left.tokens = ((&left.tokens + &right.tokens)? * 0.5)?;
+        // Frames of which patches were dropped have no mean; the fuller one speaks for both.
+        if left.tokens.dims() == right.tokens.dims() {
+            left.tokens = ((&left.tokens + &right.tokens)? * 0.5)?;
+        } else if right.tokens.dim(0)? > left.tokens.dim(0)? {
+            left.tokens = right.tokens;
+            left.patches = right.patches;
+        }
         left.frames.end = right.frames.end;
         left.end = right.end;
         let tokens = left.tokens.clone();
@@ -231,7 +341,7 @@ mod tests {
         let mut segmenter = Segmenter::new(cut, false);
         let mut segments: Vec<Segment> =
             frames(degrees).into_iter().filter_map(|f| segmenter.push(f).unwrap()).collect();
-        segments.extend(segmenter.close());
+        segments.extend(segmenter.close().unwrap());
         segments
     }
 
@@ -309,9 +419,36 @@ mod tests {
     }
 
     #[test]
+    fn packed_units_go_across_frames_and_lose_no_token() {
+        let frame = |i: u64, n: usize| {
+            let rows: Vec<f32> = (0..2 * n).map(|x| (10 * i) as f32 + x as f32).collect();
+            let tokens = Tensor::from_vec(rows, (n, 2), &Device::Cpu).unwrap();
+            let patches: Vec<u32> = (0..n as u32).map(|p| p + 4 - n as u32).collect();
+            let whole = FrameTokens::whole(tokens, i..i + 1, (i as f64, i as f64));
+            FrameTokens { patches: (n < 4).then(|| patches.into()), ..whole }
+        };
+        let mut segmenter = Segmenter::new(Cut::Pack { frames: 1 }, false);
+        let mut units = Vec::new();
+        for (i, n) in [4, 2, 1, 2, 3].into_iter().enumerate() {
+            // What is left of a frame does not say how large a whole one is.
+            segmenter.before = Some(Tensor::zeros((4, 2), DType::F32, &Device::Cpu).unwrap());
+            segmenter.open.push(frame(i as u64, n));
+            let (full, rest) = segmenter.packed(false).unwrap();
+            segmenter.open = rest;
+            units.extend(full);
+        }
+        units.extend(segmenter.close().unwrap().into_iter().flat_map(|segment| segment.frames));
+        let patches: Vec<_> = units.iter().map(|unit| unit.patches.clone().unwrap()).collect();
+        let expected: [&[u32]; 3] = [&[0, 1, 2, 3], &[2, 3, 7, 10], &[3, 5, 6, 7]];
+        assert_eq!(patches.iter().map(|p| &p[..]).collect::<Vec<_>>(), expected);
+        let spans: Vec<_> = units.iter().map(|unit| unit.frames.clone()).collect();
+        assert_eq!(spans, [0..1, 1..4, 3..5]);
+    }
+
+    #[test]
     fn the_summary_of_equal_frames_is_the_frame() {
         let segment = &cut(semantic(1, 64), &[12.0, 12.0, 12.0])[0];
-        let summary = segment.summary().unwrap().to_vec2::<f32>().unwrap();
+        let summary = segment.summary().unwrap().unwrap().to_vec2::<f32>().unwrap();
         assert!((summary[0][0] - 12f32.to_radians().cos()).abs() < 1e-6);
     }
 

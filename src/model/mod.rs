@@ -16,6 +16,7 @@ mod linear;
 pub mod preprocess;
 pub mod prompt;
 pub mod rope;
+pub mod text_image;
 pub mod vision;
 
 use std::path::Path;

@@ -5,12 +5,16 @@
 
 use crate::error::{EngineError, Result};
 use crate::memory::budget::BudgetRule;
+use crate::memory::grains::Grains;
 use crate::memory::recipe::{
-    HERMES_GLOBAL, HERMES_LOCAL, Heads, Leave, Pick, Probe, Recipe, Retrieval, Scope, Signal,
+    Expert, HERMES_GLOBAL, HERMES_LOCAL, Heads, Leave, Pick, Probe, Recipe, Retrieval, Scope, Sees,
+    Signal,
 };
+use crate::memory::reduce::Reduce;
 use crate::memory::resident::Places;
 use crate::memory::score::Similarity;
 use crate::memory::segment::Cut;
+use crate::memory::sparse::Sparse;
 
 /// An option with its value in a recipe at hand.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,7 +104,7 @@ static ROWS: &[Row] = &[
         source: "StreamKV, `uniform`",
         range: COUNT_OR_NONE,
         field: |r| match &mut r.cut {
-            Cut::Never => None,
+            Cut::Never | Cut::Pack { .. } => None,
             cut => Some(cut),
         },
     },
@@ -109,7 +113,10 @@ static ROWS: &[Row] = &[
         help: "append each segment's mean frame and keep it",
         source: "StreamKV §3.2",
         range: ANY,
-        field: |r| if r.cut == Cut::Never { None } else { Some(&mut r.summary) },
+        field: |r| match r.cut {
+            Cut::Never | Cut::Pack { .. } => None,
+            _ => Some(&mut r.summary),
+        },
     },
     Row {
         name: "window",
@@ -145,8 +152,9 @@ static ROWS: &[Row] = &[
         source: "ReKV §3.2, `retrieve_size`",
         range: COUNT,
         field: |r| match &mut r.retrieval {
-            Retrieval::Best { units, .. } => Some(units),
+            Retrieval::Best { units, .. } | Retrieval::Consensus { units } => Some(units),
             Retrieval::All { last } => last.as_mut().map(as_value),
+            Retrieval::Grains { .. } | Retrieval::Pages { .. } => None,
         },
     },
     Row {
@@ -156,7 +164,7 @@ static ROWS: &[Row] = &[
         range: COUNT,
         field: |r| match &mut r.retrieval {
             Retrieval::Best { most, .. } => Some(most),
-            Retrieval::All { .. } => None,
+            _ => None,
         },
     },
     Row {
@@ -166,7 +174,7 @@ static ROWS: &[Row] = &[
         range: SHARE,
         field: |r| match &mut r.retrieval {
             Retrieval::Best { rule, .. } => temperature(rule),
-            Retrieval::All { .. } => None,
+            _ => None,
         },
     },
     Row {
@@ -176,7 +184,7 @@ static ROWS: &[Row] = &[
         range: COUNT_OR_NONE,
         field: |r| match &mut r.retrieval {
             Retrieval::Best { recent, .. } => Some(recent),
-            Retrieval::All { .. } => None,
+            _ => None,
         },
     },
     Row {
@@ -186,7 +194,7 @@ static ROWS: &[Row] = &[
         range: COUNT,
         field: |r| match &mut r.retrieval {
             Retrieval::Best { chunk, .. } => Some(chunk),
-            Retrieval::All { .. } => None,
+            _ => None,
         },
     },
     Row {
@@ -196,7 +204,7 @@ static ROWS: &[Row] = &[
         range: COUNT_OR_NONE,
         field: |r| match &mut r.retrieval {
             Retrieval::Best { neighbours, .. } => Some(neighbours),
-            Retrieval::All { .. } => None,
+            _ => None,
         },
     },
     Row {
@@ -206,7 +214,194 @@ static ROWS: &[Row] = &[
         range: ANY,
         field: |r| match r.retrieval {
             Retrieval::Best { .. } => Some(&mut r.similarity),
-            Retrieval::All { .. } => None,
+            _ => None,
+        },
+    },
+    Row {
+        name: "reduce",
+        help: "what is taken out before the language model sees it: `nothing`, `frames` (alike \
+               neighbours of a segment become one), `patches` (as they were one frame before) or \
+               `peaks` (all but the frames that differ most from the one before)",
+        source: "StreamMem §4.1, CacheFlow §4.4, ReTaKe §4.5",
+        range: ANY,
+        field: |r| Some(&mut r.reduce),
+    },
+    Row {
+        name: "alike",
+        help: "cosine of co-located tokens from which frames or patches count as alike",
+        source: "StreamMem §4.1, CacheFlow §4.4",
+        range: (-1.0, 1.0),
+        field: |r| match &mut r.reduce {
+            Reduce::Frames { alike } | Reduce::Patches { alike } => Some(alike),
+            _ => None,
+        },
+    },
+    Row {
+        name: "peak-ratio",
+        help: "fraction of a segment's frames that stays, peaks of change first",
+        source: "ReTaKe §4.5, DPSelect; the value is a guess",
+        range: SHARE,
+        field: |r| match &mut r.reduce {
+            Reduce::Peaks { keep } => Some(keep),
+            _ => None,
+        },
+    },
+    Row {
+        name: "pack-frames",
+        help: "frames' worth of tokens of a unit that is packed across frames",
+        source: "CacheFlow §4.4, `B`",
+        range: COUNT,
+        field: |r| match &mut r.cut {
+            Cut::Pack { frames } => Some(frames),
+            _ => None,
+        },
+    },
+    Row {
+        name: "grain-frames",
+        help: "frames' worth of tokens of a piece, by grain, fine to coarse with slashes between",
+        source: "MuKV §1.3: 49, 196, 784 tokens of 196 a frame",
+        range: (1e-4, 4096.0),
+        field: |r| grains(r).map(|grains| as_value(&mut grains.frames)),
+    },
+    Row {
+        name: "grain-keep",
+        help: "fraction of a piece's tokens that is kept, by grain; where that is none, all are",
+        source: "MuKV §1.6, shell scripts",
+        range: SHARE,
+        field: |r| grains(r).map(|grains| as_value(&mut grains.keep)),
+    },
+    Row {
+        name: "grain-attention",
+        help: "weight of the attention received against how quickly keys change, by grain",
+        source: "MuKV §1.4, alpha",
+        range: SHARE,
+        field: |r| grains(r).map(|grains| as_value(&mut grains.attention)),
+    },
+    Row {
+        name: "grain-retrieve",
+        help: "pieces in the context of an answer, by grain",
+        source: "MuKV §1.6",
+        range: COUNT,
+        field: |r| grains(r).map(|grains| as_value(&mut grains.retrieve)),
+    },
+    Row {
+        name: "grain-alike",
+        help: "cosine of keys above which the less important of two tokens of a piece goes; 1: \
+               none goes",
+        source: "MuKV §1.5, 0.9",
+        range: SHARE,
+        field: |r| if r.grains.is_empty() { None } else { Some(&mut r.grain_alike) },
+    },
+    Row {
+        name: "lean",
+        help: "how much the finer grains lean on what the coarsest found",
+        source: "MuKV §1.7, alpha_r = beta_r",
+        range: SHARE,
+        field: |r| match &mut r.retrieval {
+            Retrieval::Grains { lean, .. } => Some(lean),
+            _ => None,
+        },
+    },
+    Row {
+        name: "lean-top",
+        help: "best coarse pieces that the finer grains lean on",
+        source: "MuKV §1.7, `top_n`",
+        range: COUNT,
+        field: |r| match &mut r.retrieval {
+            Retrieval::Grains { top, .. } => Some(top),
+            _ => None,
+        },
+    },
+    Row {
+        name: "page",
+        help: "resident tokens that are retrieved together",
+        source: "LiveVLM §4.3, PaR",
+        range: COUNT,
+        field: |r| match &mut r.retrieval {
+            Retrieval::Pages { tokens, .. } => Some(tokens),
+            _ => None,
+        },
+    },
+    Row {
+        name: "page-share",
+        help: "fraction of the pages that an answer sees",
+        source: "LiveVLM §4.3, PaR",
+        range: SHARE,
+        field: |r| match &mut r.retrieval {
+            Retrieval::Pages { share, .. } => Some(share),
+            _ => None,
+        },
+    },
+    Row {
+        name: "page-recent",
+        help: "frames' worth of newest tokens that an answer sees in any case",
+        source: "LiveVLM §4.3, FIFO; the value is a guess",
+        range: COUNT_OR_NONE,
+        field: |r| match &mut r.retrieval {
+            Retrieval::Pages { recent, .. } => Some(recent),
+            _ => None,
+        },
+    },
+    Row {
+        name: "changed-window",
+        help: "units before the one at hand of which new tokens see what changed",
+        source: "MemStream §3.3; the value is guess G3",
+        range: COUNT,
+        field: |r| changed(r).map(|rule| as_value(&mut rule.units)),
+    },
+    Row {
+        name: "changed-keep",
+        help: "fraction of a unit's tokens that later ones see: those least like the unit before",
+        source: "MemStream §3.3, `k`; the value is guess G7",
+        range: SHARE,
+        field: |r| changed(r).map(|rule| as_value(&mut rule.keep)),
+    },
+    Row {
+        name: "changed-pairs",
+        help: "compare units in pairs, the first of each whole",
+        source: "MemStream §3.3; guess G9",
+        range: ANY,
+        field: |r| changed(r).map(|rule| as_value(&mut rule.pairs)),
+    },
+    Row {
+        name: "changed-representative",
+        help: "represent units by the mean of their changed keys instead of all",
+        source: "MemStream §3.3; guess G11",
+        range: ANY,
+        field: |r| match r.sees {
+            Sees::Changed(_) => Some(&mut r.changed_representative),
+            _ => None,
+        },
+    },
+    Row {
+        name: "experts",
+        help: "who ranks units: `internal` (the model's own keys), `external` (a text-image \
+               model) or `both`, fused by rank",
+        source: "MemStream §3.3, ReKV's external retrieval §3.2",
+        range: ANY,
+        field: |r| match r.retrieval {
+            Retrieval::Best { .. } => Some(&mut r.expert),
+            _ => None,
+        },
+    },
+    Row {
+        name: "rrf-k",
+        help: "constant of the rank fusion: a ranking gives a unit 1 / (k + rank)",
+        source: "MemStream §3.3; the value is guess G13",
+        range: (0.0, 1e6),
+        field: |r| match &mut r.expert {
+            Expert::Both { kappa } => Some(kappa),
+            _ => None,
+        },
+    },
+    Row {
+        name: "external-model",
+        help: "folder of the text-image model (SigLIP), in Hugging Face's layout",
+        source: "MemStream §3.3; guess G12",
+        range: ANY,
+        field: |r| match r.retrieval {
+            Retrieval::Best { .. } => Some(&mut r.external_model),
+            _ => None,
         },
     },
     Row {
@@ -395,6 +590,17 @@ static ROWS: &[Row] = &[
 
 fn as_value(value: &mut impl Value) -> &mut dyn Value {
     value
+}
+
+fn grains(recipe: &mut Recipe) -> Option<&mut Grains> {
+    Some(&mut recipe.grains).filter(|grains| !grains.is_empty())
+}
+
+fn changed(recipe: &mut Recipe) -> Option<&mut Sparse> {
+    match &mut recipe.sees {
+        Sees::Changed(rule) => Some(rule),
+        _ => None,
+    }
 }
 
 fn temperature(rule: &mut BudgetRule) -> Option<&mut dyn Value> {
@@ -588,6 +794,40 @@ choice! { Places:
     "lazy" => Self::Lazy { .. }, Self::Lazy { limit: DEFAULT_LIMIT };
     "scaled" => Self::Scaled, Self::Scaled;
     "local" => Self::Local, Self::Local;
+}
+
+choice! { Reduce:
+    "nothing" => Self::Nothing, Self::Nothing;
+    "frames" => Self::Frames { .. }, Self::Frames { alike: 0.95 };
+    "patches" => Self::Patches { .. }, Self::Patches { alike: 0.5 };
+    "peaks" => Self::Peaks { .. }, Self::Peaks { keep: 1.0 };
+}
+
+choice! { Expert:
+    "internal" => Self::Internal, Self::Internal;
+    "external" => Self::External, Self::External;
+    "both" => Self::Both { .. }, Self::Both { kappa: 60.0 };
+}
+
+/// With slashes between, as many as there are.
+impl<T: Value + Clone> Value for Vec<T> {
+    fn show(&self) -> String {
+        self.iter().map(Value::show).collect::<Vec<_>>().join("/")
+    }
+
+    fn read(&mut self, text: &str, range: (f64, f64)) -> Outcome {
+        let right = || format!("{} values of {}..={} with / between", self.len(), range.0, range.1);
+        let mut new = self.clone();
+        let parts: Vec<&str> = text.split('/').collect();
+        if parts.len() != new.len() {
+            return Err(right());
+        }
+        for (value, part) in new.iter_mut().zip(parts) {
+            value.read(part.trim(), range).map_err(|_| right())?;
+        }
+        *self = new;
+        Ok(())
+    }
 }
 
 /// As the length of segments; a length of 0 leaves any other cut as it is.

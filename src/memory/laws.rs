@@ -1,0 +1,475 @@
+// SPDX-License-Identifier: MPL-2.0
+//! What holds for any composition of the parts (other methods §6.6), also for those that no paper
+//! has: random recipes on random streams through a small random decoder.
+
+use candle_core::{DType, Device, Tensor};
+use candle_nn::{Activation, VarBuilder, VarMap};
+use proptest::prelude::*;
+
+use super::attend::Answering;
+use super::budget::BudgetRule;
+use super::grains::Grains;
+use super::position::Order;
+use super::recipe::{
+    Compression, Heads, Leave, Pick, Probe, Recipe, Resident, Retrieval, Scope, Sees, Signal,
+};
+use super::reduce::Reduce;
+use super::resident::{Places, RESIDUE};
+use super::segment::{Cut, FrameTokens, Segment, Segmenter};
+use super::sparse::Sparse;
+use super::testing::{Lcg, random_tensor};
+use super::{Encoded, Geometry, VideoMemory, View, retrieve};
+use crate::cancel::Cancel;
+use crate::model::checkpoint::TextConfig;
+use crate::model::decoder::Decoder;
+
+const TOKENS: usize = 4;
+const WIDTH: usize = 16;
+const LAYERS: usize = 4;
+
+fn decoder() -> Decoder {
+    let config = TextConfig {
+        vocab_size: 8,
+        hidden_size: WIDTH,
+        intermediate_size: 16,
+        layers: LAYERS,
+        heads: 4,
+        kv_heads: 2,
+        head_dim: 8,
+        max_positions: 4096,
+        rms_norm_eps: 1e-6,
+        rope_theta: 1e4,
+        mrope_section: None,
+        act: Activation::Silu,
+    };
+    let weights = VarMap::new();
+    let vb = VarBuilder::from_varmap(&weights, DType::F32, &Device::Cpu);
+    let decoder = Decoder::new(&config, vb, None).unwrap();
+    let mut vars: Vec<_> = weights.data().lock().unwrap().clone().into_iter().collect();
+    vars.sort_by(|a, b| a.0.cmp(&b.0));
+    for (seed, (name, var)) in vars.into_iter().enumerate() {
+        let noise = random_tensor(seed as u64 + 1, var.dims());
+        let value =
+            if name.contains("norm") { noise.affine(0.1, 1.0) } else { noise.affine(0.5, 0.0) };
+        var.set(&value.unwrap()).unwrap();
+    }
+    decoder
+}
+
+/// One stream's life without pixels and words.
+struct Run<'a> {
+    decoder: &'a Decoder,
+    recipe: Recipe,
+    memory: VideoMemory,
+    segmenter: Segmenter,
+    frames: u64,
+    cancel: Cancel,
+}
+
+impl<'a> Run<'a> {
+    fn new(decoder: &'a Decoder, recipe: &Recipe) -> Self {
+        let geometry = Geometry {
+            layers: LAYERS,
+            heads: decoder.heads(),
+            kv_heads: decoder.kv_heads(),
+            head_dim: decoder.head_dim(),
+            unit_tokens: TOKENS,
+            scale: decoder.scale(),
+            dtype: DType::F32,
+            device: Device::Cpu,
+        };
+        let cancel = Cancel::new();
+        let mut memory = VideoMemory::new(geometry, decoder.rope().clone(), recipe);
+        let probes = recipe.probes().len() as u64;
+        memory.set_probes((0..probes).map(|i| random_tensor(70 + i, (2, WIDTH))).collect());
+        memory.open(decoder, &random_tensor(60, (3, WIDTH)), &cancel).unwrap();
+        let segmenter = Segmenter::new(recipe.cut, false).reducing(recipe.reduce);
+        Self { decoder, recipe: recipe.clone(), memory, segmenter, frames: 0, cancel }
+    }
+
+    fn push(&mut self, frames: &[Tensor]) {
+        for tokens in frames {
+            let at = self.frames as f64;
+            let frame = FrameTokens::whole(tokens.clone(), self.frames..self.frames + 1, (at, at));
+            self.frames += 1;
+            if let Some(segment) = self.segmenter.push(frame).unwrap() {
+                self.remember(&segment);
+            }
+        }
+        if !self.segmenter.holds_frames()
+            && let Some(segment) = self.segmenter.close().unwrap()
+        {
+            self.remember(&segment);
+        }
+    }
+
+    fn encode(&self, segment: &Segment) -> Encoded {
+        let summary = self.recipe.summary;
+        let mut encoded = self.memory.encode(self.decoder, segment, summary, &self.cancel).unwrap();
+        if let Some(compression) = &self.recipe.compression {
+            let guidance = random_tensor(61, (2, WIDTH));
+            encoded
+                .compress(&self.memory, self.decoder, &guidance, compression, &self.cancel)
+                .unwrap();
+        }
+        encoded
+    }
+
+    fn remember(&mut self, segment: &Segment) {
+        let encoded = self.encode(segment);
+        self.memory.commit(encoded).unwrap();
+        if let Retrieval::All { last: Some(last) } = self.recipe.retrieval {
+            self.memory.keep_last(last);
+        }
+    }
+
+    /// What the question's last token comes to, with the units that it saw in each layer.
+    fn ask(&self, seed: u64) -> (Vec<f32>, Vec<Vec<u64>>) {
+        let branch =
+            self.segmenter.open_segment(Vec::new()).unwrap().map(|open| self.encode(&open));
+        let view = View { memory: &self.memory, branch: branch.as_ref() };
+        let question = random_tensor(seed, (3, WIDTH));
+        let contexts =
+            retrieve::contexts(view, &self.recipe, self.decoder, &question, &self.cancel).unwrap();
+        let mut answering = Answering::new(&self.memory, &contexts, 3, &self.cancel);
+        let out = self.decoder.forward(&question, &mut answering).unwrap();
+        for (unit, mass) in answering.into_mass() {
+            let unit = view.unit(unit).expect("an answer sees what the memory knows");
+            assert!(unit.start <= unit.end && unit.end < self.frames as f64);
+            assert!(mass.is_finite() && mass >= 0.0);
+        }
+        let units = contexts.iter().flatten().map(|context| context.units()).collect();
+        (out.flatten_all().unwrap().to_vec1().unwrap(), units)
+    }
+
+    /// Everything that is held, bit for bit.
+    fn fingerprint(&self) -> Vec<u32> {
+        let mut bits = Vec::new();
+        let mut add = |tensor: &Tensor| {
+            let values: Vec<f32> = tensor.flatten_all().unwrap().to_vec1().unwrap();
+            bits.extend(values.into_iter().map(f32::to_bits));
+        };
+        for (at, layer) in self.memory.layers.iter().enumerate() {
+            let prefix = layer.prefix.iter().cloned();
+            let blocks = layer.blocks.iter().filter_map(|block| block.load().unwrap());
+            let resident = self.memory.resident(at).and_then(|r| r.kv().cloned());
+            for kv in prefix.chain(layer.window.view().unwrap()).chain(blocks).chain(resident) {
+                add(&kv.k);
+                add(&kv.v);
+            }
+        }
+        bits
+    }
+
+    /// The laws that hold after every step.
+    fn check(&self) {
+        for at in 0..LAYERS {
+            if let (Some(layer), Some(recipe)) = (self.memory.resident(at), &self.recipe.resident) {
+                assert!(layer.tokens() <= recipe.cap * TOKENS, "{} resident", layer.tokens());
+                for rows in layer.lists() {
+                    assert_eq!(rows.len(), layer.tokens());
+                    let mut own: Vec<_> = rows
+                        .iter()
+                        .filter(|row| row.patch != RESIDUE)
+                        .map(|row| (row.unit, row.patch))
+                        .collect();
+                    let order = own.clone();
+                    own.sort_unstable();
+                    own.dedup();
+                    assert_eq!(own, order, "in stream order, each token once");
+                    for row in rows {
+                        assert!(self.memory.units().any(|unit| unit.id == row.unit));
+                        assert!(row.score.is_finite());
+                    }
+                }
+                if let Some(kv) = layer.kv() {
+                    assert_eq!(kv.tokens().unwrap(), layer.tokens());
+                }
+            }
+            for unit in self.memory.held(at) {
+                let unit = self.memory.units().find(|known| known.id == unit).unwrap();
+                assert!(unit.frames.end <= self.frames && unit.start <= unit.end);
+            }
+        }
+        let finite = self.fingerprint().into_iter().all(|bits| f32::from_bits(bits).is_finite());
+        assert!(finite, "something held is not a number");
+    }
+}
+
+fn resident() -> impl Strategy<Value = Resident> {
+    let signal = || {
+        prop_oneof![
+            Just(Signal::Attention),
+            Just(Signal::Novelty),
+            Just(Signal::ValueNorm),
+            Just(Signal::Recency),
+        ]
+    };
+    let pick = prop_oneof![
+        Just(Pick::Top),
+        Just(Pick::Evenly),
+        (1..4usize, 0.0..1.0).prop_map(|(size, free)| Pick::Buckets { size, free }),
+    ];
+    let probe = prop_oneof![
+        Just(Probe::Turn),
+        Just(Probe::Words { local: "a".into(), global: "b".into() }),
+        (1..3usize).prop_map(|units| Probe::Newest { units }),
+        Just(Probe::Itself),
+    ];
+    let leave = prop_oneof![Just(Leave::Nothing), Just(Leave::Prototypes), Just(Leave::Summary)];
+    (
+        (1..7usize, prop_oneof![Just(1.0), 0.1..1.0], signal(), signal()),
+        (0.0..1.0, prop_oneof![Just(0.0), 0.0..1.0], any::<[bool; 4]>()),
+        (pick, probe, leave),
+    )
+        .prop_map(
+            |((cap, floor, signal, then), (share, recent, flags), (pick, probe, leave))| Resident {
+                cap,
+                floor,
+                total: 0,
+                signal,
+                share,
+                then,
+                recent,
+                heads: if flags[0] { Heads::Own } else { Heads::Shared },
+                by_depth: flags[1],
+                pick,
+                scope: if flags[2] { Scope::Step } else { Scope::Whole },
+                leave,
+                probe,
+                pooling: flags[3],
+            },
+        )
+}
+
+fn recipe() -> impl Strategy<Value = Recipe> {
+    let cut = prop_oneof![
+        Just(Cut::Never),
+        (1..5usize).prop_map(|frames| Cut::Uniform { frames }),
+        (1..3usize, 3..6usize).prop_map(|(min, max)| Cut::Semantic {
+            threshold: 0.2,
+            min,
+            max,
+            close_at_max: false,
+            seconds: 50.0,
+        }),
+        (1..3usize).prop_map(|frames| Cut::Pack { frames }),
+    ];
+    let reduce = prop_oneof![
+        Just(Reduce::Nothing),
+        (-0.5..1.0).prop_map(|alike| Reduce::Frames { alike }),
+        (-0.5..1.0).prop_map(|alike| Reduce::Patches { alike }),
+        (0.1..1.0).prop_map(|keep| Reduce::Peaks { keep }),
+    ];
+    let places = prop_oneof![
+        Just(Places::Packed),
+        Just(Places::Kept),
+        (5..60usize).prop_map(|limit| Places::Lazy { limit }),
+        Just(Places::Scaled),
+        Just(Places::Local),
+    ];
+    let best = (1..6usize, 0..3usize, 1..3usize, 0..3usize, 0.0..1.0).prop_map(
+        |(units, recent, chunk, neighbours, temperature)| Retrieval::Best {
+            units,
+            most: 8,
+            recent,
+            chunk,
+            neighbours,
+            rule: BudgetRule::Stretched { temperature },
+        },
+    );
+    let retrieval = prop_oneof![
+        Just(Retrieval::All { last: None }),
+        (1..5usize).prop_map(|last| Retrieval::All { last: Some(last) }),
+        best,
+        (1..5usize).prop_map(|units| Retrieval::Consensus { units }),
+        (1..6usize, 0.1..1.0, 0..2usize).prop_map(|(tokens, share, recent)| Retrieval::Pages {
+            tokens,
+            share,
+            recent
+        }),
+    ];
+    let compression = prop::option::of((0.1..1.0).prop_map(|keep_ratio| Compression {
+        keep_ratio,
+        rule: BudgetRule::Stretched { temperature: 0.5 },
+        guidance: String::new(),
+    }));
+    let window = prop::option::of(6..40usize);
+    (
+        (cut, reduce, places, retrieval, compression),
+        (prop::option::of(resident()), 0..4usize, window, 0.1..1.0f64),
+        any::<[bool; 5]>(),
+    )
+        .prop_map(|((cut, reduce, places, retrieval, compression), more, flags)| {
+            let (resident, sees, window, keep) = more;
+            let grained = flags[0] && resident.is_none();
+            let sees = match (sees, &resident) {
+                _ if grained => Sees::Prefix,
+                (0, Some(_)) => Sees::Resident,
+                (1, _) => Sees::Changed(Sparse { units: 3, keep, pairs: flags[1] }),
+                _ => Sees::Window,
+            };
+            let grains = Grains {
+                frames: vec![0.5, 1.0, 2.0],
+                keep: vec![0.4, 0.6, 0.8],
+                attention: vec![0.5; 3],
+                retrieve: vec![3, 2, 1],
+            };
+            Recipe {
+                cut,
+                reduce,
+                summary: flags[2],
+                window,
+                windowed_answers: false,
+                sees,
+                store: flags[3] || resident.is_none(),
+                resident,
+                places,
+                order: if flags[4] { Order::Found } else { Order::Stream },
+                grains: if grained { grains } else { Grains::default() },
+                compression,
+                retrieval: if grained {
+                    Retrieval::Grains { lean: 0.3, top: 2 }
+                } else {
+                    retrieval
+                },
+                changed_representative: flags[1],
+                ..Recipe::named("rekv").unwrap()
+            }
+        })
+}
+
+/// Frames of which some are as the one before.
+fn frames(seed: u64, n: usize) -> Vec<Tensor> {
+    let mut lcg = Lcg(seed);
+    let mut frames: Vec<Tensor> = Vec::with_capacity(n);
+    for i in 0..n {
+        let still = lcg.next() > 0.4;
+        frames.push(match frames.last() {
+            Some(last) if still => last.clone(),
+            _ => random_tensor(seed.wrapping_mul(1000) + i as u64, (TOKENS, WIDTH)),
+        });
+    }
+    frames
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_composition_keeps_the_laws(
+        recipe in recipe(),
+        seed in 0..1000u64,
+        steps in prop::collection::vec(1..6usize, 1..9),
+    ) {
+        let decoder = decoder();
+        let (mut asked, mut silent) = (Run::new(&decoder, &recipe), Run::new(&decoder, &recipe));
+        let prefix = asked.fingerprint();
+        let all = frames(seed, steps.iter().sum());
+        let mut rest = &all[..];
+        for n in steps {
+            let (now, later) = rest.split_at(n);
+            rest = later;
+            asked.push(now);
+            silent.push(now);
+            asked.check();
+            let before = asked.fingerprint();
+            let (first, again) = (asked.ask(seed + 1), asked.ask(seed + 1));
+            prop_assert!(first.0.iter().all(|x| x.is_finite()), "the answer is not a number");
+            prop_assert_eq!(&first, &again, "asked twice");
+            prop_assert!(asked.fingerprint() == before, "asking left a trace");
+        }
+        prop_assert!(asked.fingerprint() == silent.fingerprint(), "the memory knows the questions");
+        let kept = asked.memory.layers[0].prefix.as_ref().unwrap();
+        let opened = Run::new(&decoder, &recipe);
+        let first = opened.memory.layers[0].prefix.as_ref().unwrap();
+        prop_assert_eq!(kept.k.to_vec3::<f32>().unwrap(), first.k.to_vec3::<f32>().unwrap());
+        prop_assert!(!prefix.is_empty());
+    }
+
+    #[test]
+    fn room_for_everything_is_no_compression(recipe in resident(), seed in 0..1000u64) {
+        let decoder = decoder();
+        let full = Recipe::named("full").unwrap();
+        let roomy = Recipe {
+            cut: Cut::Uniform { frames: 3 },
+            sees: Sees::Resident,
+            store: false,
+            resident: Some(Resident { cap: 64, ..recipe }),
+            places: Places::Kept,
+            ..full.clone()
+        };
+        let (mut full, mut roomy) = (Run::new(&decoder, &full), Run::new(&decoder, &roomy));
+        let frames = frames(seed, 10);
+        full.push(&frames);
+        roomy.push(&frames);
+        let (a, b) = (full.ask(7).0, roomy.ask(7).0);
+        for (a, b) in a.iter().zip(&b) {
+            prop_assert!((a - b).abs() < 1e-4, "{a} is not {b}");
+        }
+    }
+
+    #[test]
+    fn retrieving_as_much_as_there_is_is_retrieving_all(seed in 0..1000u64, n in 1..12usize) {
+        let decoder = decoder();
+        let rekv = Recipe::named("rekv").unwrap();
+        let with = |retrieval| Recipe { retrieval, windowed_answers: false, ..rekv.clone() };
+        let run = |recipe: Recipe| {
+            let mut run = Run::new(&decoder, &recipe);
+            run.push(&frames(seed, n));
+            run.ask(5)
+        };
+        let all = run(with(Retrieval::All { last: None }));
+        prop_assert_eq!(&run(with(Retrieval::Consensus { units: 12 })), &all);
+        prop_assert_eq!(&run(with(Retrieval::All { last: Some(12) })), &all);
+        let best = Retrieval::Best {
+            units: 12,
+            most: 12,
+            recent: 0,
+            chunk: 1,
+            neighbours: 1,
+            rule: BudgetRule::Stretched { temperature: 0.0 },
+        };
+        prop_assert_eq!(&run(with(best)), &all);
+    }
+}
+
+#[test]
+fn a_window_of_all_changed_keys_is_a_plain_window() {
+    let decoder = decoder();
+    let full = Recipe { windowed_answers: false, ..Recipe::named("full").unwrap() };
+    let sparse = Recipe {
+        sees: Sees::Changed(Sparse { units: 64, keep: 1.0, pairs: false }),
+        ..full.clone()
+    };
+    let (mut full, mut sparse) = (Run::new(&decoder, &full), Run::new(&decoder, &sparse));
+    for part in frames(3, 11).chunks(4) {
+        full.push(part);
+        sparse.push(part);
+    }
+    for (a, b) in full.ask(9).0.iter().zip(&sparse.ask(9).0) {
+        assert!((a - b).abs() < 1e-4, "{a} is not {b}");
+    }
+}
+
+#[test]
+fn pieces_do_not_see_each_other() {
+    let decoder = decoder();
+    let recipe = Recipe::named("mukv").unwrap();
+    let blocks = |frames: &[Tensor]| -> Vec<Vec<f32>> {
+        let mut run = Run::new(&decoder, &recipe);
+        run.push(frames);
+        let blocks = run.memory.layers[LAYERS - 1].blocks.iter();
+        blocks.map(|block| block.representative.clone()).collect()
+    };
+    let all = frames(4, 8);
+    let swapped = [&all[4..], &all[..4]].concat();
+    let (a, b) = (blocks(&all), blocks(&swapped));
+    let half = a.len() / 2;
+    assert_eq!(a.len(), 2 * (16 + 4 + 1));
+    for (a, b) in a[..half].iter().zip(&b[half..]) {
+        for (a, b) in a.iter().zip(b) {
+            assert!((a - b).abs() < 1e-6, "{a} is not {b}");
+        }
+    }
+}
