@@ -16,9 +16,9 @@ fn model() -> VideoLlm {
     VideoLlm::load(folder, &LoadOptions::default()).unwrap()
 }
 
-/// Methods whose contexts do not say what came last: pieces of all times stand at one place, or
-/// lack the patches that did not change.
-const ORDERLESS: [&str; 2] = ["mukv", "cacheflow"];
+/// Methods that do not promise to know what is there now: the pieces of all times stand at one
+/// place, what did not change is not seen again, the newest frames are thinned like the oldest.
+const NOT_NOW: [&str; 3] = ["mukv", "cacheflow", "retake"];
 
 struct Video(toyworld::Stream);
 
@@ -102,7 +102,7 @@ fn every_method_answers_within_its_bound_and_without_a_trace() {
             }
         }
         println!("{name}: {right} of {asked} now-questions");
-        if right * 3 < asked * 2 && !ORDERLESS.contains(name) {
+        if right * 3 < asked * 2 && !NOT_NOW.contains(name) {
             faults.push(format!("{name}: {right} of {asked}"));
         }
     }

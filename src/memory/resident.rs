@@ -241,7 +241,7 @@ pub fn place(rows: &[Row], rule: Places, layout: Layout, prefix: usize) -> Place
             let at = |row: &Row| Place::text(prefix + offset(row));
             let positions = Positions::listed(rows.iter().map(at).collect());
             let next = prefix + rows.len();
-            Placed { positions, next, end: next }
+            Placed { positions, next }
         }
         Places::Local => {
             let offsets = |rows: &[Row]| side_by_side(rows, layout, prefix).positions;
