@@ -92,7 +92,11 @@ fn every_method_answers_within_its_bound_and_without_a_trace() {
                 let before = (content(&stream), held(&stream));
                 let first = stream.ask(&Question::new(text.as_str()), |_| {}).unwrap();
                 let again = stream.ask(&Question::new(text.as_str()), |_| {}).unwrap();
-                assert_eq!((content(&stream), held(&stream)), before, "{name}: asking left a trace");
+                assert_eq!(
+                    (content(&stream), held(&stream)),
+                    before,
+                    "{name}: asking left a trace"
+                );
                 assert_eq!(first.ids, again.ids, "{name}: asked twice");
                 assert_eq!(first.evidence, again.evidence, "{name}: asked twice");
                 let looked = first.evidence.first().unwrap_or_else(|| panic!("{name} saw nothing"));
