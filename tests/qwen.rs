@@ -292,7 +292,8 @@ fn the_end_of_the_stream_takes_the_last_frame_in() {
 }
 
 #[test]
-fn every_method_answers_from_whole_units() {
+fn every_method_answers_and_keeps_units_whole_unless_it_thins_them() {
+    const THINNED: [&str; 2] = ["mukv", "cacheflow"];
     let fixture = Fixture::open("qwen-wide");
     let frames: Vec<Frame> = (0..8).flat_map(|_| fixture.frames()).collect();
     let tokens = fixture.picture().tokens();
@@ -305,7 +306,8 @@ fn every_method_answers_from_whole_units() {
         for layer in &answer.layers {
             assert!(!layer.retrieved.is_empty(), "{method}");
             let context = layer.context_tokens - prefix;
-            assert_eq!(context, layer.retrieved.len() * tokens, "{method}");
+            let whole = layer.retrieved.len() * tokens;
+            assert!(context == whole || THINNED.contains(&method) && context > 0, "{method}");
         }
     }
 }
