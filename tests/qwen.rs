@@ -65,7 +65,7 @@ impl Fixture {
 
     fn stream(&self, method: &str, compat: bool) -> Stream {
         let options = StreamOptions { mrope_compat: compat, ..StreamOptions::default() };
-        Stream::open(self.model.clone(), Recipe::named(method).unwrap(), options).unwrap()
+        Stream::open(self.model.clone(), internal(method), options).unwrap()
     }
 
     fn questions(&self) -> impl Iterator<Item = (usize, &Value, &str)> {
@@ -107,6 +107,15 @@ impl Attend for Causal<'_> {
         let visible = Visible::Window { offset: 0, width: usize::MAX };
         attention::attend(&[Stage { q: &q, k: &k, v, visible }], self.model.decoder().scale())
     }
+}
+
+/// The method as it is where there is no text-image model to rank with.
+fn internal(method: &str) -> Recipe {
+    let mut recipe = Recipe::named(method).unwrap();
+    if recipe.options().iter().any(|option| option.name == "experts") {
+        recipe.set("experts", "internal").unwrap();
+    }
+    recipe
 }
 
 #[test]
