@@ -218,7 +218,9 @@ pub struct Retrieve<'a> {
     /// An outside model's opinion of every unit, and how the two are fused.
     outside: Option<(&'a HashMap<u64, f32>, Expert)>,
     pub contexts: Vec<Option<Context>>,
-    /// Per layer, every candidate's score in stream order.
+    /// Per layer, the units that were candidates, in stream order.
+    pub candidates: Vec<Vec<u64>>,
+    /// Per layer, every candidate's score.
     pub scores: Vec<Vec<f32>>,
 }
 
@@ -230,8 +232,17 @@ impl<'a> Retrieve<'a> {
         similarity: Similarity,
         cancel: &'a Cancel,
     ) -> Self {
-        let (contexts, scores) = (Vec::new(), Vec::new());
-        Self { view, cancel, counts, choice, similarity, outside: None, contexts, scores }
+        Self {
+            view,
+            cancel,
+            counts,
+            choice,
+            similarity,
+            outside: None,
+            contexts: Vec::new(),
+            candidates: Vec::new(),
+            scores: Vec::new(),
+        }
     }
 
     /// The same with an outside opinion of every unit.
@@ -265,7 +276,7 @@ impl Attend for Retrieve<'_> {
         self.cancel.check()?;
         let memory = self.view.memory;
         let query = MeanQuery::of(q, memory.geometry.kv_heads)?;
-        let (scores, context) = loop {
+        let (units, scores, context) = loop {
             let blocks: Vec<_> = self.view.candidates(layer).collect();
             let scores: Vec<f32> =
                 blocks.iter().map(|b| query.score(&b.representative, self.similarity)).collect();
@@ -276,12 +287,13 @@ impl Attend for Retrieve<'_> {
             let context = self.view.pack(layer, &chosen)?;
             // Without those that turned out to be lost, others would have been chosen.
             if !chosen.iter().any(|block| block.is_lost()) {
-                break (scores, context);
+                break (units, scores, context);
             }
         };
         let start = context.as_ref().map_or(0, |context| context.next);
         let out = memory.behind(layer, context.as_ref()).attend_fresh(start, q, k, v)?;
         self.contexts.push(context);
+        self.candidates.push(units);
         self.scores.push(scores);
         Ok(out)
     }
@@ -624,7 +636,7 @@ mod tests {
         let mut retrieve = Retrieve::new(
             view,
             vec![2],
-            Choice { recent: 0, chunk: 1, neighbours: 0 },
+            Choice { recent: 0, chunk: 1, spread: 0.0 },
             Similarity::Dot,
             &cancel,
         );
@@ -755,7 +767,7 @@ mod tests {
         let mut retrieve = Retrieve::new(
             view,
             vec![3],
-            Choice { recent: 1, chunk: 1, neighbours: 0 },
+            Choice { recent: 1, chunk: 1, spread: 0.0 },
             Similarity::Dot,
             &cancel,
         );
@@ -789,7 +801,7 @@ mod tests {
             let mut retrieve = Retrieve::new(
                 view,
                 vec![count],
-                Choice { recent: 0, chunk: 1, neighbours: 0 },
+                Choice { recent: 0, chunk: 1, spread: 0.0 },
                 Similarity::Dot,
                 &cancel,
             );

@@ -65,7 +65,7 @@ impl Mass {
 }
 
 /// Zero mean and unit (unbiased) deviation, or `None` if the scores are one value.
-fn standardised(scores: &[f32]) -> Option<Vec<f32>> {
+pub fn standardised(scores: &[f32]) -> Option<Vec<f32>> {
     let n = scores.len();
     if n < 2 {
         return None;

@@ -11,7 +11,7 @@ use super::budget::BudgetRule;
 use super::grains::Grains;
 use super::position::Order;
 use super::recipe::{
-    Compression, Heads, Leave, Pick, Probe, Recipe, Resident, Retrieval, Scope, Sees, Signal,
+    Compression, Heads, Keeps, Leave, Pick, Probe, Recipe, Resident, Retrieval, Scope, Sees, Signal,
 };
 use super::reduce::Reduce;
 use super::resident::{Places, RESIDUE};
@@ -158,6 +158,10 @@ impl<'a> Run<'a> {
                 add(&kv.v);
             }
         }
+        for kv in self.memory.inputs.iter().filter_map(|input| input.load().unwrap()) {
+            add(&kv.k);
+            add(&kv.v);
+        }
         bits
     }
 
@@ -268,13 +272,14 @@ fn recipe() -> impl Strategy<Value = Recipe> {
         Just(Places::Scaled),
         Just(Places::Local),
     ];
-    let best = (1..6usize, 0..3usize, 1..3usize, 0..3usize, 0.0..1.0).prop_map(
-        |(units, recent, chunk, neighbours, temperature)| Retrieval::Best {
+    let best = (1..6usize, 0..3usize, 1..3usize, 0.0..1.0, any::<bool>(), 0.0..1.0).prop_map(
+        |(units, recent, chunk, spread, agree, temperature)| Retrieval::Best {
             units,
             most: 8,
             recent,
             chunk,
-            neighbours,
+            spread,
+            agree,
             rule: BudgetRule::Stretched { temperature },
         },
     );
@@ -298,7 +303,7 @@ fn recipe() -> impl Strategy<Value = Recipe> {
     (
         (cut, reduce, places, retrieval, compression),
         (prop::option::of(resident()), 0..4usize, window, 0.1..1.0f64),
-        any::<[bool; 5]>(),
+        any::<[bool; 6]>(),
     )
         .prop_map(|((cut, reduce, places, retrieval, compression), more, flags)| {
             let (resident, sees, window, keep) = more;
@@ -315,6 +320,11 @@ fn recipe() -> impl Strategy<Value = Recipe> {
                 attention: vec![0.5; 3],
                 retrieve: vec![3, 2, 1],
             };
+            let plain = resident.is_none() && sees == Sees::Window && !grained;
+            let keeps = match retrieval {
+                Retrieval::Best { .. } if plain && flags[5] => Keeps::Inputs,
+                _ => Keeps::KeysAndValues,
+            };
             Recipe {
                 cut,
                 reduce,
@@ -323,6 +333,7 @@ fn recipe() -> impl Strategy<Value = Recipe> {
                 windowed_answers: false,
                 sees,
                 store: flags[3] || resident.is_none(),
+                keeps,
                 resident,
                 places,
                 order: if flags[4] { Order::Found } else { Order::Stream },
@@ -427,7 +438,8 @@ proptest! {
             most: 12,
             recent: 0,
             chunk: 1,
-            neighbours: 1,
+            spread: 0.8,
+            agree: true,
             rule: BudgetRule::Stretched { temperature: 0.0 },
         };
         prop_assert_eq!(&run(with(best)), &all);

@@ -19,6 +19,7 @@ mod probe;
 pub mod rank;
 pub mod recipe;
 pub mod reduce;
+pub mod reread;
 pub mod resident;
 pub mod retrieve;
 pub mod score;
@@ -43,7 +44,8 @@ use crate::memory::evict::{Frame, Scores};
 use crate::memory::grains::{Alone, Grains};
 use crate::memory::position::Order;
 use crate::memory::probe::{Ask, Grow};
-use crate::memory::recipe::{Compression, Recipe, Resident, Sees};
+use crate::memory::recipe::{Compression, Keeps, Recipe, Resident, Sees};
+use crate::memory::reread::{filed, gist};
 use crate::memory::resident::{Layer, Places, RESIDUE, Row, gather};
 use crate::memory::score::{MeanQuery, representative};
 use crate::memory::segment::Segment;
@@ -114,11 +116,13 @@ pub struct Encoded {
     resident: Option<Vec<Layer>>,
     /// The window of changed keys behind it.
     sparse: Option<Vec<sparse::Layer>>,
+    /// What entered the decoder, unit by unit, if that is what is kept.
+    inputs: Vec<Block>,
 }
 
 #[derive(Debug)]
 struct EncodedLayer {
-    /// Parts of `whole`.
+    /// Parts of `whole`, or their gists.
     blocks: Vec<Block>,
     /// Keys rotated at their place in the stream, for the window; compression spares them.
     window: Option<Kv>,
@@ -139,8 +143,9 @@ pub struct VideoMemory {
     pub(crate) layers: Vec<LayerStore>,
     /// What new tokens see.
     sees: Sees,
-    /// Whether units are kept to be retrieved.
+    /// Whether units are kept to be retrieved, and what of them.
     store: bool,
+    keeps: Keeps,
     pub(crate) places: Places,
     pub(crate) order: Order,
     /// The same tokens cut several times, if the recipe says so.
@@ -156,7 +161,9 @@ pub struct VideoMemory {
     resident: Option<Vec<Layer>>,
     /// The embedded prompts that ask the resident cache what matters, `[n, C]` each.
     probes: Vec<Tensor>,
-    /// Where the blocks of all layers lie.
+    /// What entered the decoder, in stream order, if that is what is kept.
+    inputs: VecDeque<Block>,
+    /// Where the blocks of all layers lie, and behind the last layer the inputs.
     tiers: Store,
     /// Units that some layer may still hold, by ascending id.
     units: VecDeque<Unit>,
@@ -164,6 +171,15 @@ pub struct VideoMemory {
     next_segment: u64,
     /// Tokens encoded so far, prefix included: the place of the next one in the stream.
     pub(crate) seen: usize,
+}
+
+/// A unit's blocks are of a size, or one is its input and the others, together, are less.
+fn store(options: StoreOptions, geometry: &Geometry, keeps: Keeps) -> Store {
+    let (places, of_a_size) = match keeps {
+        Keeps::KeysAndValues => (geometry.layers, geometry.layers),
+        Keeps::Inputs => (geometry.layers + 1, 2),
+    };
+    Store::new(options, places, of_a_size, geometry.device.clone())
 }
 
 impl VideoMemory {
@@ -192,8 +208,7 @@ impl VideoMemory {
                 blocks: VecDeque::new(),
             })
             .collect();
-        let device = geometry.device.clone();
-        let tiers = Store::new(StoreOptions::default(), geometry.layers, device);
+        let tiers = store(StoreOptions::default(), &geometry, recipe.keeps);
         Self {
             geometry,
             rope,
@@ -207,11 +222,13 @@ impl VideoMemory {
             sparse: vec![sparse::Layer::default(); layers.len()],
             changed_representative: recipe.changed_representative,
             store: recipe.store,
+            keeps: recipe.keeps,
             places: recipe.places,
             order: recipe.order,
             resident: recipe.resident.as_ref().map(|_| vec![Layer::default(); layers.len()]),
             residency: recipe.resident.clone(),
             probes: Vec::new(),
+            inputs: VecDeque::new(),
             tiers,
             layers,
             units: VecDeque::new(),
@@ -223,8 +240,7 @@ impl VideoMemory {
 
     /// An empty memory's blocks will be kept that way.
     pub fn store_in(&mut self, options: StoreOptions) {
-        let Geometry { layers, device, .. } = &self.geometry;
-        self.tiers = Store::new(options, *layers, device.clone());
+        self.tiers = store(options, &self.geometry, self.keeps);
     }
 
     /// Says what the units of this stream look like, before the first of them is encoded.
@@ -310,8 +326,12 @@ impl VideoMemory {
         let fresh = ingest.into_layers();
         let raw: Vec<&Kv> = fresh.iter().map(|(raw, _)| raw).collect();
         let resident = self.grown(&inputs, &raw, decoder, cancel)?;
+        let kept = match self.keeps {
+            Keeps::Inputs => inputs.iter().map(|(u, t)| Block::new(u.id, filed(t)?)).collect(),
+            Keeps::KeysAndValues => Ok(Vec::new()),
+        };
         let units = inputs.into_iter().map(|(unit, _)| unit).collect();
-        Ok(Encoded { resident, ..self.encoded(units, fresh)? })
+        Ok(Encoded { resident, inputs: kept?, ..self.encoded(units, fresh)? })
     }
 
     /// The resident cache with tokens that came in by other ways than beside it.
@@ -450,7 +470,7 @@ impl VideoMemory {
                 layer.blocks.push(block);
             }
         }
-        Ok(Encoded { tokens: n, units, layers, resident: None, sparse: None })
+        Ok(Encoded { tokens: n, units, layers, resident: None, sparse: None, inputs: Vec::new() })
     }
 
     fn rows_of_all(&self, inputs: &[(Unit, Tensor)]) -> Result<Vec<Row>> {
@@ -594,13 +614,18 @@ impl VideoMemory {
             let mut blocks = Vec::with_capacity(units.len());
             let mut start = 0;
             for (unit, &len) in units.iter().zip(&lengths).filter(|_| self.store) {
-                blocks.push(Block::new(unit.id, raw.part(start, len)?)?);
+                let whole = raw.part(start, len)?;
+                let kept = match self.keeps {
+                    Keeps::KeysAndValues => whole,
+                    Keeps::Inputs => gist(&whole)?,
+                };
+                blocks.push(Block::new(unit.id, kept)?);
                 start += len;
             }
             layers.push(EncodedLayer { blocks, window: rotated, whole: raw });
         }
         let tokens = units.iter().map(|unit| self.steps(unit)).sum();
-        Ok(Encoded { tokens, units, layers, resident: None, sparse: None })
+        Ok(Encoded { tokens, units, layers, resident: None, sparse: None, inputs: Vec::new() })
     }
 
     /// Tokens of a unit.
@@ -662,6 +687,11 @@ impl VideoMemory {
     /// Takes in a piece of stream that [`encode`](Self::encode) made from this memory's present
     /// state.
     pub fn commit(&mut self, encoded: Encoded) -> Result<()> {
+        let held: BTreeSet<u64> =
+            encoded.layers.iter().flat_map(|layer| &layer.blocks).map(|block| block.unit).collect();
+        for input in encoded.inputs.into_iter().filter(|input| held.contains(&input.unit)) {
+            self.inputs.push_back(self.tiers.put(self.layers.len(), input)?);
+        }
         for (index, (layer, fresh)) in self.layers.iter_mut().zip(encoded.layers).enumerate() {
             if let Some(window) = &fresh.window {
                 layer.window.append(window)?;
@@ -702,6 +732,10 @@ impl VideoMemory {
         for layer in &mut self.layers {
             layer.blocks.retain(|block| !block.is_lost());
         }
+        for lost in self.inputs.iter().filter(|input| input.is_lost()) {
+            self.layers.iter_mut().for_each(|layer| layer.drop_unit(lost.unit));
+        }
+        self.inputs.retain(|input| !input.is_lost());
         let fixed = self.fixed_bytes();
         let mut dropped = None;
         while let Some(unit) = self.tiers.settle(fixed)?
@@ -711,6 +745,7 @@ impl VideoMemory {
             for layer in &mut self.layers {
                 layer.drop_unit(unit);
             }
+            self.inputs.retain(|input| input.unit != unit);
             self.units.retain(|held| held.id != unit);
         }
         // What is left over is the resident cache's, whose oldest tokens go.
@@ -739,7 +774,11 @@ impl VideoMemory {
             return;
         }
         let oldest = self.layers.iter().filter_map(|l| l.blocks.front()).map(|b| b.unit).min();
-        while self.units.front().is_some_and(|unit| oldest.is_none_or(|oldest| unit.id < oldest)) {
+        let is_older = |unit| oldest.is_none_or(|oldest| unit < oldest);
+        while self.inputs.front().is_some_and(|input| is_older(input.unit)) {
+            self.inputs.pop_front();
+        }
+        while self.units.front().is_some_and(|unit| is_older(unit.id)) {
             self.units.pop_front();
         }
     }
@@ -880,6 +919,15 @@ impl<'a> View<'a> {
     pub fn resident(&self, layer: usize) -> Option<&'a Layer> {
         let branch = self.branch.and_then(|branch| branch.resident.as_ref()?.get(layer));
         branch.or_else(|| self.memory.resident(layer))
+    }
+
+    /// What entered the decoder as this unit, if the memory keeps that.
+    pub fn input(&self, unit: u64) -> Option<&'a Block> {
+        let inputs = &self.memory.inputs;
+        match inputs.binary_search_by_key(&unit, |input| input.unit) {
+            Ok(index) => inputs.get(index),
+            Err(_) => self.branch?.inputs.iter().find(|input| input.unit == unit),
+        }
     }
 
     pub fn unit(&self, id: u64) -> Option<&'a Unit> {

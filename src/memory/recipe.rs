@@ -76,8 +76,10 @@ pub enum Retrieval {
         recent: usize,
         /// Neighbours that are ranked together.
         chunk: usize,
-        /// Neighbours on either side that come with a unit that was found, within the budget.
-        neighbours: usize,
+        /// The fraction of its score that a unit lends to its neighbours.
+        spread: f64,
+        /// All layers look at the same units: those that they like best together.
+        agree: bool,
         rule: BudgetRule,
     },
     /// The same units for all layers: what the first and the last layer agree on (CacheFlow §4.4).
@@ -99,6 +101,17 @@ pub enum Retrieval {
         /// Frames' worth of newest tokens that are always taken.
         recent: usize,
     },
+}
+
+/// What is stored of a unit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Keeps {
+    /// Its keys and values in every layer.
+    #[default]
+    KeysAndValues,
+    /// What entered the decoder, and of every layer the mean key and the mean value to find it by.
+    /// What is found is encoded again, as if it were all there had been.
+    Inputs,
 }
 
 /// What new tokens see of what came before them. The prefix they see in any case.
@@ -267,6 +280,7 @@ pub struct Recipe {
     pub sees: Sees,
     /// Keep units to be retrieved.
     pub store: bool,
+    pub keeps: Keeps,
     /// A bounded cache beside the store, or instead of it.
     pub resident: Option<Resident>,
     /// Where tokens stand when they are looked at.
@@ -308,6 +322,7 @@ fn table() -> Vec<Recipe> {
         windowed_answers: false,
         sees: Sees::Window,
         store: true,
+        keeps: Keeps::KeysAndValues,
         resident: None,
         places: Places::Packed,
         order: Order::Stream,
@@ -326,7 +341,8 @@ fn table() -> Vec<Recipe> {
             most: MOST_RETRIEVED,
             recent: 8,
             chunk: 1,
-            neighbours: 0,
+            spread: 0.0,
+            agree: false,
             rule: BudgetRule::Stretched { temperature: 0.5 },
         },
         similarity: Similarity::Dot,
@@ -344,7 +360,8 @@ fn table() -> Vec<Recipe> {
             most: MOST_RETRIEVED,
             recent: 0,
             chunk: 1,
-            neighbours: 0,
+            spread: 0.0,
+            agree: false,
             rule: BudgetRule::Stretched { temperature: 0.0 },
         },
         system: REKV_SYSTEM,
@@ -362,7 +379,8 @@ fn table() -> Vec<Recipe> {
             most: MOST_RETRIEVED,
             recent: 0,
             chunk: 1,
-            neighbours: 0,
+            spread: 0.0,
+            agree: false,
             rule: BudgetRule::Threshold,
         },
         similarity: Similarity::Cosine,
@@ -507,16 +525,18 @@ fn table() -> Vec<Recipe> {
         }),
         ..infinipot_v.clone()
     };
-    // Ours: what a question finds comes with what was before and after it, and the newest frames.
+    // Ours: what a question finds comes with what surrounds it and the newest frames, and is read again.
     let auto = Recipe {
         name: "auto",
         windowed_answers: false,
+        keeps: Keeps::Inputs,
         retrieval: Retrieval::Best {
             units: 32,
             most: MOST_RETRIEVED,
             recent: 4,
             chunk: 1,
-            neighbours: 4,
+            spread: 0.8,
+            agree: true,
             rule: BudgetRule::Stretched { temperature: 0.0 },
         },
         ..rekv.clone()

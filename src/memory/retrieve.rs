@@ -3,17 +3,18 @@
 //! pass (ReKV) or two (StreamKV, whose second pass knows how much each layer deserves), or the
 //! same units for all layers (MuKV, CacheFlow).
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use candle_core::Tensor;
 
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::memory::attend::{Bare, PickPages, Retrieve};
-use crate::memory::budget::{BudgetRule, retrieve_counts};
+use crate::memory::budget::{BudgetRule, retrieve_counts, standardised};
 use crate::memory::position::{Context, Order};
 use crate::memory::rank::{coarse_context, consensus, leaning, similarities};
-use crate::memory::recipe::{Expert, Recipe, Retrieval};
+use crate::memory::recipe::{Expert, Keeps, Recipe, Retrieval};
+use crate::memory::reread::reread;
 use crate::memory::score::{MeanQuery, cosine};
 use crate::memory::select::{Choice, ranked};
 use crate::memory::store::Block;
@@ -46,17 +47,24 @@ pub fn contexts<'a>(
     let Asked { tokens, embedding } = question.into();
     match recipe.retrieval {
         Retrieval::All { last } => all(view, last),
-        Retrieval::Best { units, most, recent, chunk, neighbours, rule } => {
+        Retrieval::Best { units, most, recent, chunk, spread, agree, rule } => {
             let layers = view.memory.geometry.layers;
             let first = units.min(most);
-            let uniform = rule == BudgetRule::Stretched { temperature: 0.0 };
+            let together = agree || recipe.keeps == Keeps::Inputs;
+            let uniform = together || rule == BudgetRule::Stretched { temperature: 0.0 };
             if uniform && (0..layers).all(|layer| view.candidates(layer).count() <= first) {
                 // Nothing to rank, and ranking is all that the question pass is for.
-                return all(view, None);
+                return match recipe.keeps {
+                    Keeps::KeysAndValues => all(view, None),
+                    Keeps::Inputs => {
+                        let all = |units: &Liked| units.keys().copied().collect();
+                        reread(view, recipe, held(view), all, decoder, cancel)
+                    }
+                };
             }
+            let choice = Choice { recent, chunk, spread };
             let opinion = embedding.map(|embedding| opinion(view, embedding));
             let pass = |counts: Vec<usize>| -> Result<Retrieve<'_>> {
-                let choice = Choice { recent, chunk, neighbours };
                 let mut retrieve = Retrieve::new(view, counts, choice, recipe.similarity, cancel);
                 if let (Some(opinion), true) = (&opinion, recipe.expert != Expert::Internal) {
                     retrieve = retrieve.asking(opinion, recipe.expert);
@@ -65,6 +73,16 @@ pub fn contexts<'a>(
                 Ok(retrieve)
             };
             let found = pass(vec![first; layers])?;
+            if together {
+                let liked = liked(&found);
+                return match recipe.keeps {
+                    Keeps::KeysAndValues => shared(view, &best(&liked, choice, first)),
+                    Keeps::Inputs => {
+                        let pick = |liked: &Liked| best(liked, choice, first);
+                        reread(view, recipe, liked, pick, decoder, cancel)
+                    }
+                };
+            }
             if uniform {
                 return Ok(found.contexts);
             }
@@ -117,6 +135,33 @@ fn shared(view: View<'_>, units: &[u64]) -> Result<Vec<Option<Context>>> {
             view.pack(layer, &blocks)
         })
         .collect()
+}
+
+/// Units in stream order, and how much the layers like each of them.
+type Liked = BTreeMap<u64, f32>;
+
+/// All units that some layer holds, one liked as well as another.
+fn held(view: View<'_>) -> Liked {
+    let layers = 0..view.memory.geometry.layers;
+    layers.flat_map(|layer| view.candidates(layer)).map(|block| (block.unit, 0.0)).collect()
+}
+
+/// Of each unit the sum of its scores, each in deviations from its layer's mean.
+fn liked(found: &Retrieve<'_>) -> Liked {
+    let mut liked = Liked::new();
+    for (units, scores) in found.candidates.iter().zip(&found.scores) {
+        let standard = standardised(scores).unwrap_or_else(|| vec![0.0; scores.len()]);
+        for (&unit, score) in units.iter().zip(standard) {
+            *liked.entry(unit).or_default() += score;
+        }
+    }
+    liked
+}
+
+/// The units, in stream order, that a choice of `count` takes.
+fn best(liked: &Liked, choice: Choice, count: usize) -> Vec<u64> {
+    let (units, scores): (Vec<u64>, Vec<f32>) = liked.iter().map(|(&unit, &s)| (unit, s)).unzip();
+    choice.of(&scores, count).into_iter().map(|i| units[i]).collect()
 }
 
 /// How alike an outside model finds the question and every unit that has a picture of its own.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Which candidates a budget buys: the best by score, with forced members, in stream order.
 
-use std::collections::BTreeSet;
+use crate::memory::budget::standardised;
 
 /// Indices of the `k` highest scores, ascending; of equal scores the earlier one wins. A score
 /// that is not a number ranks last.
@@ -23,7 +23,7 @@ pub fn ranked(scores: &[f32]) -> Vec<usize> {
 }
 
 /// What else than the score decides which candidates are taken.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Choice {
     /// The last so many candidates are always among the chosen; where the budget is smaller, it
     /// is they alone (StreamKV release, `retrieve_local`).
@@ -31,9 +31,11 @@ pub struct Choice {
     /// Neighbours that stand or fall together, ranked by their mean score (ReKV's
     /// `retrieve_chunk_size`); the last group may be short.
     pub chunk: usize,
-    /// How many neighbours on either side come with the candidate that was found. They count: a
-    /// budget of nine buys three candidates with one neighbour on either side.
-    pub neighbours: usize,
+    /// The fraction of its score that a candidate lends to the one beside it, and that one of it
+    /// to the next. A candidate is worth its own score or the best that is lent to it, scores
+    /// counted in deviations from their mean. So where one candidate stands out, the budget goes to
+    /// what surrounds it, and where many are as good, to them. 0: nothing is lent.
+    pub spread: f64,
 }
 
 impl Choice {
@@ -61,24 +63,25 @@ impl Choice {
     fn singles(&self, scores: &[f32], k: usize) -> Vec<usize> {
         let n = scores.len();
         let forced = self.recent.min(k);
-        if self.neighbours == 0 {
-            let mut chosen = top(&scores[..n - forced], k - forced);
-            chosen.extend(n - forced..n);
-            return chosen;
-        }
-        let mut chosen: BTreeSet<usize> = (n - forced..n).collect();
-        for hit in ranked(scores) {
-            // Nearest first, so that a budget that ends here leaves out the farthest.
-            let around = (1..=self.neighbours).flat_map(|by| [hit.checked_sub(by), Some(hit + by)]);
-            for index in [Some(hit)].into_iter().chain(around).flatten().filter(|&i| i < n) {
-                if chosen.len() == k {
-                    return chosen.into_iter().collect();
-                }
-                chosen.insert(index);
-            }
-        }
-        chosen.into_iter().collect()
+        let lent = (self.spread > 0.0).then(|| spread(scores, self.spread as f32));
+        let scores = lent.as_deref().unwrap_or(scores);
+        let mut chosen = top(&scores[..n - forced], k - forced);
+        chosen.extend(n - forced..n);
+        chosen
     }
+}
+
+/// Scores in deviations from their mean, each raised to what its neighbours lend it.
+fn spread(scores: &[f32], fraction: f32) -> Vec<f32> {
+    let Some(mut worth) = standardised(scores) else { return scores.to_vec() };
+    // What is below the mean is nothing to lend.
+    for i in 1..worth.len() {
+        worth[i] = worth[i].max(fraction * worth[i - 1].max(0.0));
+    }
+    for i in (1..worth.len()).rev() {
+        worth[i - 1] = worth[i - 1].max(fraction * worth[i].max(0.0));
+    }
+    worth
 }
 
 /// Spends `share` of a budget on the forced candidates and the best by the first score, and the
@@ -167,35 +170,36 @@ mod tests {
         assert_eq!(top(&[1.0], 4), [0]);
     }
 
-    fn choice(recent: usize, chunk: usize, neighbours: usize) -> Choice {
-        Choice { recent, chunk, neighbours }
+    fn choice(recent: usize, chunk: usize, spread: f64) -> Choice {
+        Choice { recent, chunk, spread }
     }
 
     #[test]
     fn recent_candidates_are_forced() {
         let scores = [9.0, 8.0, 7.0, 0.0, 0.0];
-        assert_eq!(choice(2, 1, 0).of(&scores, 3), [0, 3, 4]);
-        assert_eq!(choice(2, 1, 0).of(&scores, 1), [4]);
-        assert_eq!(choice(2, 1, 0).of(&scores, 5), [0, 1, 2, 3, 4]);
-        assert_eq!(choice(0, 1, 0).of(&scores, 2), [0, 1]);
+        assert_eq!(choice(2, 1, 0.0).of(&scores, 3), [0, 3, 4]);
+        assert_eq!(choice(2, 1, 0.0).of(&scores, 1), [4]);
+        assert_eq!(choice(2, 1, 0.0).of(&scores, 5), [0, 1, 2, 3, 4]);
+        assert_eq!(choice(0, 1, 0.0).of(&scores, 2), [0, 1]);
     }
 
     #[test]
     fn chunks_are_ranked_by_their_mean() {
         let scores = [0.0, 9.0, 5.0, 5.0, 1.0];
-        assert_eq!(choice(0, 2, 0).of(&scores, 2), [2, 3]);
-        assert_eq!(choice(2, 2, 0).of(&scores, 4), [2, 3, 4]);
-        assert_eq!(choice(0, 2, 0).of(&scores, 5), [0, 1, 2, 3, 4]);
+        assert_eq!(choice(0, 2, 0.0).of(&scores, 2), [2, 3]);
+        assert_eq!(choice(2, 2, 0.0).of(&scores, 4), [2, 3, 4]);
+        assert_eq!(choice(0, 2, 0.0).of(&scores, 5), [0, 1, 2, 3, 4]);
     }
 
     #[test]
-    fn a_hit_brings_its_neighbours_within_the_budget() {
-        let scores = [9.0, 0.0, 0.0, 0.0, 8.0, 0.0, 0.0, 1.0, 0.0];
-        assert_eq!(choice(0, 1, 1).of(&scores, 5), [0, 1, 3, 4, 5]);
-        assert_eq!(choice(0, 1, 1).of(&scores, 4), [0, 1, 3, 4]);
-        assert_eq!(choice(1, 1, 1).of(&scores, 6), [0, 1, 3, 4, 5, 8]);
-        assert_eq!(choice(0, 1, 2).of(&scores, 3), [0, 1, 2]);
-        assert_eq!(choice(0, 1, 0).of(&scores, 3), [0, 4, 7]);
+    fn what_stands_out_brings_its_surroundings_and_what_does_not_stands_alone() {
+        let one = [0.0, 0.0, 0.0, 9.0, 0.0, 0.0, 4.0, 0.0, 0.0, 0.0, 0.0];
+        assert_eq!(choice(0, 1, 0.8).of(&one, 5), [1, 2, 3, 4, 5]);
+        assert_eq!(choice(1, 1, 0.8).of(&one, 4), [2, 3, 4, 10]);
+        assert_eq!(choice(0, 1, 0.0).of(&one, 2), [3, 6]);
+        let many = [9.0, 0.0, 0.0, 0.0, 8.0, 0.0, 0.0, 8.5, 0.0, 0.0, 0.0];
+        assert_eq!(choice(0, 1, 0.8).of(&many, 3), [0, 4, 7]);
+        assert_eq!(choice(0, 1, 0.8).of(&[1.0; 4], 2), [0, 1]);
     }
 
     #[test]

@@ -7,8 +7,8 @@ use crate::error::{EngineError, Result};
 use crate::memory::budget::BudgetRule;
 use crate::memory::grains::Grains;
 use crate::memory::recipe::{
-    Expert, HERMES_GLOBAL, HERMES_LOCAL, Heads, Leave, Pick, Probe, Recipe, Retrieval, Scope, Sees,
-    Signal,
+    Expert, HERMES_GLOBAL, HERMES_LOCAL, Heads, Keeps, Leave, Pick, Probe, Recipe, Retrieval,
+    Scope, Sees, Signal,
 };
 use crate::memory::reduce::Reduce;
 use crate::memory::resident::Places;
@@ -40,7 +40,7 @@ pub(super) struct Row {
 
 const ANY: (f64, f64) = (0.0, 0.0);
 const SHARE: (f64, f64) = (0.0, 1.0);
-/// Frames, units, neighbours.
+/// Frames, units.
 const COUNT: (f64, f64) = (1.0, 4096.0);
 /// `max_position_embeddings` of the published checkpoints less HERMES's 1024.
 pub(super) const DEFAULT_LIMIT: usize = 32_768 - 1024;
@@ -198,12 +198,37 @@ static ROWS: &[Row] = &[
         },
     },
     Row {
-        name: "neighbours",
-        help: "units on either side that come with a unit that was found, within `retrieve`",
+        name: "spread",
+        help: "fraction of its score that a unit lends to the ones beside it, so that what is found \
+               comes with its surroundings where it stands out; 0: nothing",
         source: "ours",
-        range: COUNT_OR_NONE,
+        range: SHARE,
         field: |r| match &mut r.retrieval {
-            Retrieval::Best { neighbours, .. } => Some(neighbours),
+            Retrieval::Best { spread, .. } => Some(spread),
+            _ => None,
+        },
+    },
+    Row {
+        name: "agree",
+        help: "all layers look at the same units: those that they like best together",
+        source: "ours",
+        range: ANY,
+        field: |r| match &mut r.retrieval {
+            Retrieval::Best { agree, .. } => Some(agree),
+            _ => None,
+        },
+    },
+    Row {
+        name: "keep",
+        help: "what is stored of a unit: `kv` (its keys and values in every layer) or `inputs` (what \
+               entered the language model, a mean key and value of every layer to find it by; what \
+               the layers find together is encoded again)",
+        source: "ours",
+        range: ANY,
+        field: |r| match (&r.retrieval, &r.resident, r.sees) {
+            (Retrieval::Best { .. }, None, Sees::Window | Sees::Prefix) if r.store => {
+                Some(&mut r.keeps)
+            }
             _ => None,
         },
     },
@@ -744,6 +769,11 @@ macro_rules! choice {
             }
         }
     };
+}
+
+choice! { Keeps:
+    "kv" => Self::KeysAndValues, Self::KeysAndValues;
+    "inputs" => Self::Inputs, Self::Inputs;
 }
 
 choice! { Similarity:

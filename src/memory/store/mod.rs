@@ -105,8 +105,10 @@ impl StoreStats {
 pub struct Store(Arc<Mutex<Tiers>>);
 
 impl Store {
-    pub fn new(options: StoreOptions, layers: usize, device: Device) -> Self {
-        Self(Arc::new(Mutex::new(Tiers::new(options, layers, device))))
+    /// For blocks of `layers` layers, of which a unit has one each; together they are about as large
+    /// as `of_a_size` of the one that comes first.
+    pub fn new(options: StoreOptions, layers: usize, of_a_size: usize, device: Device) -> Self {
+        Self(Arc::new(Mutex::new(Tiers::new(options, layers, of_a_size, device))))
     }
 
     /// Takes a block of a layer in.
@@ -335,7 +337,7 @@ mod tests {
 
     impl Small {
         fn new(options: StoreOptions) -> Self {
-            let store = Store::new(options, LAYERS, Device::Cpu);
+            let store = Store::new(options, LAYERS, LAYERS, Device::Cpu);
             Self { store, units: VecDeque::new(), next: 0 }
         }
 
@@ -733,7 +735,7 @@ mod tests {
             0.074_689_49,
         ];
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::new(tiers(0, 0, 9, folder.path()), 1, Device::Cpu);
+        let store = Store::new(tiers(0, 0, 9, folder.path()), 1, 1, Device::Cpu);
         let k = Tensor::from_slice(&key, (1, 1, 8), &Device::Cpu).unwrap();
         let block = store.put(0, Block::new(0, Kv { k: k.clone(), v: k }).unwrap()).unwrap();
         store.settle(0).unwrap();

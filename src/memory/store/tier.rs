@@ -70,7 +70,8 @@ struct Rule {
 pub struct Tiers {
     options: StoreOptions,
     device: Device,
-    layers: usize,
+    /// Blocks of a unit, as large as the first one.
+    of_a_size: usize,
     rule: Option<Rule>,
     folder: Option<Folder>,
     /// Nothing can be written any more; what is on disk stays.
@@ -103,11 +104,11 @@ pub enum Source {
 }
 
 impl Tiers {
-    pub fn new(options: StoreOptions, layers: usize, device: Device) -> Self {
+    pub fn new(options: StoreOptions, layers: usize, of_a_size: usize, device: Device) -> Self {
         let mut tiers = Self {
             options,
             device,
-            layers,
+            of_a_size,
             rule: None,
             folder: None,
             disk_failed: false,
@@ -204,7 +205,7 @@ impl Tiers {
         };
         let fits = |codec: &Codec| {
             let block = codec.bytes(shape) as u64 + HEADER;
-            block.saturating_mul(self.layers as u64).saturating_mul(AUTO_UNITS) <= room
+            block.saturating_mul(self.of_a_size as u64).saturating_mul(AUTO_UNITS) <= room
         };
         let halves = if own == Codec::F32 { Codec::F16 } else { own };
         Ok([own, halves, Codec::Q8].into_iter().find(fits).unwrap_or(Codec::Q4))
