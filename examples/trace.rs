@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! cargo run --example trace -- --model models/toyworld --frames frames.safetensors \
-//!     --questions questions.json --method streamkv --set retrieve=16 --out trace.json
+//!     --questions questions.json --method auto --set retrieve=16 --out trace.json
 //! ```
 
 use std::collections::HashMap;
@@ -45,7 +45,7 @@ struct Args {
     /// JSON list of {"question": str, "after_frame": int (-1: all), "max_tokens": int}.
     #[arg(long)]
     questions: PathBuf,
-    #[arg(long, default_value = "streamkv")]
+    #[arg(long, default_value = "auto")]
     method: String,
     /// Overrides a method option, e.g. `--set retrieve=16`; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]

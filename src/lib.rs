@@ -12,7 +12,7 @@
 //!
 //! # fn main() -> Result<(), gststreamkvqa::EngineError> {
 //! let model = VideoLlm::load("models/toyworld", &LoadOptions::default())?;
-//! let mut stream = Stream::new(model, Recipe::named("streamkv")?)?;
+//! let mut stream = Stream::new(model, Recipe::named("auto")?)?;
 //! let frame = Frame::new(vec![0; 56 * 56 * 3], 56, 56, 0.0)?;
 //! stream.push(&frame)?;
 //! let answer = stream.ask(&Question::new("what color is the object?"), |token| print!("{token}"))?;

@@ -286,6 +286,7 @@ fn asking_leaves_the_memory_as_it_was() {
         recipe("rekv", &[("window", "50".into()), ("retrieve", "3".into())]),
         recipe("sliding-window", &[("window", "50".into()), ("retrieve", "4".into())]),
         recipe("full", &[]),
+        recipe("auto", &[("window", "50".into()), ("retrieve", "4".into())]),
     ];
     for recipe in recipes {
         let name = recipe.name();

@@ -3,7 +3,7 @@
 //! answers, the Rust engine from pixels to text. Prints a table and writes JSON.
 //!
 //! ```text
-//! cargo run --example evaluate -- --methods full,rekv,streamkv,sliding-window --frames 32,64,128
+//! cargo run --example evaluate -- --methods auto,full,rekv,sliding-window --frames 32,64,128
 //! ```
 
 mod bench;
@@ -31,7 +31,7 @@ struct Args {
     #[arg(
         long,
         value_delimiter = ',',
-        default_value = "full,streamkv,rekv:recent=4,sliding-window"
+        default_value = "auto,full,streamkv,rekv:recent=4,sliding-window"
     )]
     methods: Vec<String>,
     /// Lengths of the videos in frames (one a second).

@@ -23,7 +23,7 @@ const MODEL_VARIABLE: &str = "STREAMKVQA_MODEL";
 
 /// Frames per second, where neither the user nor the model says.
 pub(super) const DEFAULT_RATE: f64 = 1.0;
-const DEFAULT_METHOD: &str = "streamkv";
+const DEFAULT_METHOD: &str = "auto";
 const DEFAULT_DEVICE: &str = "auto";
 const DEFAULT_FRAME_SIZE: u32 = 1024;
 const DEFAULT_MAX_QUEUE: u32 = 8;

@@ -444,6 +444,22 @@ proptest! {
         };
         prop_assert_eq!(&run(with(best)), &all);
     }
+
+    #[test]
+    fn reading_everything_again_is_having_read_it_once(seed in 0..1000u64, n in 1..12usize) {
+        let decoder = decoder();
+        let full = Recipe { windowed_answers: false, ..Recipe::named("full").unwrap() };
+        let auto = Recipe { window: None, ..Recipe::named("auto").unwrap() };
+        let frames = frames(seed, n);
+        let ask = |recipe: &Recipe| {
+            let mut run = Run::new(&decoder, recipe);
+            run.push(&frames);
+            run.ask(5).0
+        };
+        for (a, b) in ask(&full).iter().zip(&ask(&auto)) {
+            prop_assert!((a - b).abs() < 1e-4, "{a} is not {b}");
+        }
+    }
 }
 
 #[test]

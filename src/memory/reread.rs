@@ -116,3 +116,28 @@ fn read(
     let pack = |layer| view.pack(layer, &view.blocks(layer).collect::<Vec<_>>());
     (0..fresh.geometry.layers).map(pack).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::testing::random_tensor;
+
+    #[test]
+    fn an_input_comes_back_from_the_store_as_it_was() {
+        let input = random_tensor(1, (3, 8));
+        let kv = filed(&input).unwrap();
+        assert_eq!((kv.k.dims(), kv.v.dims()), (&[1, 3, 4][..], &[1, 3, 4][..]));
+        let values = |t: &Tensor| t.to_vec2::<f32>().unwrap();
+        assert_eq!(values(&unfiled(&kv).unwrap()), values(&input));
+    }
+
+    #[test]
+    fn a_gist_is_one_token_with_the_mean_of_all() {
+        let kv = Kv { k: random_tensor(1, (2, 3, 4)), v: random_tensor(2, (2, 3, 4)) };
+        let gist = gist(&kv).unwrap();
+        assert_eq!((gist.k.dims(), gist.v.dims()), (&[2, 1, 4][..], &[2, 1, 4][..]));
+        let all = kv.v.to_vec3::<f32>().unwrap();
+        let mean = (all[1][0][2] + all[1][1][2] + all[1][2][2]) / 3.0;
+        assert!((gist.v.to_vec3::<f32>().unwrap()[1][0][2] - mean).abs() < 1e-6);
+    }
+}
