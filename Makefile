@@ -80,8 +80,8 @@ evaluate = $(CARGO) run --locked --example evaluate -- --methods all --streams 8
 compare:
 	$(setup) build rust
 	$(compile)
-	$(evaluate) --frames 256,512,64,128,32 --budgets 16
-	$(evaluate) --frames 256 --budgets 8,32 --page docs/benchmarks.md --plots docs/images
+	$(evaluate) --frames 32,64,128,256,512 --budgets 8,16,32 \
+	    --page docs/benchmarks.md --plots docs/images
 
 inspect:
 	$(setup) build run rust

@@ -56,12 +56,8 @@ impl Plan {
         // A budget is what a method may use; where the model's folder recommends less, it does.
         let own =
             |key| Some(model.recommendations().recipes.get(name)?.get(key)?.as_u64()? as usize);
-        for key in ["retrieve", "cap"] {
-            if recipe.options().iter().any(|option| option.name == key) {
-                let budget = own(key).map_or(budget, |own| own.min(budget));
-                recipe.set(key, &budget.to_string())?;
-            }
-        }
+        let less = ["retrieve", "cap"].into_iter().filter_map(own).min();
+        recipe.set_budget(less.map_or(budget, |less| less.min(budget)));
         let mut store = StoreOptions::default();
         for option in options.split('+').filter(|option| !option.is_empty()) {
             let (key, value) = option.split_once('=').unwrap_or((option, ""));

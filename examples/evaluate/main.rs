@@ -165,7 +165,7 @@ fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
                 let plan = Plan::parse(method, &model, frames, budget)?;
                 let cell = bench::evaluate(&model, &plan, &work)?;
                 eprintln!("{}", report::line(&cell));
-                report.cells.push(cell);
+                report.put(cell);
                 if let Some(path) = &args.out {
                     report.save(path)?;
                 }
@@ -177,9 +177,8 @@ fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
     let trained = model.recommendations().trained_frames.unwrap_or(0);
     if let Some(page) = &args.page {
         let text = format!(
-            "{}\n**What budgets change, {} frames**\n\n{}\n",
+            "{}\n**What budgets change: all questions, by frames of video**\n\n{}\n",
             report::section(cells, args.at_budget, trained),
-            args.at_frames,
             report::budgets(cells, args.at_frames)
         );
         report::replace_section(page, "compare", &text)?;

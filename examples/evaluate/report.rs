@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use gststreamkvqa::Recipe;
 use serde::{Deserialize, Serialize};
 use toyworld::Kind;
 
@@ -77,11 +78,22 @@ impl Report {
         self.cells.iter().any(same)
     }
 
+    /// Takes a cell in, in the order of lengths, budgets and the table of methods.
+    pub fn put(&mut self, cell: Cell) {
+        self.cells.push(cell);
+        self.cells.sort_by_key(|cell| (cell.frames, cell.budget, rank(&cell.method)));
+    }
+
     pub fn save(&self, path: &Path) -> Result<(), String> {
         let text = serde_json::to_string_pretty(self).map_err(|error| error.to_string())?;
         std::fs::write(path, text + "\n")
             .map_err(|error| format!("cannot write {}: {error}", path.display()))
     }
+}
+
+/// Where a method stands among all; those with options come last, in order of arrival.
+fn rank(method: &str) -> usize {
+    Recipe::names().iter().position(|name| *name == method).unwrap_or(usize::MAX)
 }
 
 /// One cell in one line, for the progress log.
@@ -131,19 +143,31 @@ pub fn section(cells: &[Cell], budget: usize, trained: usize) -> String {
     tables.collect::<Vec<_>>().join("\n")
 }
 
-/// What budgets change, at one length.
+/// What budgets change: accuracy over all kinds by length, and what is stored at one length.
 pub fn budgets(cells: &[Cell], frames: usize) -> String {
-    let mut rows = header(&["method", "budget", "all (SE)", "stored KiB/min", "peak KiB"]);
-    let mut cells: Vec<&Cell> = cells.iter().filter(|cell| cell.frames == frames).collect();
-    cells.sort_by(|a, b| (&a.method, a.budget).cmp(&(&b.method, b.budget)));
-    rows.extend(cells.into_iter().map(|cell| {
-        line_of(&[
-            cell.method.clone(),
-            cell.budget.to_string(),
-            overall(cell),
-            format!("{:.0}", cell.stored_bytes_per_minute / 1024.0),
-            format!("{:.0}", cell.peak_bytes as f64 / 1024.0),
-        ])
+    let mut lengths: Vec<usize> = cells.iter().map(|cell| cell.frames).collect();
+    lengths.sort_unstable();
+    lengths.dedup();
+    let mut groups: Vec<(&str, usize)> =
+        cells.iter().map(|cell| (cell.method.as_str(), cell.budget)).collect();
+    groups.sort_by_key(|&(method, budget)| (rank(method), method.to_owned(), budget));
+    groups.dedup();
+    let mut columns = vec!["method".to_owned(), "budget".into()];
+    columns.extend(lengths.iter().map(usize::to_string));
+    columns.push(format!("KiB/min at {frames}"));
+    columns.push(format!("peak KiB at {frames}"));
+    let mut rows = header(&columns.iter().map(String::as_str).collect::<Vec<_>>());
+    rows.extend(groups.into_iter().map(|(method, budget)| {
+        let at = |frames: usize| {
+            cells.iter().find(|c| c.method == method && c.budget == budget && c.frames == frames)
+        };
+        let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".into());
+        let mut row = vec![method.to_owned(), budget.to_string()];
+        row.extend(lengths.iter().map(|&frames| or_none(at(frames).map(overall))));
+        let kib = |bytes: f64| format!("{:.0}", bytes / 1024.0);
+        row.push(or_none(at(frames).map(|cell| kib(cell.stored_bytes_per_minute))));
+        row.push(or_none(at(frames).map(|cell| kib(cell.peak_bytes as f64))));
+        line_of(&row)
     }));
     rows.join("\n")
 }
