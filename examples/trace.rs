@@ -19,7 +19,7 @@ use gststreamkvqa::memory::store::codec::Codec;
 use gststreamkvqa::memory::store::{Budget, StoreOptions};
 use gststreamkvqa::memory::{Kind, Unit};
 use gststreamkvqa::model::prompt::PromptStyle;
-use gststreamkvqa::model::{HubOptions, LoadStep};
+use gststreamkvqa::model::{DeviceChoice, HubOptions, LoadStep};
 use gststreamkvqa::{
     Answer, Frame, LoadOptions, Question, Recipe, Stream, StreamOptions, VideoLlm,
 };
@@ -36,6 +36,9 @@ struct Args {
     /// Download hf:owner/name if it is not in the cache.
     #[arg(long)]
     allow_download: bool,
+    /// auto, cpu, cuda or cuda:N.
+    #[arg(long, default_value = "auto")]
+    device: DeviceChoice,
     /// Safetensors file with `frames` u8 [n, h, w, 3] and optionally `times` f64 [n], in seconds.
     #[arg(long)]
     frames: PathBuf,
@@ -212,7 +215,10 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> Fallible<()> {
     let frames = read_frames(&args.frames, args.fps)?;
     let questions = read_questions(&args.questions, frames.len())?;
-    let model = VideoLlm::load(&args.model, &load_options(args.allow_download))?;
+    let model = VideoLlm::load(&args.model, &load_options(args))?;
+    if let Some(why) = model.device_fallback() {
+        eprintln!("trace: {why}; the model runs on the CPU");
+    }
     let recipe = recipe(args, &model)?;
     let options = recipe.options().into_iter().map(|o| (o.name.to_string(), o.value)).collect();
     let stream_options = StreamOptions {
@@ -281,7 +287,7 @@ fn recipe(args: &Args, model: &VideoLlm) -> Fallible<Recipe> {
     Ok(recipe)
 }
 
-fn load_options(download: bool) -> LoadOptions {
+fn load_options(args: &Args) -> LoadOptions {
     let bar = progress(0, "bytes of the model");
     LoadOptions {
         progress: Some(Arc::new(move |at| {
@@ -291,7 +297,8 @@ fn load_options(download: bool) -> LoadOptions {
                 bar.finish_and_clear();
             }
         })),
-        hub: HubOptions { download, ..HubOptions::default() },
+        hub: HubOptions { download: args.allow_download, ..HubOptions::default() },
+        device: args.device,
         ..LoadOptions::default()
     }
 }

@@ -450,7 +450,7 @@ fn the_system_message_goes_where_the_template_puts_it() {
 }
 
 /// A copy of `qwen-hub` whose config was changed by `change`.
-fn load_changed(change: impl Fn(&mut Value)) -> EngineError {
+fn load_changed(change: impl Fn(&mut Value)) -> Result<VideoLlm> {
     let dir = tempfile::tempdir().unwrap();
     for entry in std::fs::read_dir(fixture("qwen-hub")).unwrap() {
         let entry = entry.unwrap();
@@ -460,16 +460,48 @@ fn load_changed(change: impl Fn(&mut Value)) -> EngineError {
     let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     change(&mut config);
     std::fs::write(&path, config.to_string()).unwrap();
-    match VideoLlm::load(dir.path(), &LoadOptions::default()) {
-        Ok(_) => panic!("loads"),
-        Err(error) => error,
-    }
+    VideoLlm::load(dir.path(), &LoadOptions::default())
+}
+
+fn refused(change: impl Fn(&mut Value)) -> EngineError {
+    load_changed(change).err().expect("loads")
 }
 
 fn remove(config: &mut Value, path: &[&str]) {
     let (last, parents) = path.split_last().unwrap();
     let parent = parents.iter().fold(config, |value, name| &mut value[*name]);
     parent.as_object_mut().unwrap().remove(*last).unwrap();
+}
+
+/// The fixtures have these numbers in common, so that nothing else shows where they come from.
+#[test]
+fn time_and_windows_are_as_the_config_says() {
+    let fixture = Fixture::open("qwen-hub");
+    let picture = fixture.picture();
+    let times = |model: &VideoLlm| {
+        let video = model.layout(&picture, fixture.rate(), false);
+        let places = video.stretch(0, 0..3 * picture.tokens()).positions.places();
+        places.iter().step_by(picture.tokens()).map(|place| place.t).collect::<Vec<_>>()
+    };
+    // A unit is two frames of three a second.
+    assert_eq!(times(&fixture.model), [0, 1, 2]);
+    let with = |key: &str, value: Value| {
+        load_changed(|config| config["vision_config"][key] = value.clone()).unwrap()
+    };
+    assert_eq!(times(&with("tokens_per_second", 5.into())), [0, 3, 6]);
+    let default = load_changed(|config| remove(config, &["vision_config", "tokens_per_second"]));
+    assert_eq!(times(&default.unwrap()), [0, 2, 5], "4, as in transformers");
+
+    let units = |model: VideoLlm| {
+        flat(&model.encode_frames(&fixture.frames(), &picture, &Cancel::new()).unwrap())
+    };
+    let own = flat(&fixture.units());
+    let full = units(with("fullatt_block_indexes", vec![0, 1, 2, 3].into()));
+    assert_close(&units(with("window_size", 280.into())), &full, 1e-5, "one window is all");
+    let third = units(with("fullatt_block_indexes", vec![3].into()));
+    for (other, what) in [(full, "full attention"), (third, "fewer full layers")] {
+        assert!(own.iter().zip(other).any(|(a, b)| (a - b).abs() > 1e-2), "{what}");
+    }
 }
 
 #[test]
@@ -482,7 +514,7 @@ fn a_config_is_checked_and_its_faults_are_named() {
         &["vision_config", "out_hidden_size"],
         &["rope_scaling", "mrope_section"],
     ] {
-        let message = load_changed(|config| remove(config, path)).to_string();
+        let message = refused(|config| remove(config, path)).to_string();
         assert!(
             message.contains("config.json") && message.contains(path[path.len() - 1]),
             "{message}"
@@ -499,7 +531,7 @@ fn a_config_is_checked_and_its_faults_are_named() {
     ] {
         let value: Value = serde_json::from_str(value).unwrap();
         let change = |config: &mut Value| *config.pointer_mut(path).unwrap() = value.clone();
-        let message = load_changed(change).to_string();
+        let message = refused(change).to_string();
         assert!(message.contains("config.json") && message.contains(named), "{path}: {message}");
     }
 }

@@ -19,25 +19,17 @@ pub(super) fn open(choice: DeviceChoice) -> Result<(Device, Option<String>)> {
     }
 }
 
+/// The CUDA libraries are linked, so this program does not start where they are not installed; what
+/// is left to fail is the driver or the device.
 #[cfg(feature = "cuda")]
 fn cuda(ordinal: usize) -> Result<Device> {
-    let fault = |reason: String| crate::error::EngineError::Device {
+    Device::new_cuda(ordinal).map_err(|e| crate::error::EngineError::Device {
         name: format!("cuda:{ordinal}"),
-        reason,
-    };
-    // The loader of the CUDA libraries panics where it finds none.
-    match std::panic::catch_unwind(|| Device::new_cuda(ordinal)) {
-        Ok(Ok(device)) => Ok(device),
-        Ok(Err(e)) => Err(fault(format!(
+        reason: format!(
             "{e}; is an NVIDIA driver running (nvidia-smi lists the devices)? Choose the CPU \
              otherwise"
-        ))),
-        Err(_) => Err(fault(
-            "the CUDA libraries cannot be loaded; they need an NVIDIA driver and cuBLAS, cuRAND \
-             and the CUDA run time of the version this build was made with"
-                .into(),
-        )),
-    }
+        ),
+    })
 }
 
 #[cfg(not(feature = "cuda"))]

@@ -3,9 +3,9 @@
 //!
 //! On the CPU candle widens both whole operands of a bf16 product to f32, every time. Here `x` is
 //! f32 already and the weights are widened a tile at a time, into the cache, where the product is
-//! taken: that is exact, costs no memory, and a product with few rows (decoding a token reads every
-//! weight once) takes half the time of f32 because half the bytes come from memory. Everything else
-//! is candle's own layer.
+//! taken: that is exact and costs no memory. A product with few rows, as in decoding, reads every
+//! weight once and is bound by memory, so half the bytes make it faster (`docs/benchmarks.md`, real
+//! sizes); with many rows the format makes no difference. Everything else is candle's own layer.
 
 use candle_core::{CpuStorage, DType, Device, Module, Storage, Tensor};
 use candle_nn::VarBuilder;

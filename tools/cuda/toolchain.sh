@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MPL-2.0
 # Makes a CUDA 13.0 toolchain from PyPI wheels, without a GPU, a driver or root: what the cargo
-# feature `cuda` needs to build. Usage: eval "$(tools/cuda/toolchain.sh DIR)"; 3 GB in DIR.
+# feature `cuda` needs to build. Usage: eval "$(tools/cuda/toolchain.sh DIR)"; 1.2 GB in DIR.
 set -euo pipefail
 dir=${1:?usage: tools/cuda/toolchain.sh DIR}
-mkdir -p "$dir/wheels" "$dir/tree"
+mkdir -p "$dir"
 dir=$(cd "$dir" && pwd)
 cuda=$dir/tree/nvidia/cu13
 
 if [ ! -e "$dir/complete" ]; then
+    mkdir -p "$dir/wheels" "$dir/tree"
     # 13.0: later compilers write PTX that drivers of the 13.0 generation refuse.
     python3 -m pip download --quiet --no-deps --only-binary=:all: --dest "$dir/wheels" \
         --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 \
@@ -23,6 +24,7 @@ if [ ! -e "$dir/complete" ]; then
         found=$(cd "$cuda/lib" && ls lib$library.so.* | grep -v alt | head -1)
         ln -sf "$found" "$cuda/lib/lib$library.so"
     done
+    rm -r "$dir/wheels"
     touch "$dir/complete"
 fi
 
