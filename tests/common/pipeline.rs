@@ -210,7 +210,8 @@ impl Rig {
     }
 
     /// A question that keeps the model busy for longer than a test is patient; returns when the
-    /// model is at it.
+    /// model is at it. With `method=streamkv` it does: random weights end an answer by chance, and
+    /// what they see decides when.
     pub fn ask_long(&self) -> u64 {
         let structure = gst::Structure::builder("ask")
             .field("question", "what?")

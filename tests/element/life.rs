@@ -24,7 +24,7 @@ fn the_end_waits_for_answers() {
 #[test]
 fn the_end_waits_no_longer_than_eos_timeout() {
     let rig = Rig::new(&format!(
-        "videotestsrc num-buffers=20 {BALL} ! QA eos-timeout=300000000 ! fakesink sync=true"
+        "videotestsrc num-buffers=20 {BALL} ! QA method=streamkv eos-timeout=300000000 ! fakesink sync=true"
     ));
     rig.pause();
     let id = rig.ask_long();
@@ -54,8 +54,9 @@ fn an_empty_stream_ends() {
 
 #[test]
 fn stopping_does_not_wait_for_the_model() {
-    let rig =
-        Rig::new(&format!("videotestsrc {BALL} ! QA ! fakesink sync=true qa.text ! fakesink"));
+    let rig = Rig::new(&format!(
+        "videotestsrc {BALL} ! QA method=streamkv ! fakesink sync=true qa.text ! fakesink"
+    ));
     rig.pause();
     rig.ask_long();
     let took = rig.stop();
@@ -65,7 +66,7 @@ fn stopping_does_not_wait_for_the_model() {
 #[test]
 fn stopping_does_not_wait_for_a_video_that_is_held_back() {
     let rig = Rig::new(&format!(
-        "videotestsrc {BALL} ! QA max-queue=1 sample-rate=10/1 ! fakesink sync=false"
+        "videotestsrc {BALL} ! QA method=streamkv max-queue=1 sample-rate=10/1 ! fakesink sync=false"
     ));
     rig.pause();
     rig.ask_long();
@@ -132,8 +133,9 @@ fn a_token_handler_may_ask_cancel_and_stop() {
 
 #[test]
 fn seeking_does_not_wait_for_the_model() {
-    let rig =
-        Rig::new(&format!("videotestsrc {BALL} ! QA ! fakesink sync=true qa.text ! fakesink"));
+    let rig = Rig::new(&format!(
+        "videotestsrc {BALL} ! QA method=streamkv ! fakesink sync=true qa.text ! fakesink"
+    ));
     rig.pause();
     let long = rig.ask_long();
     let started = Instant::now();
@@ -149,7 +151,7 @@ fn seeking_does_not_wait_for_the_model() {
 #[test]
 fn seeking_frees_a_video_that_is_held_back() {
     let rig = Rig::new(&format!(
-        "videotestsrc {BALL} ! QA max-queue=1 sample-rate=10/1 ! fakesink sync=false"
+        "videotestsrc {BALL} ! QA method=streamkv max-queue=1 sample-rate=10/1 ! fakesink sync=false"
     ));
     rig.pause();
     rig.ask_long();

@@ -176,7 +176,8 @@ fn the_question_property_asks_at_once_while_playing() {
 
 #[test]
 fn a_cancelled_question_says_so() {
-    let rig = Rig::new(&format!("videotestsrc num-buffers=1 {BALL} ! QA ! fakesink"));
+    let rig =
+        Rig::new(&format!("videotestsrc num-buffers=1 {BALL} ! QA method=streamkv ! fakesink"));
     rig.pause();
     let running = rig.ask_long();
     let waiting = rig.ask("waiting");
@@ -196,7 +197,9 @@ fn a_cancelled_question_says_so() {
 
 #[test]
 fn too_many_questions_are_dropped_and_say_so() {
-    let rig = Rig::new(&format!("videotestsrc num-buffers=1 {BALL} ! QA max-pending=2 ! fakesink"));
+    let rig = Rig::new(&format!(
+        "videotestsrc num-buffers=1 {BALL} ! QA method=streamkv max-pending=2 ! fakesink"
+    ));
     rig.pause();
     rig.ask_long();
     rig.ask("one more");

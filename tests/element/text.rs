@@ -207,7 +207,7 @@ fn a_failing_text_branch_does_not_stop_the_video() {
 #[test]
 fn a_seek_flushes_the_text_and_it_goes_on() {
     let rig = Rig::new(&format!(
-        "videotestsrc {BALL} ! QA ! textoverlay name=o ! fakesink sync=true qa.text ! o.text_sink"
+        "videotestsrc {BALL} ! QA method=streamkv ! textoverlay name=o ! fakesink sync=true qa.text ! o.text_sink"
     ));
     rig.pause();
     for second in [10, 3, 20] {

@@ -45,7 +45,7 @@ fn sampling_goes_by_running_time() {
 #[test]
 fn a_live_stream_never_waits_and_counts_what_it_drops() {
     let rig = Rig::new(&format!(
-        "videotestsrc is-live=true num-buffers=30 {BALL} ! QA max-queue=1 sample-rate=10/1 \
+        "videotestsrc is-live=true num-buffers=30 {BALL} ! QA method=streamkv max-queue=1 sample-rate=10/1 \
          eos-timeout=0 ! fakesink sync=false"
     ));
     let out = watch(&rig.qa().static_pad("src").unwrap(), gst::PadProbeType::BUFFER, |_| Some(()));
