@@ -531,7 +531,7 @@ fn table() -> Vec<Recipe> {
         windowed_answers: false,
         keeps: Keeps::Inputs,
         retrieval: Retrieval::Best {
-            units: 32,
+            units: 16,
             most: MOST_RETRIEVED,
             recent: 4,
             chunk: 1,
