@@ -189,7 +189,7 @@ impl Stream {
         let cancel = options.cancel.clone();
         Ok(Self {
             memory: empty_memory(&model, &recipe, &options, &cancel)?,
-            segmenter: Segmenter::new(recipe.cut, recipe.compat).reducing(recipe.reduce),
+            segmenter: Segmenter::of(&recipe),
             guidance,
             outside: outside(&model, &recipe)?,
             frames: 0,
@@ -343,8 +343,7 @@ impl Stream {
     pub fn clear(&mut self) -> Result<()> {
         self.memory = empty_memory(&self.model, &self.recipe, &self.options, &self.cancel)?;
         *self.branch.get_mut() = None;
-        self.segmenter =
-            Segmenter::new(self.recipe.cut, self.recipe.compat).reducing(self.recipe.reduce);
+        self.segmenter = Segmenter::of(&self.recipe);
         self.pending.clear();
         self.picture = None;
         self.frames = 0;

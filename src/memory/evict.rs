@@ -191,9 +191,16 @@ fn shrink_layer(
             _ => vec![false; n],
         };
         keep.push(match (recipe.scope, recipe.pick) {
-            (_, Pick::Evenly) => evenly(n, budget),
-            (Scope::Step, _) => by_step(layer, first, budget),
-            (Scope::Whole, Pick::Buckets { size, free }) => buckets(first, budget, size, free),
+            (_, Pick::Evenly) => beside(&forced, budget, |open, left| evenly(open.len(), left)),
+            (Scope::Step, _) => {
+                beside(&forced, budget, |open, left| by_step(layer, first, open, left))
+            }
+            (Scope::Whole, Pick::Buckets { size, free }) => {
+                beside(&forced, budget, |open, left| {
+                    let scores: Vec<f32> = open.iter().map(|&i| first[i]).collect();
+                    buckets(&scores, left, size, free)
+                })
+            }
             (Scope::Whole, Pick::Top) => {
                 let second = second.and_then(|second| second.get(head).or(second.first()));
                 let second = second.map(Vec::as_slice);
@@ -204,9 +211,9 @@ fn shrink_layer(
     let left = layer.keep(&keep)?;
     let left = match places {
         Places::Scaled => {
-            let places = left.lists().iter().map(|rows| {
-                let times: Vec<usize> = rows.iter().map(|row| row.place.t).collect();
-                let times = squeezed(&times, n);
+            let places = left.lists().iter().enumerate().map(|(head, rows)| {
+                let before = layer.lists().get(head).or(layer.lists().first());
+                let times = squeezed_steps(before.map_or(&[][..], Vec::as_slice), rows);
                 let rows = rows.iter().zip(times);
                 rows.map(|(row, t)| at_time(row.place, t, frame.layout)).collect()
             });
@@ -339,20 +346,124 @@ fn prototype(layer: &Layer, unit: u64, scores: &Scores) -> Result<Residue> {
     Ok(Residue { kv: mean_row(kv, &weights)?, rows })
 }
 
-/// Every step keeps the same fraction of the tokens it came with (ReTaKe, with the length so far
-/// for the video's length: the best of fewer are among the best of more, so what a step keeps in
-/// the end is what the known length would have kept at once).
-fn by_step(layer: &Layer, scores: &[f32], budget: usize) -> Vec<usize> {
+/// The forced rows, the newest of them where they do not all fit, and of the others what `pick`
+/// makes of the budget that is left. `pick` gets the others and says which of them, ascending.
+fn beside(
+    forced: &[bool],
+    budget: usize,
+    pick: impl FnOnce(&[usize], usize) -> Vec<usize>,
+) -> Vec<usize> {
+    let (held, open): (Vec<usize>, Vec<usize>) = (0..forced.len()).partition(|&i| forced[i]);
+    let held = &held[held.len() - held.len().min(budget)..];
+    let picked = pick(&open, budget - held.len()).into_iter().map(|i| open[i]);
+    let mut keep: Vec<usize> = picked.chain(held.iter().copied()).collect();
+    keep.sort_unstable();
+    keep
+}
+
+/// Of the `open` rows every step keeps the same fraction of those it came with (ReTaKe, with the
+/// length so far for the video's length: the best of fewer are among the best of more, so what a
+/// step keeps in the end is what the known length would have kept at once).
+fn by_step(layer: &Layer, scores: &[f32], open: &[usize], budget: usize) -> Vec<usize> {
     let rows = layer.lists().first().map_or(&[][..], Vec::as_slice);
-    let ratio = budget as f64 / layer.seen().max(1) as f64;
+    let of = |step: u64| (0..open.len()).filter(move |&i| rows[open[i]].step == step);
+    let held = |step: u64| rows.iter().filter(|row| row.step == step).count();
+    let ratio = budget as f64 / (layer.seen() - (rows.len() - open.len())).max(1) as f64;
     let mut keep = Vec::new();
     // The newest steps first: where one token each is too much, the oldest go.
     for &(step, came) in layer.steps().iter().rev() {
-        let members: Vec<usize> = (0..rows.len()).filter(|&i| rows[i].step == step).collect();
+        let members: Vec<usize> = of(step).collect();
+        let came = came - (held(step) - members.len());
         let count = ((came as f64 * ratio) as usize).max(1).min(budget - keep.len());
-        let own: Vec<f32> = members.iter().map(|&i| scores[i]).collect();
+        let own: Vec<f32> = members.iter().map(|&i| scores[open[i]]).collect();
         keep.extend(crate::memory::select::top(&own, count).into_iter().map(|i| members[i]));
     }
     keep.sort_unstable();
     keep
+}
+
+/// The times of what is left of a list: each step's are squeezed to the fraction of it that is
+/// left, and begin where those of the step before it end (ReTaKe §4.5).
+fn squeezed_steps(before: &[Row], left: &[Row]) -> Vec<usize> {
+    let mut times: Vec<usize> = Vec::with_capacity(left.len());
+    for rows in left.chunk_by(|a, b| a.step == b.step) {
+        let held = before.iter().filter(|row| row.step == rows[0].step).count();
+        let own = squeezed(&rows.iter().map(|row| row.place.t).collect::<Vec<_>>(), held);
+        let first = own.iter().copied().min().unwrap_or(0);
+        let start = times.iter().copied().max().map_or(first, |last| last + 1);
+        times.extend(own.into_iter().map(|t| start + t - first));
+    }
+    times
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+    use crate::memory::recipe::Recipe;
+
+    /// One layer of `units` units of two tokens, four units a step, all alike but for their scores.
+    fn layer(units: usize) -> Layer {
+        let kv = |n| {
+            let zeros = Tensor::zeros((1, n, 2), DType::F32, &Device::Cpu).unwrap();
+            Kv { k: zeros.clone(), v: zeros }
+        };
+        let rows: Vec<Row> = (0..2 * units)
+            .map(|i| Row {
+                unit: i as u64 / 2,
+                patch: i as u32 % 2,
+                step: i as u64 / 8,
+                place: Place::text(i),
+                score: -(i as f32),
+            })
+            .collect();
+        let steps = rows.chunk_by(|a, b| a.step == b.step);
+        let with = |layer: Layer, rows: &[Row]| layer.with(&kv(rows.len()), &[rows.to_vec()]);
+        steps.fold(Layer::default(), |layer, rows| with(layer, rows).unwrap())
+    }
+
+    fn shrunk(change: impl FnOnce(&mut Resident), places: Places, budget: usize) -> Layer {
+        let mut recipe = Recipe::named("retake").unwrap().resident.unwrap();
+        change(&mut recipe);
+        let rope = Rope::new(2, 1e4, &Device::Cpu).unwrap();
+        let frame =
+            Frame { rope: &rope, unit_tokens: 2, layout: Layout::Run, prefix: 0, compat: false };
+        shrink(&[layer(8)], &recipe, places, budget, None, &frame).unwrap().remove(0)
+    }
+
+    #[test]
+    fn what_is_to_stay_in_any_case_stays_however_the_rest_is_chosen() {
+        let buckets = Pick::Buckets { size: 1, free: 0.5 };
+        for (scope, pick) in [
+            (Scope::Whole, Pick::Top),
+            (Scope::Whole, buckets),
+            (Scope::Whole, Pick::Evenly),
+            (Scope::Step, Pick::Top),
+        ] {
+            // Two of eight units; by their scores the newest would be the first to go.
+            let change = |r: &mut Resident| (r.scope, r.pick, r.recent) = (scope, pick, 0.25);
+            let left = shrunk(change, Places::Kept, 10);
+            let rows = &left.lists()[0];
+            let newest: Vec<u64> = rows[rows.len() - 4..].iter().map(|row| row.unit).collect();
+            assert_eq!(newest, [6, 6, 7, 7], "{scope:?}, {pick:?}");
+            assert!((9..=10).contains(&rows.len()), "{scope:?}, {pick:?}: {}", rows.len());
+            // Where there is no room for all of them, the newest.
+            let left = shrunk(change, Places::Kept, 3);
+            let units: Vec<u64> = left.lists()[0].iter().map(|row| row.unit).collect();
+            assert_eq!(units, [6, 7, 7], "{scope:?}, {pick:?}");
+        }
+    }
+
+    #[test]
+    fn each_step_is_squeezed_by_what_it_keeps() {
+        // The older step keeps two of its eight tokens and the newer one, with the protected unit,
+        // four; it begins where the older one ends.
+        let left = shrunk(|recipe| recipe.recent = 0.125, Places::Scaled, 7);
+        let rows = &left.lists()[0];
+        let kept: Vec<_> = rows.iter().map(|row| 2 * row.unit + u64::from(row.patch)).collect();
+        assert_eq!(kept, [0, 1, 8, 9, 14, 15]);
+        let times: Vec<_> = rows.iter().map(|row| row.place.t).collect();
+        assert_eq!(times, [0, 0, 1, 1, 4, 4]);
+    }
 }

@@ -2,6 +2,8 @@
 //! What holds for any composition of the parts (other methods §6.6), also for those that no paper
 //! has: random recipes on random streams through a small random decoder.
 
+use std::collections::HashMap;
+
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{Activation, VarBuilder, VarMap};
 use proptest::prelude::*;
@@ -14,9 +16,10 @@ use super::recipe::{
     Compression, Heads, Keeps, Leave, Pick, Probe, Recipe, Resident, Retrieval, Scope, Sees, Signal,
 };
 use super::reduce::Reduce;
-use super::resident::{Places, RESIDUE};
+use super::resident::{Places, RESIDUE, Row};
 use super::segment::{Cut, FrameTokens, Segment, Segmenter};
 use super::sparse::Sparse;
+use super::store::Kv;
 use super::testing::{Lcg, random_tensor};
 use super::{Encoded, Geometry, VideoMemory, View, retrieve};
 use crate::cancel::Cancel;
@@ -83,7 +86,7 @@ impl<'a> Run<'a> {
         let probes = recipe.probes().len() as u64;
         memory.set_probes((0..probes).map(|i| random_tensor(70 + i, (2, WIDTH))).collect());
         memory.open(decoder, &random_tensor(60, (3, WIDTH)), &cancel).unwrap();
-        let segmenter = Segmenter::new(recipe.cut, false).reducing(recipe.reduce);
+        let segmenter = Segmenter::of(recipe);
         Self { decoder, recipe: recipe.clone(), memory, segmenter, frames: 0, cancel }
     }
 
@@ -188,6 +191,7 @@ impl<'a> Run<'a> {
                 }
                 if let Some(kv) = layer.kv() {
                     assert_eq!(kv.tokens().unwrap(), layer.tokens());
+                    self.check_values(at, layer.lists(), kv);
                 }
             }
             for unit in self.memory.held(at) {
@@ -197,6 +201,36 @@ impl<'a> Run<'a> {
         }
         let finite = self.fingerprint().into_iter().all(|bits| f32::from_bits(bits).is_finite());
         assert!(finite, "something held is not a number");
+    }
+}
+
+impl Run<'_> {
+    /// Keys and values that a layer still holds are those that came in: where the store has the
+    /// unit too, it has the same.
+    fn check_values(&self, at: usize, lists: &[Vec<Row>], kv: &Kv) {
+        let numbers = |kv: &Kv| {
+            let of = |t: &Tensor| t.to_vec3::<f32>().unwrap();
+            [of(&kv.k), of(&kv.v)]
+        };
+        let blocks = self.memory.layers[at].blocks.iter();
+        let stored: HashMap<u64, _> = blocks
+            .filter_map(|block| Some((block.unit, numbers(&block.load().unwrap()?))))
+            .collect();
+        for (held, which) in numbers(kv).iter().zip(0..) {
+            for (head, values) in held.iter().enumerate() {
+                let rows = lists.get(head).unwrap_or(&lists[0]);
+                for (row, value) in rows.iter().zip(values).filter(|(row, _)| row.patch != RESIDUE)
+                {
+                    let Some(stored) = stored.get(&row.unit) else { continue };
+                    let unit = self.memory.units().find(|unit| unit.id == row.unit).unwrap();
+                    let index = match &unit.patches {
+                        Some(patches) => patches.iter().position(|&p| p == row.patch).unwrap(),
+                        None => row.patch as usize,
+                    };
+                    assert_eq!(value, &stored[which][head][index], "layer {at}, {row:?}");
+                }
+            }
+        }
     }
 }
 
@@ -399,6 +433,27 @@ proptest! {
     }
 
     #[test]
+    fn where_a_recipe_cuts_it_does_not_matter_how_frames_are_pushed(
+        recipe in recipe(),
+        seed in 0..1000u64,
+        steps in prop::collection::vec(1..6usize, 1..6),
+    ) {
+        prop_assume!(recipe.cut != Cut::Never);
+        let decoder = decoder();
+        let all = frames(seed, steps.iter().sum());
+        let (mut whole, mut parts) = (Run::new(&decoder, &recipe), Run::new(&decoder, &recipe));
+        whole.push(&all);
+        let mut rest = &all[..];
+        for n in steps {
+            let (now, later) = rest.split_at(n);
+            parts.push(now);
+            rest = later;
+        }
+        prop_assert!(whole.fingerprint() == parts.fingerprint());
+        prop_assert_eq!(whole.ask(seed), parts.ask(seed));
+    }
+
+    #[test]
     fn room_for_everything_is_no_compression(recipe in resident(), seed in 0..1000u64) {
         let decoder = decoder();
         let full = Recipe::named("full").unwrap();
@@ -460,6 +515,29 @@ proptest! {
             prop_assert!((a - b).abs() < 1e-4, "{a} is not {b}");
         }
     }
+}
+
+/// What is forgotten early is not seen by what comes later, so here steps matter (other methods
+/// §2.12, 11).
+#[test]
+fn what_a_bounded_cache_holds_depends_on_its_steps() {
+    let decoder = decoder();
+    let held = |cap: usize, frames_of_a_step: usize| {
+        let mut recipe = Recipe::named("infinipot-v").unwrap();
+        recipe.set("cap", &cap.to_string()).unwrap();
+        recipe.set("segment-frames", &frames_of_a_step.to_string()).unwrap();
+        let mut run = Run::new(&decoder, &recipe);
+        run.push(&frames(5, 12));
+        let rows = |at| run.memory.resident(at).unwrap().lists().to_vec();
+        (0..LAYERS)
+            .map(rows)
+            .flatten()
+            .flatten()
+            .map(|row| (row.unit, row.patch))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(held(32, 1), held(32, 3), "with room for all");
+    assert_ne!(held(8, 1), held(8, 3));
 }
 
 #[test]

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use candle_core::{DType, Tensor};
 
 use crate::error::Result;
+use crate::memory::recipe::Recipe;
 use crate::memory::reduce::{Reduce, drop_alike, merge_alike, peaks};
 
 /// One frame's tokens on their way into the memory, or the mean of several merged neighbours.
@@ -103,6 +104,19 @@ impl Segmenter {
             cosines: Vec::new(),
             newest: Vec::new(),
         }
+    }
+
+    /// Cuts and reduces as the recipe says. A step of fixed length takes at most half of what a
+    /// resident cache may hold, as in every published setting: a larger one would push out all
+    /// that is older before anything has been compared with it.
+    pub fn of(recipe: &Recipe) -> Self {
+        let cut = match (recipe.cut, &recipe.resident) {
+            (Cut::Uniform { frames }, Some(resident)) => {
+                Cut::Uniform { frames: frames.min((resident.cap / 2).max(1)) }
+            }
+            (cut, _) => cut,
+        };
+        Self::new(cut, recipe.compat).reducing(recipe.reduce)
     }
 
     /// The same with redundancy taken out before anything is encoded.
@@ -416,6 +430,27 @@ mod tests {
         };
         assert_eq!(lengths(&cut(by_size, &still)), [3, 3, 3]);
         assert_eq!(lengths(&cut(Cut::Uniform { frames: 4 }, &still)), [4, 4, 1]);
+    }
+
+    #[test]
+    fn a_step_takes_at_most_half_of_the_resident_cache() {
+        for name in Recipe::names() {
+            let published = Recipe::named(name).unwrap();
+            assert_eq!(Segmenter::of(&published).cut, published.cut, "{name}");
+        }
+        let step = |name: &str, cap: &str| {
+            let mut recipe = Recipe::named(name).unwrap();
+            recipe.set("cap", cap).unwrap();
+            let mut segmenter = Segmenter::of(&recipe);
+            let push = |frame| segmenter.push(frame).unwrap();
+            frames(&[0.0; 33]).into_iter().filter_map(push).next().unwrap().frames.len()
+        };
+        for name in ["hermes", "retake"] {
+            let steps: Vec<_> = ["1", "8", "16"].map(|cap| step(name, cap)).into();
+            assert_eq!(steps, [1, 4, 8], "{name}");
+        }
+        assert_eq!((step("hermes", "64"), step("retake", "64")), (16, 32));
+        assert_eq!((step("infinipot-v", "8"), step("infinipot-v", "16")), (4, 8));
     }
 
     #[test]

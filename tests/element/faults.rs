@@ -200,3 +200,32 @@ fn a_full_disk_is_a_warning() {
     assert!(count("loads") > 0 && count("blocks") > 0, "{stats}");
     assert_eq!(count("host-bytes") + count("lost-blocks"), 0, "{stats}");
 }
+
+#[test]
+fn a_segment_file_that_is_gone_is_a_warning_and_the_question_is_answered() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().display().to_string();
+    let rig = Rig::new(&format!(
+        "videotestsrc num-buffers=80 {BALL} ! QA sample-rate=10/1 method=rekv max-memory=1 \
+         store=f32 disk-path={path} ! fakesink"
+    ));
+    rig.play().eos();
+    let files = |path: &std::path::Path| {
+        std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>()
+    };
+    let gone: Vec<_> = files(folder.path()).iter().flat_map(|own| files(own)).collect();
+    assert!(!gone.is_empty());
+    gone.iter().for_each(|file| std::fs::remove_file(file).unwrap());
+    rig.ask("what was it?");
+    let (mut warned, mut status) = (None, None);
+    rig.wait("warning and answer", |message| {
+        match message.view() {
+            gst::MessageView::Warning(warning) => warned = Some(warning.error()),
+            _ => status = status.take().or(Answer::of(message).map(|answer| answer.status())),
+        }
+        (warned.is_some() && status.is_some()).then_some(())
+    });
+    names(&warned.unwrap(), &[&path]);
+    assert_eq!(status.as_deref(), Some("ok"));
+    assert!(rig.stat("lost-blocks") > 0, "{}", rig.stats());
+}
