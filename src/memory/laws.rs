@@ -529,12 +529,8 @@ fn what_a_bounded_cache_holds_depends_on_its_steps() {
         let mut run = Run::new(&decoder, &recipe);
         run.push(&frames(5, 12));
         let rows = |at| run.memory.resident(at).unwrap().lists().to_vec();
-        (0..LAYERS)
-            .map(rows)
-            .flatten()
-            .flatten()
-            .map(|row| (row.unit, row.patch))
-            .collect::<Vec<_>>()
+        let held = (0..LAYERS).flat_map(rows).flatten().map(|row| (row.unit, row.patch));
+        held.collect::<Vec<_>>()
     };
     assert_eq!(held(32, 1), held(32, 3), "with room for all");
     assert_ne!(held(8, 1), held(8, 3));
