@@ -517,25 +517,6 @@ proptest! {
     }
 }
 
-/// What is forgotten early is not seen by what comes later, so here steps matter (other methods
-/// §2.12, 11).
-#[test]
-fn what_a_bounded_cache_holds_depends_on_its_steps() {
-    let decoder = decoder();
-    let held = |cap: usize, frames_of_a_step: usize| {
-        let mut recipe = Recipe::named("infinipot-v").unwrap();
-        recipe.set("cap", &cap.to_string()).unwrap();
-        recipe.set("segment-frames", &frames_of_a_step.to_string()).unwrap();
-        let mut run = Run::new(&decoder, &recipe);
-        run.push(&frames(5, 12));
-        let rows = |at| run.memory.resident(at).unwrap().lists().to_vec();
-        let held = (0..LAYERS).flat_map(rows).flatten().map(|row| (row.unit, row.patch));
-        held.collect::<Vec<_>>()
-    };
-    assert_eq!(held(32, 1), held(32, 3), "with room for all");
-    assert_ne!(held(8, 1), held(8, 3));
-}
-
 #[test]
 fn a_window_of_all_changed_keys_is_a_plain_window() {
     let decoder = decoder();
