@@ -115,3 +115,22 @@ fn inputs_from_disk_answer_like_those_in_memory_and_lost_ones_are_not_made_up() 
     assert!(!warnings.is_empty(), "a loss is told");
     assert!(disk.stats().store.lost > 0);
 }
+
+#[test]
+fn a_bound_on_memory_forgets_the_oldest_units_with_all_that_is_theirs() {
+    const BOUND: u64 = 1000 << 10;
+    let (model, video) = (model(), video(90));
+    let budget = Budget { device: Some(BOUND), ..Budget::default() };
+    let free = watched(&model, "auto", &video, StoreOptions::default());
+    let bound = watched(&model, "auto", &video, StoreOptions { budget, ..StoreOptions::default() });
+    let (free, stats) = (free.stats(), bound.stats());
+    assert!(stats.bytes <= BOUND && free.bytes > BOUND, "{stats:?}, {free:?}");
+    // A mean token a layer, and the input.
+    let blocks = model.decoder().layers() as u64 + 1;
+    assert_eq!(stats.store.blocks, stats.units * blocks);
+    assert!((32..FRAMES as u64).contains(&stats.units), "{stats:?}");
+    let now = &questions(&video, &[Kind::Now])[0];
+    let answer = ask(&bound, &now.text);
+    assert_eq!(answer.text.trim(), now.answer);
+    assert!(answer.evidence.iter().all(|seen| seen.start >= (FRAMES as u64 - stats.units) as f64));
+}
