@@ -368,12 +368,14 @@ fn by_step(layer: &Layer, scores: &[f32], open: &[usize], budget: usize) -> Vec<
     let rows = layer.lists().first().map_or(&[][..], Vec::as_slice);
     let of = |step: u64| (0..open.len()).filter(move |&i| rows[open[i]].step == step);
     let held = |step: u64| rows.iter().filter(|row| row.step == step).count();
-    let ratio = budget as f64 / (layer.seen() - (rows.len() - open.len())).max(1) as f64;
+    let protected = rows.len() - open.len();
+    let ratio = budget as f64 / layer.seen().saturating_sub(protected).max(1) as f64;
     let mut keep = Vec::new();
     // The newest steps first: where one token each is too much, the oldest go.
     for &(step, came) in layer.steps().iter().rev() {
         let members: Vec<usize> = of(step).collect();
-        let came = came - (held(step) - members.len());
+        // What stands for lost rows may be protected too, though it never came.
+        let came = came.saturating_sub(held(step) - members.len());
         let count = ((came as f64 * ratio) as usize).max(1).min(budget - keep.len());
         let own: Vec<f32> = members.iter().map(|&i| scores[open[i]]).collect();
         keep.extend(crate::memory::select::top(&own, count).into_iter().map(|i| members[i]));
