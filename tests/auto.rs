@@ -2,21 +2,17 @@
 //! What our own method promises, on the model that ships and far beyond the length that it was
 //! trained on: order is not lost, less is stored, and what a disk loses is not made up.
 
-use std::fs;
-use std::path::Path;
+mod common;
 
+use std::fs;
+
+use common::{painted, segment_files, toyworld_model};
 use gststreamkvqa::memory::store::{Budget, StoreOptions};
-use gststreamkvqa::{Answer, Frame, LoadOptions, Question, Recipe, Stream, VideoLlm};
+use gststreamkvqa::{Answer, Question, Recipe, Stream, VideoLlm};
 use toyworld::{Kind, QuestionOptions, When};
 
 /// Three times what the model was trained on.
 const FRAMES: usize = 192;
-const SIZE: (usize, usize) = (160, 120);
-
-fn model() -> VideoLlm {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/models/toyworld");
-    VideoLlm::load(folder, &LoadOptions::default()).unwrap()
-}
 
 fn video(seed: u64) -> toyworld::Stream {
     let options = toyworld::StreamOptions { frames: FRAMES, ..Default::default() };
@@ -32,9 +28,7 @@ fn watched(
     let options = gststreamkvqa::StreamOptions { store, ..Default::default() };
     let recipe = Recipe::for_model(method, model).unwrap();
     let mut stream = Stream::open(model.clone(), recipe, options).unwrap();
-    let paint = |index| video.frame(index, SIZE.0, SIZE.1);
-    let frame = |index| Frame::new(paint(index), SIZE.0, SIZE.1, index as f64).unwrap();
-    for part in (0..FRAMES).map(frame).collect::<Vec<_>>().chunks(16) {
+    for part in painted(video).chunks(16) {
         stream.push_frames(part).unwrap();
     }
     stream
@@ -53,7 +47,7 @@ fn questions(video: &toyworld::Stream, kinds: &[Kind]) -> Vec<toyworld::Question
 
 #[test]
 fn order_is_known_where_retrieval_alone_does_not_find_it() {
-    let model = model();
+    let model = toyworld_model();
     let (mut ours, mut theirs, mut asked) = (0, 0, 0);
     for seed in 70..74 {
         let video = video(seed);
@@ -74,16 +68,9 @@ fn order_is_known_where_retrieval_alone_does_not_find_it() {
     assert!(ours >= 2 * theirs, "{ours} and {theirs} of {asked}");
 }
 
-fn segment_files(folder: &Path) -> Vec<std::path::PathBuf> {
-    let list = |path: &Path| fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
-    let mut files: Vec<_> = list(folder).flat_map(|stream| list(&stream)).collect();
-    files.sort();
-    files
-}
-
 #[test]
 fn inputs_from_disk_answer_like_those_in_memory_and_lost_ones_are_not_made_up() {
-    let (model, video) = (model(), video(80));
+    let (model, video) = (toyworld_model(), video(80));
     let folder = tempfile::tempdir().unwrap();
     let store = StoreOptions {
         budget: Budget { device: Some(1), host: Some(64 << 10), disk: Some(64 << 20) },
@@ -119,7 +106,7 @@ fn inputs_from_disk_answer_like_those_in_memory_and_lost_ones_are_not_made_up() 
 #[test]
 fn a_bound_on_memory_forgets_the_oldest_units_with_all_that_is_theirs() {
     const BOUND: u64 = 1000 << 10;
-    let (model, video) = (model(), video(90));
+    let (model, video) = (toyworld_model(), video(90));
     let budget = Budget { device: Some(BOUND), ..Budget::default() };
     let free = watched(&model, "auto", &video, StoreOptions::default());
     let bound = watched(&model, "auto", &video, StoreOptions { budget, ..StoreOptions::default() });

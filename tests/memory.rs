@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
-use common::{assert_close, fixture, frames_of, tensors};
+use common::{assert_close, fixture, frames_of, segment_files, tensors};
 use gststreamkvqa::memory::attend::{Answering, Guide};
 use gststreamkvqa::memory::score::Similarity;
 use gststreamkvqa::memory::segment::{FrameTokens, Segment};
@@ -611,9 +611,7 @@ fn without_a_segment_file_the_answer_is_that_of_what_is_left() {
         stream.push_frames(part).unwrap();
     }
     let whole = retrieved(&ask(&stream, "What color was the ring?", 4));
-    let list = |path: &Path| std::fs::read_dir(path).unwrap().map(|e| e.unwrap().path());
-    let mut files: Vec<_> = list(folder.path()).flat_map(|own| list(&own)).collect();
-    files.sort();
+    let files = segment_files(folder.path());
     // Each file holds four frames; one that was looked at goes.
     let gone = whole[0][0] / 4;
     std::fs::remove_file(&files[gone as usize]).unwrap();

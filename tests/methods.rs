@@ -2,19 +2,16 @@
 //! Every method on the model that ships: it says what is there now, says where it looked, keeps
 //! within its bound, and asking leaves no trace.
 
+mod common;
+
+use common::{painted, toyworld_model};
 use gststreamkvqa::stream::StreamStats;
-use gststreamkvqa::{Frame, LoadOptions, Question, Recipe, Stream, VideoLlm};
+use gststreamkvqa::{Question, Recipe, Stream};
 use toyworld::{Kind, QuestionOptions, StreamOptions, When};
 
 const FRAMES: usize = 44;
 /// Of a frame.
 const TOKENS: usize = 4;
-const SIZE: (usize, usize) = (160, 120);
-
-fn model() -> VideoLlm {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/models/toyworld");
-    VideoLlm::load(folder, &LoadOptions::default()).unwrap()
-}
 
 /// Methods that do not promise to know what is there now: the pieces of all times stand at one
 /// place, what did not change is not seen again, the newest frames are thinned like the oldest.
@@ -26,12 +23,6 @@ impl Video {
     fn new(seed: u64) -> Self {
         let options = StreamOptions { frames: FRAMES, ..StreamOptions::default() };
         Self(toyworld::Stream::generate(seed, &options))
-    }
-
-    fn frames(&self) -> Vec<Frame> {
-        let paint = |index| self.0.frame(index, SIZE.0, SIZE.1);
-        let frame = |index| Frame::new(paint(index), SIZE.0, SIZE.1, index as f64).unwrap();
-        (0..FRAMES).map(frame).collect()
     }
 
     /// Questions about the last frame with their answers.
@@ -69,7 +60,7 @@ fn content(stream: &Stream) -> StreamStats {
 
 #[test]
 fn every_method_answers_within_its_bound_and_without_a_trace() {
-    let model = model();
+    let model = toyworld_model();
     let videos: Vec<Video> = (0..3).map(|i| Video::new(9_000_000_000 + i)).collect();
     let mut faults = Vec::new();
     for name in Recipe::names() {
@@ -82,7 +73,7 @@ fn every_method_answers_within_its_bound_and_without_a_trace() {
         let (mut right, mut asked) = (0, 0);
         for video in &videos {
             let mut stream = Stream::new(model.clone(), recipe.clone()).unwrap();
-            for part in video.frames().chunks(5) {
+            for part in painted(&video.0).chunks(5) {
                 stream.push_frames(part).unwrap();
                 if let Some(bound) = bound {
                     assert!(held(&stream) <= bound, "{name}: {} of {bound}", held(&stream));

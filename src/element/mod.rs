@@ -13,9 +13,9 @@
 
 use glib::prelude::*;
 use gstreamer as gst;
+use gstreamer_base as gst_base;
 
 use crate::memory::store::codec::Codec;
-use gstreamer_base as gst_base;
 
 mod answer;
 mod imp;

@@ -50,18 +50,6 @@ pub fn contexts<'a>(
         Retrieval::Best { units, most, recent, chunk, spread, agree, rule } => {
             let layers = view.memory.geometry.layers;
             let first = units.min(most);
-            let together = agree || recipe.keeps == Keeps::Inputs;
-            let uniform = together || rule == BudgetRule::Stretched { temperature: 0.0 };
-            if uniform && (0..layers).all(|layer| view.candidates(layer).count() <= first) {
-                // Nothing to rank, and ranking is all that the question pass is for.
-                return match recipe.keeps {
-                    Keeps::KeysAndValues => all(view, None),
-                    Keeps::Inputs => {
-                        let all = |units: &Liked| units.keys().copied().collect();
-                        reread(view, recipe, held(view), all, decoder, cancel)
-                    }
-                };
-            }
             let choice = Choice { recent, chunk, spread };
             let opinion = embedding.map(|embedding| opinion(view, embedding));
             let pass = |counts: Vec<usize>| -> Result<Retrieve<'_>> {
@@ -72,17 +60,22 @@ pub fn contexts<'a>(
                 decoder.forward(tokens, &mut retrieve)?;
                 Ok(retrieve)
             };
-            let found = pass(vec![first; layers])?;
-            if together {
-                let liked = liked(&found);
+            // Where there is nothing to rank no question pass is needed: ranking is all it is for.
+            if agree || recipe.keeps == Keeps::Inputs {
+                let held = held(view);
+                let liked =
+                    if held.len() <= first { held } else { liked(&pass(vec![first; layers])?) };
+                let pick = |liked: &Liked| best(liked, choice, first);
                 return match recipe.keeps {
-                    Keeps::KeysAndValues => shared(view, &best(&liked, choice, first)),
-                    Keeps::Inputs => {
-                        let pick = |liked: &Liked| best(liked, choice, first);
-                        reread(view, recipe, liked, pick, decoder, cancel)
-                    }
+                    Keeps::KeysAndValues => shared(view, &pick(&liked)),
+                    Keeps::Inputs => reread(view, recipe, liked, pick, decoder, cancel),
                 };
             }
+            let uniform = rule == BudgetRule::Stretched { temperature: 0.0 };
+            if uniform && (0..layers).all(|layer| view.candidates(layer).count() <= first) {
+                return all(view, None);
+            }
+            let found = pass(vec![first; layers])?;
             if uniform {
                 return Ok(found.contexts);
             }

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
-use gststreamkvqa::Frame;
+use gststreamkvqa::{Frame, LoadOptions, VideoLlm};
 
 pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
@@ -14,6 +14,28 @@ pub fn fixture(name: &str) -> PathBuf {
 
 pub fn tensors(path: &Path) -> HashMap<String, Tensor> {
     candle_core::safetensors::load(path, &Device::Cpu).unwrap()
+}
+
+/// The model that ships.
+pub fn toyworld_model() -> VideoLlm {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/models/toyworld");
+    VideoLlm::load(folder, &LoadOptions::default()).unwrap()
+}
+
+/// A video of the toy world, one frame a second.
+pub fn painted(video: &toyworld::Stream) -> Vec<Frame> {
+    const SIZE: (usize, usize) = (160, 120);
+    let paint = |index| video.frame(index, SIZE.0, SIZE.1);
+    let frame = |index| Frame::new(paint(index), SIZE.0, SIZE.1, index as f64).unwrap();
+    (0..video.frames()).map(frame).collect()
+}
+
+/// The files in which a store that writes to `folder` keeps its blocks, oldest first.
+pub fn segment_files(folder: &Path) -> Vec<PathBuf> {
+    let list = |path: &Path| std::fs::read_dir(path).unwrap().map(|e| e.unwrap().path());
+    let mut files: Vec<_> = list(folder).flat_map(|stream| list(&stream)).collect();
+    files.sort();
+    files
 }
 
 /// `[n, h, w, 3]` u8 as frames, one a second.
