@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 //! One camera's life: push frames, ask, look at what is kept. The engine's facade.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,16 +13,16 @@ use crate::evidence;
 use crate::frame::Frame;
 use crate::memory::attend::Answering;
 use crate::memory::position::Context;
-use crate::memory::recipe::{Expert, ProbePrompt, Recipe, Retrieval};
+use crate::memory::recipe::{ProbePrompt, Recipe, Retrieval};
 use crate::memory::retrieve::Asked;
 use crate::memory::segment::{FrameTokens, Segment, Segmenter};
 use crate::memory::store::{StoreOptions, StoreStats};
 use crate::memory::{Encoded, VideoMemory, View, retrieve};
-use crate::model::VideoLlm;
 use crate::model::generate::{Generated, generate};
 use crate::model::prompt::PromptStyle;
 use crate::model::text_image::TextImage;
 use crate::model::vision::Picture;
+use crate::model::{LoadOptions, VideoLlm};
 
 /// What does not change during a stream's life.
 #[derive(Clone, Debug, Default)]
@@ -144,7 +143,7 @@ pub struct Stream {
     /// The guidance prompt, `[n, C]`, if the recipe compresses.
     guidance: Option<Tensor>,
     /// The text-image model that ranks units too, if the recipe has one.
-    outside: Option<TextImage>,
+    outside: Option<Arc<TextImage>>,
     /// Frames taken into units.
     frames: u64,
     /// Frames that wait for the rest of their unit.
@@ -191,7 +190,7 @@ impl Stream {
             memory: empty_memory(&model, &recipe, &options, &cancel)?,
             segmenter: Segmenter::of(&recipe),
             guidance,
-            outside: outside(&model, &recipe)?,
+            outside: outside(&model, &recipe, &options)?,
             frames: 0,
             pending: Vec::new(),
             picture: None,
@@ -488,21 +487,14 @@ fn empty_memory(
 }
 
 /// The outside expert of a recipe.
-fn outside(model: &VideoLlm, recipe: &Recipe) -> Result<Option<TextImage>> {
-    if recipe.expert == Expert::Internal {
-        return Ok(None);
-    }
-    if recipe.external_model.is_empty() {
-        return Err(EngineError::Option {
-            key: "external-model".into(),
-            reason: format!(
-                "method `{}` ranks with a text-image model too; set external-model to the folder \
-                 of a SigLIP checkpoint, or experts=internal to do without",
-                recipe.name()
-            ),
-        });
-    }
-    TextImage::load(Path::new(&recipe.external_model), model.device()).map(Some)
+fn outside(
+    model: &VideoLlm,
+    recipe: &Recipe,
+    options: &StreamOptions,
+) -> Result<Option<Arc<TextImage>>> {
+    let Some(folder) = recipe.outside_expert()? else { return Ok(None) };
+    let options = LoadOptions { cancel: options.cancel.clone(), ..LoadOptions::default() };
+    model.text_image(folder, &options).map(Some)
 }
 
 /// The prompts that ask the resident cache what matters, `[n, C]` each.

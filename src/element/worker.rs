@@ -24,9 +24,10 @@ use super::question::Question;
 use super::settings::Settings;
 use super::shared_model::{self, LoadKey, Ticket, Waiter};
 use super::timeline::{Moment, Timeline};
-use crate::model::{LoadProgress, LoadStep};
+use crate::model::text_image::TextImage;
+use crate::model::{HubOptions, LoadProgress, LoadStep};
 use crate::stream::StreamStats;
-use crate::{Cancel, EngineError, Frame, Stream, StreamOptions, VideoLlm};
+use crate::{Cancel, EngineError, Frame, LoadOptions, Recipe, Stream, StreamOptions, VideoLlm};
 
 /// Progress messages come at most this often.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
@@ -472,7 +473,7 @@ impl Waiter for Shared {
 
 /// The thread's side.
 impl Shared {
-    fn run(&self) {
+    fn run(self: &Arc<Self>) {
         if catch_unwind(AssertUnwindSafe(|| self.serve())).is_err() {
             let error = EngineError::Compute(candle_core::Error::Msg(
                 "the engine panicked; please report this with the panic's message".into(),
@@ -490,7 +491,7 @@ impl Shared {
         }
     }
 
-    fn serve(&self) {
+    fn serve(self: &Arc<Self>) {
         let mut engine: Option<Stream> = None;
         // Last answers of the questions that report changes only.
         let mut known = HashMap::new();
@@ -574,9 +575,15 @@ impl Shared {
         (Box::new(|cancel| Work::Frames(frames, cancel)), None)
     }
 
-    fn open(&self, model: &Arc<VideoLlm>, cancel: Cancel) -> Result<Stream, EngineError> {
+    fn open(
+        self: &Arc<Self>,
+        model: &Arc<VideoLlm>,
+        cancel: Cancel,
+    ) -> Result<Stream, EngineError> {
         let recipe = self.settings.recipe(Some(model))?;
         let options = self.settings.stream_options(model.recommended_sample_rate());
+        // Held until the stream has it too; only this tells how far it has come.
+        let _expert = self.outside_expert(model, &recipe, cancel.clone())?;
         let options = StreamOptions { cancel, ..options };
         let stream = Stream::open(VideoLlm::clone(model), recipe, options)?;
         if let Some(why) = model.device_fallback() {
@@ -593,6 +600,33 @@ impl Shared {
         }
         self.warn_of_store(&stream);
         Ok(stream)
+    }
+
+    /// Loads the text-image model that the recipe ranks with, if it has one.
+    fn outside_expert(
+        self: &Arc<Self>,
+        model: &VideoLlm,
+        recipe: &Recipe,
+        cancel: Cancel,
+    ) -> Result<Option<Arc<TextImage>>, EngineError> {
+        let Some(folder) = recipe.outside_expert()? else { return Ok(None) };
+        let begun = self.progress.lock().is_some();
+        let kind = if begun { gst::ProgressType::Continue } else { gst::ProgressType::Start };
+        self.post_progress(kind, &format!("Loading {}", folder.display()));
+        let shared = Arc::clone(self);
+        let options = LoadOptions {
+            cancel,
+            progress: Some(Arc::new(move |progress| shared.progress(progress))),
+            hub: HubOptions { download: self.settings.allow_download, ..HubOptions::default() },
+            ..LoadOptions::default()
+        };
+        let pair = model.text_image(folder, &options);
+        if let Err(error) = &pair
+            && !matches!(error, EngineError::Cancelled)
+        {
+            self.post_progress(gst::ProgressType::Error, &error.to_string());
+        }
+        pair.map(Some)
     }
 
     fn encode(&self, stream: &mut Stream, frames: &[Frame], cancel: Cancel) {

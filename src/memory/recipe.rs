@@ -7,6 +7,8 @@
 
 mod options;
 
+use std::path::Path;
+
 use crate::error::{EngineError, Result};
 use crate::memory::budget::BudgetRule;
 use crate::memory::grains::{Grain, Grains};
@@ -658,6 +660,25 @@ impl Recipe {
             (None, Retrieval::All { last: None } | Retrieval::Pages { .. }) => return false,
         }
         true
+    }
+
+    /// The folder of the text-image model that ranks units, if one does.
+    ///
+    /// # Errors
+    /// [`EngineError::Option`] if one does and the recipe does not say which.
+    pub fn outside_expert(&self) -> Result<Option<&Path>> {
+        match (self.expert, self.external_model.as_str()) {
+            (Expert::Internal, _) => Ok(None),
+            (_, "") => Err(EngineError::Option {
+                key: "external-model".into(),
+                reason: format!(
+                    "method `{}` ranks with a text-image model too; set external-model to the \
+                     folder of a SigLIP or CLIP checkpoint, or experts=internal to do without",
+                    self.name()
+                ),
+            }),
+            (_, folder) => Ok(Some(Path::new(folder))),
+        }
     }
 
     /// The prompts whose attention says what stays resident, in the order of the depths they are

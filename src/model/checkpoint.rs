@@ -16,11 +16,12 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+pub(super) use config::{Checker, MAX_GRID, MAX_LAYERS, MAX_VOCAB, MAX_WIDTH};
 pub use config::{
     Config, OneVisionConfig, QwenVisionConfig, SiglipConfig, TextConfig, VisionConfig,
 };
 pub use processor::ProcessorConfig;
-pub(crate) use weights::{INDEX, SINGLE, Weights, index_files};
+pub(crate) use weights::{INDEX, SINGLE, Weights, index_files, weight_files};
 
 use crate::error::{EngineError, Result};
 
@@ -65,7 +66,7 @@ impl Checkpoint {
 
     /// The safetensors files: those the index names, or the single one.
     pub(crate) fn weights(&self) -> Result<Weights> {
-        Weights::open(&self.dir, &weights::files(&self.dir)?)
+        Weights::open(&self.dir, &weight_files(&self.dir)?)
     }
 
     /// Ids that end an answer, from every file that names some.

@@ -40,6 +40,7 @@ use preprocess::patches::Patches;
 use preprocess::square::Squares;
 use prompt::Prompts;
 use rope::Layout;
+use text_image::{TextImage, TextImages};
 use vision::one_vision::OneVision;
 use vision::qwen::Qwen;
 use vision::{Picture, Vision};
@@ -133,6 +134,7 @@ struct Parts {
     fallback: Option<String>,
     formats: Formats,
     weight_bytes: u64,
+    text_images: TextImages,
 }
 
 /// Patches per batch through the vision tower: enough to keep the threads busy, few enough that
@@ -175,6 +177,7 @@ impl VideoLlm {
             fallback,
             formats,
             weight_bytes,
+            text_images: TextImages::default(),
         };
         Ok(Self(Arc::new(parts)))
     }
@@ -281,6 +284,16 @@ impl VideoLlm {
         &self.0.recommendations
     }
 
+    /// The text-image pair of a folder, on this model's device; streams that name the same folder
+    /// share it.
+    ///
+    /// # Errors
+    /// As [`TextImage::load`].
+    pub fn text_image(&self, dir: &Path, options: &LoadOptions) -> Result<Arc<TextImage>> {
+        let load = || TextImage::load(dir, self.device(), options);
+        self.0.text_images.get(dir, &options.cancel, load)
+    }
+
     pub fn recommended_sample_rate(&self) -> Option<f64> {
         self.0.recommendations.sample_rate
     }
@@ -295,7 +308,7 @@ fn vision(
     let resampler = Resampler::new(processor);
     Ok(match config {
         VisionConfig::OneVision(config) => {
-            let squares = Squares { resampler, side: config.tower.image_size };
+            let squares = Squares { resampler, side: config.tower.image_size, edge: None };
             Box::new(OneVision::new(config, squares, vb)?)
         }
         VisionConfig::Qwen(config) => {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! From frames to the pixels a vision tower takes, equal to what Hugging Face's processors make of
-//! them: [`square`] for LLaVA-OneVision, [`patches`] for Qwen2.5-VL, and here what both share.
+//! them: [`square`] for LLaVA-OneVision and text-image pairs, [`patches`] for Qwen2.5-VL, and here
+//! what both share.
 //!
 //! The resize goes width first, then height, each pass rounded to 8 bits: that order and rounding
 //! are torchvision's, and with them the result is equal to the bit; one two-dimensional call of the
@@ -62,6 +63,23 @@ impl Resampler {
         resizer.resize_typed(&narrow, &mut resized, &options).map_err(|e| fault(&e))?;
         Ok(bytes)
     }
+}
+
+/// Wider or higher than this many times the other side is not a picture (transformers' bound for
+/// Qwen2-VL).
+const MAX_ASPECT: usize = 200;
+
+fn check_aspect(frame: &Frame) -> Result<()> {
+    let (width, height) = (frame.width(), frame.height());
+    if width.max(height) <= MAX_ASPECT * width.min(height) {
+        return Ok(());
+    }
+    Err(EngineError::Frame {
+        time: frame.time(),
+        reason: format!(
+            "the picture is {width}x{height}; a side may be at most {MAX_ASPECT} times the other"
+        ),
+    })
 }
 
 /// The resize filter of a processor's `resample` number (PIL's numbering).

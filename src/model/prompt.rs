@@ -233,7 +233,7 @@ fn encode(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
     Ok(encoding.map_err(|e| EngineError::Tokenizer(e.to_string()))?.get_ids().to_vec())
 }
 
-fn read_tokenizer(path: &Path) -> Result<Tokenizer> {
+pub(super) fn read_tokenizer(path: &Path) -> Result<Tokenizer> {
     let bytes = std::fs::read(path)
         .map_err(|source| EngineError::Read { path: path.to_owned(), source })?;
     let fault = |e: tokenizers::Error| EngineError::Checkpoint {

@@ -1,116 +1,123 @@
 // SPDX-License-Identifier: MPL-2.0
 //! A text-image pair beside the language model: says how well a picture fits a sentence, for
-//! retrieval by an outside expert (MemStream §3.3, ReKV's external retrieval).
+//! retrieval by an outside expert (MemStream §3.3, ReKV's external retrieval §3.2).
 //!
-//! It reads a Hugging Face folder of SigLIP; the towers are candle-transformers'.
+//! It reads a Hugging Face folder of SigLIP or CLIP; the towers are candle-transformers'.
 
-use std::path::{Path, PathBuf};
+mod clip;
+mod config;
+mod shared;
+mod words;
+
+use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
-use candle_nn::VarBuilder;
 use candle_transformers::models::siglip;
-use serde::Deserialize;
-use tokenizers::Tokenizer;
 
-use super::checkpoint::read_json;
+use self::clip::Clip;
+use self::config::Config;
+pub(super) use self::shared::TextImages;
+use self::words::Words;
+use super::checkpoint::{ProcessorConfig, Weights, weight_files};
+use super::device::Formats;
+use super::preprocess::Resampler;
 use super::preprocess::square::Squares;
-use super::preprocess::{Resampler, filter};
-use crate::error::{EngineError, Result};
+use super::{DTypeChoice, LoadOptions, hub};
+use crate::error::Result;
 use crate::frame::Frame;
-use crate::model::checkpoint::ProcessorConfig;
 
 /// A loaded pair.
 pub struct TextImage {
-    dir: PathBuf,
-    model: siglip::Model,
+    towers: Towers,
     squares: Squares,
-    tokenizer: Tokenizer,
-    /// Tokens that the text tower was trained on; shorter texts are padded.
-    length: usize,
-    pad: u32,
+    words: Words,
     device: Device,
 }
 
-#[derive(Deserialize)]
-struct Header {
-    model_type: Option<String>,
+enum Towers {
+    Siglip(Box<siglip::Model>),
+    Clip(Box<Clip>),
 }
 
-/// SigLIP's processor: a square, bicubic, grey levels to -1..1.
-const RESAMPLE: u64 = 3;
+/// Which pair a folder holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Siglip,
+    Clip,
+}
 
 impl TextImage {
-    /// Reads `config.json`, `model.safetensors` and `tokenizer.json` of a folder.
+    /// Reads a folder with `config.json`, `tokenizer.json`, the settings of the image processor
+    /// and safetensors, or a model of the hub by its name (`hf:owner/name`). The pair computes in
+    /// f32 on `device`; of `options`, device and number format do not count.
     ///
     /// # Errors
-    /// What is missing or wrong, by file.
-    pub fn load(dir: &Path, device: &Device) -> Result<Self> {
-        let path = dir.join("config.json");
-        let header: Header = read_json(&path)?;
-        if header.model_type.as_deref() != Some("siglip") {
-            let found = header.model_type.unwrap_or_else(|| "nothing".into());
-            let reason = format!(
-                "model_type is {found}; the text-image model of `external-model` has to be siglip"
-            );
-            return Err(EngineError::Checkpoint { path, reason });
-        }
-        let config: siglip::Config = read_json(&path)?;
-        let weights = dir.join("model.safetensors");
-        let fault = |path: &Path, e: &dyn std::fmt::Display| EngineError::Checkpoint {
-            path: path.to_owned(),
-            reason: e.to_string(),
-        };
-        let tensors =
-            candle_core::safetensors::load(&weights, device).map_err(|e| fault(&weights, &e))?;
-        let vb = VarBuilder::from_tensors(tensors, DType::F32, device);
-        let model = siglip::Model::new(&config, vb).map_err(|e| fault(&weights, &e))?;
-        let words = dir.join("tokenizer.json");
-        let tokenizer = Tokenizer::from_file(&words).map_err(|e| fault(&words, &e))?;
-        let side = config.vision_config.image_size;
-        let resample = filter(RESAMPLE).ok_or_else(|| fault(&path, &"no such resize filter"))?;
-        let processor = ProcessorConfig {
-            min_pixels: side * side,
-            max_pixels: side * side,
-            resample,
-            rescale: 1.0 / 255.0,
-            mean: [0.5; 3],
-            std: [0.5; 3],
-        };
-        Ok(Self {
-            dir: dir.to_owned(),
-            model,
-            squares: Squares { resampler: Resampler::new(&processor), side },
-            tokenizer,
-            length: config.text_config.max_position_embeddings,
-            pad: config.text_config.pad_token_id,
-            device: device.clone(),
-        })
+    /// What is missing or wrong, by file and tensor; [`Cancelled`](crate::EngineError::Cancelled)
+    /// between two tensors.
+    pub fn load(dir: &Path, device: &Device, options: &LoadOptions) -> Result<Self> {
+        let dir = &hub::folder(dir, options)?;
+        let config = Config::read(&dir.join("config.json"))?;
+        let words = Words::read(dir, &config)?;
+        let side = config.image_size();
+        let (processor, edge) = ProcessorConfig::read_square(dir, config.kind(), side)?;
+        let weights = Weights::open(dir, &weight_files(dir)?)?;
+        let formats = Formats::new(DTypeChoice::F32, device, None);
+        // Old versions of transformers saved tables of positions; who ranks needs no scale.
+        let unread = |name: &str| name.ends_with(".position_ids") || name == "logit_scale";
+        let (towers, _) = weights.build(formats, device, options, unread, |vb| {
+            Ok(match &config {
+                Config::Siglip(config) => Towers::Siglip(Box::new(siglip::Model::new(config, vb)?)),
+                Config::Clip(config) => Towers::Clip(Box::new(Clip::new(config, vb)?)),
+            })
+        })?;
+        let squares = Squares { resampler: Resampler::new(&processor), side, edge };
+        Ok(Self { towers, squares, words, device: device.clone() })
     }
 
-    /// What the image tower makes of each frame.
+    /// The pixels that the image tower takes, `[f, 3, S, S]`.
     ///
     /// # Errors
-    /// What the computation fails with.
+    /// [`Frame`](crate::EngineError::Frame) for a frame that is too long and thin to cut a square
+    /// out of its middle.
+    pub fn pixels(&self, frames: &[Frame]) -> Result<Tensor> {
+        self.squares.pixels(frames, &self.device)
+    }
+
+    /// What the image tower makes of each frame: `[D]` each, of any length.
+    ///
+    /// # Errors
+    /// As [`pixels`](Self::pixels), or what the computation fails with.
     pub fn images(&self, frames: &[Frame]) -> Result<Vec<Arc<[f32]>>> {
-        let pixels = self.squares.pixels(frames, &self.device)?;
-        let features = self.model.get_image_features(&pixels)?.to_dtype(DType::F32)?;
-        let rows: Vec<Vec<f32>> = features.to_vec2()?;
+        let pixels = self.pixels(frames)?;
+        let features = match &self.towers {
+            Towers::Siglip(towers) => towers.get_image_features(&pixels)?,
+            Towers::Clip(towers) => towers.images(&pixels)?,
+        };
+        let rows: Vec<Vec<f32>> = features.to_dtype(DType::F32)?.to_vec2()?;
         Ok(rows.into_iter().map(Into::into).collect())
     }
 
-    /// What the text tower makes of a text; what is longer than it can read is cut off.
+    /// What the text tower makes of a text, `[D]`, of any length; a text that is longer than the
+    /// tower can read is cut off.
     ///
     /// # Errors
-    /// [`EngineError::Tokenizer`], or what the computation fails with.
+    /// [`Tokenizer`](crate::EngineError::Tokenizer), or what the computation fails with.
     pub fn text(&self, text: &str) -> Result<Vec<f32>> {
-        let encoded = self.tokenizer.encode(text, true).map_err(|e| {
-            EngineError::Tokenizer(format!("{}: {e}", self.dir.join("tokenizer.json").display()))
-        })?;
-        let mut ids = encoded.get_ids().to_vec();
-        ids.resize(self.length, self.pad);
-        let ids = Tensor::from_vec(ids, (1, self.length), &self.device)?;
-        let features = self.model.get_text_features(&ids)?.to_dtype(DType::F32)?;
-        Ok(features.flatten_all()?.to_vec1()?)
+        let ids = self.token_ids(text)?;
+        let ids = Tensor::from_vec(ids.clone(), (1, ids.len()), &self.device)?;
+        let features = match &self.towers {
+            Towers::Siglip(towers) => towers.get_text_features(&ids)?,
+            Towers::Clip(towers) => towers.text(&ids)?,
+        };
+        Ok(features.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
+    }
+
+    /// What the text tower reads of a text: SigLIP's is padded to a fixed length.
+    ///
+    /// # Errors
+    /// [`Tokenizer`](crate::EngineError::Tokenizer).
+    pub fn token_ids(&self, text: &str) -> Result<Vec<u32>> {
+        self.words.ids(text)
     }
 }

@@ -94,6 +94,21 @@ fn an_unknown_method_option_lists_the_known_ones() {
 }
 
 #[test]
+fn an_outside_expert_that_is_not_there_is_named_by_its_option() {
+    let with = |options: &str| {
+        let rig = Rig::new(&format!(
+            "videotestsrc num-buffers=20 {BALL} ! QA method=memstream \
+             method-options=\"{options}\" question=what? ! fakesink"
+        ));
+        let _ = rig.pipeline.set_state(gst::State::Playing);
+        rig.error()
+    };
+    names(&with("retrieve=4"), &["external-model", "experts=internal"]);
+    names(&with("external-model=/nowhere/pair"), &["/nowhere/pair/config.json"]);
+    names(&with(&format!("external-model={}", model())), &["model_type", "siglip or clip"]);
+}
+
+#[test]
 fn an_unknown_device_says_what_is_right() {
     names(&refused(&format!("model-path={} device=tpu", model())), &["tpu", "cuda:N"]);
 }

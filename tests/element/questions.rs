@@ -247,3 +247,27 @@ fn clear_memory_forgets_what_was_seen() {
     assert_eq!(answer.status(), "error");
     assert!(answer.text("error").contains("no frame"));
 }
+
+#[test]
+fn an_outside_expert_loads_behind_the_model_and_ranks_with_it() {
+    let rig = Rig::new(&format!(
+        "videotestsrc num-buffers=40 {BALL} ! QA sample-rate=10/1 method=memstream \
+         method-options=\"external-model={},retrieve=2,recent=0\" question=what? ! fakesink",
+        path("tests/fixtures/pair-clip")
+    ));
+    rig.play();
+    let mut told = Vec::new();
+    let answer = rig.wait("answer", |message| {
+        if let gst::MessageView::Progress(progress) = message.view() {
+            let (kind, code, text) = progress.get();
+            told.push((kind, code.to_owned(), text.to_owned()));
+        }
+        Answer::of(message)
+    });
+    assert_eq!(answer.status(), "ok");
+    assert!(told.iter().all(|(_, code, _)| code == "load-model"));
+    let of_pair = told.iter().position(|(_, _, text)| text.contains("pair-clip"));
+    let complete = told.iter().position(|(kind, ..)| *kind == gst::ProgressType::Complete);
+    assert!(of_pair.is_some() && of_pair < complete, "{told:?}");
+    assert_eq!(told.iter().filter(|(kind, ..)| *kind == gst::ProgressType::Start).count(), 1);
+}

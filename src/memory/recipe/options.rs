@@ -421,7 +421,7 @@ static ROWS: &[Row] = &[
     },
     Row {
         name: "external-model",
-        help: "folder of the text-image model (SigLIP), in Hugging Face's layout",
+        help: "Hugging Face folder of the text-image model (SigLIP or CLIP), or `hf:owner/name`",
         source: "MemStream §3.3; guess G12",
         range: ANY,
         field: |r| match r.retrieval {

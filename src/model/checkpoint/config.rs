@@ -253,10 +253,10 @@ enum Sides {
 }
 
 /// Reports what is wrong with one file.
-struct Checker<'a>(&'a Path);
+pub(in crate::model) struct Checker<'a>(pub &'a Path);
 
 impl Checker<'_> {
-    fn fault<T>(&self, reason: String) -> Result<T> {
+    pub fn fault<T>(&self, reason: String) -> Result<T> {
         Err(EngineError::Checkpoint { path: self.0.to_owned(), reason })
     }
 
@@ -265,21 +265,21 @@ impl Checker<'_> {
         serde_json::from_value(json).or_else(|e| self.fault(format!("`{name}`: {e}")))
     }
 
-    fn within(&self, name: &str, value: usize, max: usize) -> Result<usize> {
+    pub fn within(&self, name: &str, value: usize, max: usize) -> Result<usize> {
         if (1..=max).contains(&value) {
             return Ok(value);
         }
         self.fault(format!("`{name}` is {value}; expected 1 to {max}"))
     }
 
-    fn positive(&self, name: &str, value: f64) -> Result<f64> {
+    pub fn positive(&self, name: &str, value: f64) -> Result<f64> {
         if value.is_finite() && value > 0.0 {
             return Ok(value);
         }
         self.fault(format!("`{name}` is {value}; expected a positive number"))
     }
 
-    fn activation(&self, name: &str, value: &str) -> Result<Activation> {
+    pub fn activation(&self, name: &str, value: &str) -> Result<Activation> {
         // candle's serde names are the ones transformers uses, with the same meaning.
         let parsed = serde_json::from_value(serde_json::Value::String(value.to_lowercase()));
         match parsed {
@@ -300,12 +300,12 @@ impl Checker<'_> {
 }
 
 /// Beyond these a number is a damaged file, not a model; products of them stay far from overflow.
-const MAX_WIDTH: usize = 1 << 17;
-const MAX_LAYERS: usize = 1024;
-const MAX_VOCAB: usize = 1 << 24;
+pub(in crate::model) const MAX_WIDTH: usize = 1 << 17;
+pub(in crate::model) const MAX_LAYERS: usize = 1024;
+pub(in crate::model) const MAX_VOCAB: usize = 1 << 24;
 const MAX_POSITIONS: usize = 1 << 30;
 /// The pooling matrix has the fourth power of this many elements, over 4.
-const MAX_GRID: usize = 64;
+pub(in crate::model) const MAX_GRID: usize = 64;
 
 impl Config {
     /// Reads and checks a `config.json`.

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 
 use fast_image_resize::ResizeAlg;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use super::{QwenVisionConfig, VisionConfig, parse_json, read_text};
 use crate::error::{EngineError, Result};
 use crate::model::preprocess;
+use crate::model::text_image::Kind;
 
 /// How a frame becomes pixels.
 #[derive(Clone, Debug)]
@@ -41,6 +42,7 @@ struct Raw {
     rescale_factor: f64,
     do_normalize: bool,
     do_center_crop: Option<bool>,
+    crop_size: Option<Size>,
     image_mean: Vec<f64>,
     image_std: Vec<f64>,
 }
@@ -60,6 +62,7 @@ impl Default for Raw {
             rescale_factor: 1.0 / 255.0,
             do_normalize: true,
             do_center_crop: None,
+            crop_size: None,
             image_mean: vec![0.481_454_66, 0.457_827_5, 0.408_210_73],
             image_std: vec![0.268_629_54, 0.261_302_58, 0.275_777_11],
         }
@@ -71,11 +74,15 @@ impl Default for Raw {
 enum Size {
     Sides { height: usize, width: usize },
     Edges { shortest_edge: usize, longest_edge: usize },
+    Edge { shortest_edge: usize },
     One(usize),
 }
 
-/// Where the video settings may stand, best first: (file, the object inside it).
-const PLACES: [(&str, Option<&str>); 5] = [
+/// A file and the object inside it that may hold settings.
+type Place = (&'static str, Option<&'static str>);
+
+/// Where the video settings may stand, best first.
+const PLACES: [Place; 5] = [
     ("processor_config.json", Some("video_processor")),
     ("video_preprocessor_config.json", None),
     ("preprocessor_config.json", Some("video_processor")),
@@ -83,11 +90,21 @@ const PLACES: [(&str, Option<&str>); 5] = [
     ("processor_config.json", Some("image_processor")),
 ];
 
-impl ProcessorConfig {
-    /// Reads the settings for video from whichever file has them, and checks them against the
-    /// vision tower's.
-    pub fn read(dir: &Path, vision: &VisionConfig) -> Result<Self> {
-        for (file, key) in PLACES {
+/// The same of settings for still images.
+const IMAGE_PLACES: [Place; 2] =
+    [("processor_config.json", Some("image_processor")), ("preprocessor_config.json", None)];
+
+/// The settings of the best place that has some.
+struct Found {
+    path: PathBuf,
+    fields: Map<String, Value>,
+    /// Whether they are meant for still images.
+    for_images: bool,
+}
+
+impl Found {
+    fn search(dir: &Path, places: &[Place]) -> Result<Self> {
+        for (file, key) in places {
             let path = dir.join(file);
             if !path.exists() {
                 continue;
@@ -99,72 +116,141 @@ impl ProcessorConfig {
                     _ => continue,
                 }
             }
+            let Value::Object(mut fields) = value else {
+                let reason = "processor settings: expected an object".into();
+                return Err(EngineError::Checkpoint { path, reason });
+            };
+            // A null stands for the class default.
+            fields.retain(|_, field| !field.is_null());
             let for_images =
-                key == Some("image_processor") || value.get("image_processor_type").is_some();
-            return Self::checked(&path, value, vision, for_images);
+                *key == Some("image_processor") || fields.contains_key("image_processor_type");
+            return Ok(Self { path, fields, for_images });
         }
+        let mut files: Vec<_> = places.iter().map(|(file, _)| *file).collect();
+        files.sort_unstable();
+        files.dedup();
         Err(EngineError::Checkpoint {
             path: dir.to_owned(),
-            reason: "no processor settings; expected preprocessor_config.json, \
-                     video_preprocessor_config.json or processor_config.json"
-                .into(),
+            reason: format!("no processor settings; expected {}", files.join(" or ")),
         })
     }
 
-    fn checked(
-        path: &PathBuf,
-        mut value: Value,
-        vision: &VisionConfig,
-        for_images: bool,
-    ) -> Result<Self> {
-        let fault = |reason: String| Err(EngineError::Checkpoint { path: path.to_owned(), reason });
-        // A null stands for the class default.
-        if let Some(fields) = value.as_object_mut() {
-            fields.retain(|_, field| !field.is_null());
+    /// The settings read by `read`, whose faults are the file's.
+    fn read<T>(self, read: impl FnOnce(&Raw) -> std::result::Result<T, String>) -> Result<T> {
+        let raw = serde_json::from_value(Value::Object(self.fields));
+        raw.map_err(|e| format!("processor settings: {e}"))
+            .and_then(|raw| read(&raw))
+            .map_err(|reason| EngineError::Checkpoint { path: self.path, reason })
+    }
+}
+
+impl ProcessorConfig {
+    /// Reads the settings for video from whichever file has them, and checks them against the
+    /// vision tower's.
+    pub fn read(dir: &Path, vision: &VisionConfig) -> Result<Self> {
+        let found = Found::search(dir, &PLACES)?;
+        let for_images = found.for_images;
+        found.read(|raw| {
+            let area = match vision {
+                VisionConfig::OneVision(vision) => raw.square(vision.tower.image_size)?,
+                VisionConfig::Qwen(vision) => raw.area(vision, for_images)?,
+            };
+            if !raw.do_resize || raw.do_center_crop == Some(true) {
+                return Err("only resizing to `size` is supported: `do_resize` must be true and \
+                            `do_center_crop` false"
+                    .into());
+            }
+            raw.within(area)
+        })
+    }
+
+    /// Reads the settings of a text-image pair's image processor, and the length that the shorter
+    /// side of a picture gets if its middle is cut out; `None` if the picture is squeezed into the
+    /// square instead. `side` is what the tower takes.
+    pub(in crate::model) fn read_square(
+        dir: &Path,
+        kind: Kind,
+        side: usize,
+    ) -> Result<(Self, Option<usize>)> {
+        let mut found = Found::search(dir, &IMAGE_PLACES)?;
+        if kind == Kind::Siglip {
+            for name in ["image_mean", "image_std"] {
+                found.fields.entry(name).or_insert_with(|| json!([0.5, 0.5, 0.5]));
+            }
         }
-        let raw: Raw = match serde_json::from_value(value) {
-            Ok(raw) => raw,
-            Err(e) => return fault(format!("processor settings: {e}")),
-        };
-        let area = match vision {
-            VisionConfig::OneVision(vision) => raw.square(vision.tower.image_size),
-            VisionConfig::Qwen(vision) => raw.area(vision, for_images),
-        };
-        let (min_pixels, max_pixels) = match area {
-            Ok(area) => area,
-            Err(reason) => return fault(reason),
-        };
-        if !raw.do_resize || raw.do_center_crop == Some(true) {
-            return fault(
-                "only resizing to `size` is supported: `do_resize` must be true and \
-                 `do_center_crop` false"
-                    .into(),
-            );
-        }
-        let Some(resample) = preprocess::filter(raw.resample) else {
-            return fault(format!(
+        found.read(|raw| {
+            if !raw.do_resize {
+                return Err("`do_resize` must be true".into());
+            }
+            if raw.do_center_crop.unwrap_or(kind == Kind::Clip) {
+                Ok((raw.within((side * side, side * side))?, Some(raw.edge(side)?)))
+            } else {
+                Ok((raw.within(raw.square(side)?)?, None))
+            }
+        })
+    }
+}
+
+impl Raw {
+    /// For pictures of an area within these bounds.
+    fn within(
+        &self,
+        (min_pixels, max_pixels): (usize, usize),
+    ) -> std::result::Result<ProcessorConfig, String> {
+        let Some(resample) = preprocess::filter(self.resample) else {
+            return Err(format!(
                 "`resample` is {}; supported: 0 nearest, 1 lanczos, 2 bilinear, 3 bicubic",
-                raw.resample
+                self.resample
             ));
         };
         let channels = |values: &[f64]| <[f64; 3]>::try_from(values).ok();
-        let (mean, std) = if raw.do_normalize {
-            match (channels(&raw.image_mean), channels(&raw.image_std)) {
+        let (mean, std) = if self.do_normalize {
+            match (channels(&self.image_mean), channels(&self.image_std)) {
                 (Some(mean), Some(std)) => (mean, std),
-                _ => return fault("`image_mean` and `image_std` need three numbers each".into()),
+                _ => return Err("`image_mean` and `image_std` need three numbers each".into()),
             }
         } else {
             ([0.0; 3], [1.0; 3])
         };
         if std.contains(&0.0) {
-            return fault("`image_std` has a zero".into());
+            return Err("`image_std` has a zero".into());
         }
-        let rescale = if raw.do_rescale { raw.rescale_factor } else { 1.0 };
-        Ok(Self { min_pixels, max_pixels, resample, rescale, mean, std })
+        let rescale = if self.do_rescale { self.rescale_factor } else { 1.0 };
+        Ok(ProcessorConfig { min_pixels, max_pixels, resample, rescale, mean, std })
     }
-}
 
-impl Raw {
+    /// The shorter side of a picture, of which the middle is cut out for a tower that takes `side`.
+    fn edge(&self, side: usize) -> std::result::Result<usize, String> {
+        let crop = match self.crop_size {
+            None => 224,
+            Some(Size::One(crop)) => crop,
+            Some(Size::Sides { height, width }) if height == width => height,
+            Some(_) => {
+                return Err("`crop_size` must be a square: one number or equal \
+                                   `height` and `width`"
+                    .into());
+            }
+        };
+        if crop != side {
+            return Err(format!(
+                "`crop_size` is {crop}, but the vision tower of config.json takes {side}"
+            ));
+        }
+        let edge = match self.size {
+            None => 224,
+            Some(Size::One(edge) | Size::Edge { shortest_edge: edge }) => edge,
+            Some(_) => {
+                return Err("`size` must have a `shortest_edge` and nothing else where the \
+                                   middle is cut out"
+                    .into());
+            }
+        };
+        if !(side..=MAX_EDGE).contains(&edge) {
+            return Err(format!("`size` is {edge}; expected {side} (`crop_size`) to {MAX_EDGE}"));
+        }
+        Ok(edge)
+    }
+
     /// The square of a tower whose position table is made for `image_size`.
     fn square(&self, image_size: usize) -> std::result::Result<(usize, usize), String> {
         let side = match self.size {
@@ -174,7 +260,7 @@ impl Raw {
             Some(Size::Sides { height, width }) => {
                 return Err(format!("`size` is {height}x{width}; only squares are supported"));
             }
-            Some(Size::Edges { .. }) => {
+            Some(Size::Edges { .. } | Size::Edge { .. }) => {
                 return Err("`size` has edges; expected `height` and `width`".into());
             }
         };
@@ -230,5 +316,6 @@ impl Raw {
 /// bounds for still images only, of which the upper one, 16384 tokens, is not meant for video.
 const QWEN_VIDEO_PIXELS: usize = 768 * 28 * 28;
 
-/// Beyond this a number is a damaged file.
+/// Beyond these a number is a damaged file.
+const MAX_EDGE: usize = 1 << 13;
 const MAX_PIXELS: usize = 1 << 26;

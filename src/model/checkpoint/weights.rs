@@ -55,7 +55,7 @@ pub(crate) fn index_files(dir: &Path) -> Result<Option<Vec<String>>> {
 }
 
 /// The folder's safetensors files, by the index or the usual name.
-pub(super) fn files(dir: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn weight_files(dir: &Path) -> Result<Vec<PathBuf>> {
     if let Some(names) = index_files(dir)? {
         return Ok(names.into_iter().map(|name| dir.join(name)).collect());
     }
@@ -244,8 +244,8 @@ impl Weights {
     }
 
     /// Builds something from the weights, after they have been found to be exactly what it asks
-    /// for; and how many bytes they take. `build` gets the root of the canonical names and runs twice; tensors that `unread`
-    /// knows may be there without being asked for.
+    /// for; and how many bytes they take. `build` gets the root of the canonical names and runs
+    /// twice; tensors that `unread` knows may be there without being asked for.
     ///
     /// # Errors
     /// One that names everything missing, misshapen, of an unknown number format or without a

@@ -5,7 +5,7 @@
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
-use super::Resampler;
+use super::{Resampler, check_aspect};
 use crate::error::{EngineError, Result};
 use crate::frame::Frame;
 use crate::model::vision::Picture;
@@ -24,9 +24,6 @@ pub struct Patches {
     pub(crate) max_pixels: usize,
 }
 
-/// Wider or higher than this many times the other side is not a picture (transformers' bound).
-const MAX_ASPECT: usize = 200;
-
 impl Patches {
     /// The shape for a stream whose first frame has this size: the sides rounded to whole tokens,
     /// the area brought within its bounds (`smart_resize`).
@@ -34,16 +31,8 @@ impl Patches {
     /// # Errors
     /// [`EngineError::Frame`] for a frame that is too long and thin.
     pub fn picture(&self, frame: &Frame) -> Result<Picture> {
+        check_aspect(frame)?;
         let (width, height) = (frame.width(), frame.height());
-        if width.max(height) > MAX_ASPECT * width.min(height) {
-            return Err(EngineError::Frame {
-                time: frame.time(),
-                reason: format!(
-                    "the picture is {width}x{height}; a side may be at most {MAX_ASPECT} times \
-                     the other"
-                ),
-            });
-        }
         let factor = self.side * self.merge;
         let (height_px, width_px) =
             smart_resize(height, width, factor, self.min_pixels, self.max_pixels);
