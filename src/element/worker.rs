@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! The inference thread: one queue in, answers out.
+//! The inference thread as the rest of the element sees it: one queue in, answers out. What the
+//! thread does with the queue is in [`thread`].
 //!
 //! Frames and questions share one queue, so a question is answered from exactly the frames that
 //! entered before it. All frames at the head of the queue are encoded as one batch. Whoever feeds
@@ -9,28 +10,24 @@
 //! running and take back what waits. A [`Worker`] lives from READY to READY: a new run has a new
 //! queue, so a thread that was left behind (see [`Worker::stop`]) cannot touch it.
 
-use std::collections::{HashMap, VecDeque};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+mod thread;
+
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use glib::subclass::prelude::*;
 use gstreamer as gst;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::answer::{Record, Status};
+use super::answer::Status;
 use super::question::Question;
 use super::settings::Settings;
 use super::shared_model::{self, LoadKey, Ticket, Waiter};
 use super::timeline::{Moment, Timeline};
-use crate::model::text_image::TextImage;
-use crate::model::{HubOptions, LoadProgress, LoadStep};
 use crate::stream::StreamStats;
-use crate::{Cancel, EngineError, Frame, LoadOptions, Recipe, Stream, StreamOptions, VideoLlm};
+use crate::{Cancel, EngineError, Frame, VideoLlm};
 
-/// Progress messages come at most this often.
-const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 /// How long the end of the stream waits for questions to be reported as cancelled.
 const CANCEL_GRACE: Duration = Duration::from_secs(1);
 
@@ -48,16 +45,6 @@ enum Job {
     Frame(Frame),
     Ask(Asked),
     Clear,
-}
-
-/// What the thread does next.
-enum Work {
-    Open(Arc<VideoLlm>, Cancel),
-    Fail(Arc<EngineError>),
-    Report(Asked, Status),
-    Frames(Vec<Frame>, Cancel),
-    Ask(Asked, Cancel),
-    Clear(Cancel),
 }
 
 /// Why something did not get into the queue.
@@ -443,366 +430,5 @@ impl Worker {
         let queue = self.shared.queue.lock();
         let users = queue.model.as_ref().map(Arc::strong_count);
         (queue.counters, queue.memory, queue.frames, users)
-    }
-}
-
-impl Waiter for Shared {
-    fn progress(&self, progress: &LoadProgress) {
-        {
-            let mut last = self.progress.lock();
-            if last.is_some_and(|last| last.elapsed() < PROGRESS_INTERVAL) {
-                return;
-            }
-            *last = Some(Instant::now());
-        }
-        let percent = progress.done.saturating_mul(100).checked_div(progress.total).unwrap_or(0);
-        let LoadProgress { file, number, files, .. } = progress;
-        let doing = match progress.step {
-            LoadStep::Download => "Downloading",
-            LoadStep::Read => "Loading",
-        };
-        let text = format!("{doing}: {percent} % ({file}, {number} of {files})");
-        self.post_progress(gst::ProgressType::Continue, &text);
-    }
-
-    fn loaded(&self, result: Result<Arc<VideoLlm>, Arc<EngineError>>) {
-        self.queue.lock().loaded = Some(result);
-        self.changed.notify_all();
-    }
-}
-
-/// The thread's side.
-impl Shared {
-    fn run(self: &Arc<Self>) {
-        if catch_unwind(AssertUnwindSafe(|| self.serve())).is_err() {
-            let error = EngineError::Compute(candle_core::Error::Msg(
-                "the engine panicked; please report this with the panic's message".into(),
-            ));
-            self.fail(&error);
-            {
-                let mut queue = self.queue.lock();
-                queue.pending = queue.reports.len();
-            }
-            while let Some(work) = self.next(false) {
-                if let Work::Report(asked, status) = work {
-                    self.report(asked, status);
-                }
-            }
-        }
-    }
-
-    fn serve(self: &Arc<Self>) {
-        let mut engine: Option<Stream> = None;
-        // Last answers of the questions that report changes only.
-        let mut known = HashMap::new();
-        while let Some(work) = self.next(engine.is_some()) {
-            match (work, &mut engine) {
-                (Work::Open(model, cancel), _) => match self.open(&model, cancel) {
-                    Ok(stream) => engine = Some(stream),
-                    // A flush came between: once more. After a stop, there is no next work.
-                    Err(EngineError::Cancelled) => {
-                        self.settle(|queue| queue.loaded = Some(Ok(model)));
-                    }
-                    Err(error) => self.fail(&error),
-                },
-                (Work::Fail(error), _) => {
-                    self.post_progress(gst::ProgressType::Error, &error.to_string());
-                    self.fail(&error);
-                }
-                (Work::Report(asked, status), _) => self.report(asked, status),
-                (Work::Frames(frames, cancel), Some(stream)) => {
-                    self.encode(stream, &frames, cancel);
-                }
-                (Work::Ask(asked, cancel), Some(stream)) => {
-                    self.answer(stream, asked, cancel, &mut known);
-                }
-                (Work::Clear(cancel), Some(stream)) => self.forget(stream, cancel),
-                // `next` hands out engine work only where there is an engine.
-                (Work::Frames(..) | Work::Ask(..) | Work::Clear(_), None) => {}
-            }
-        }
-    }
-
-    /// Waits for the next piece of work; `None` once the run is over.
-    fn next(&self, ready: bool) -> Option<Work> {
-        let mut queue = self.queue.lock();
-        loop {
-            if queue.stopped {
-                return None;
-            }
-            if let Some((asked, status)) = queue.reports.pop_front() {
-                return Some(Work::Report(asked, status));
-            }
-            match queue.loaded.take() {
-                Some(Ok(model)) => {
-                    let cancel = Cancel::new();
-                    queue.running = Some((None, cancel.clone()));
-                    return Some(Work::Open(model, cancel));
-                }
-                Some(Err(error)) => return Some(Work::Fail(error)),
-                None => {}
-            }
-            if ready && !queue.failed && !queue.jobs.is_empty() {
-                let (work, id) = Self::take(&mut queue);
-                let cancel = Cancel::new();
-                queue.running = Some((id, cancel.clone()));
-                drop(queue);
-                self.changed.notify_all();
-                return Some(work(cancel));
-            }
-            self.changed.wait(&mut queue);
-        }
-    }
-
-    /// The head of the queue, with all frames up to the next other job as one piece of work.
-    fn take(queue: &mut Queue) -> (Box<dyn FnOnce(Cancel) -> Work>, Option<u64>) {
-        let mut frames = Vec::new();
-        while let Some(job) = queue.jobs.pop_front() {
-            match job {
-                Job::Frame(frame) => frames.push(frame),
-                other if !frames.is_empty() => {
-                    queue.jobs.push_front(other);
-                    break;
-                }
-                Job::Ask(asked) => {
-                    let id = asked.question.id;
-                    return (Box::new(|cancel| Work::Ask(asked, cancel)), Some(id));
-                }
-                Job::Clear => return (Box::new(Work::Clear), None),
-            }
-        }
-        queue.frames = queue.frames.saturating_sub(frames.len());
-        (Box::new(|cancel| Work::Frames(frames, cancel)), None)
-    }
-
-    fn open(
-        self: &Arc<Self>,
-        model: &Arc<VideoLlm>,
-        cancel: Cancel,
-    ) -> Result<Stream, EngineError> {
-        let recipe = self.settings.recipe(Some(model))?;
-        let options = self.settings.stream_options(model.recommended_sample_rate());
-        // Held until the stream has it too; only this tells how far it has come.
-        let _expert = self.outside_expert(model, &recipe, cancel.clone())?;
-        let options = StreamOptions { cancel, ..options };
-        let stream = Stream::open(VideoLlm::clone(model), recipe, options)?;
-        if let Some(why) = model.device_fallback() {
-            let reason = format!("{why}; the model runs on the CPU");
-            self.warn(&EngineError::Device { name: self.settings.device.clone(), reason });
-        }
-        let told = self.progress.lock().is_some();
-        self.settle(|queue| {
-            queue.model = Some(model.clone());
-            queue.memory = stream.stats();
-        });
-        if told {
-            self.post_progress(gst::ProgressType::Complete, "Model loaded");
-        }
-        self.warn_of_store(&stream);
-        Ok(stream)
-    }
-
-    /// Loads the text-image model that the recipe ranks with, if it has one.
-    fn outside_expert(
-        self: &Arc<Self>,
-        model: &VideoLlm,
-        recipe: &Recipe,
-        cancel: Cancel,
-    ) -> Result<Option<Arc<TextImage>>, EngineError> {
-        let Some(folder) = recipe.outside_expert()? else { return Ok(None) };
-        let begun = self.progress.lock().is_some();
-        let kind = if begun { gst::ProgressType::Continue } else { gst::ProgressType::Start };
-        self.post_progress(kind, &format!("Loading {}", folder.display()));
-        let shared = Arc::clone(self);
-        let options = LoadOptions {
-            cancel,
-            progress: Some(Arc::new(move |progress| shared.progress(progress))),
-            hub: HubOptions { download: self.settings.allow_download, ..HubOptions::default() },
-            ..LoadOptions::default()
-        };
-        let pair = model.text_image(folder, &options);
-        if let Err(error) = &pair
-            && !matches!(error, EngineError::Cancelled)
-        {
-            self.post_progress(gst::ProgressType::Error, &error.to_string());
-        }
-        pair.map(Some)
-    }
-
-    fn encode(&self, stream: &mut Stream, frames: &[Frame], cancel: Cancel) {
-        stream.set_cancel(cancel);
-        let started = Instant::now();
-        let result = stream.push_frames(frames);
-        let took = started.elapsed();
-        self.settle(|queue| {
-            queue.memory = stream.stats();
-            if result.is_ok() {
-                queue.counters.encoded += frames.len() as u64;
-                queue.counters.encoding += took;
-            }
-        });
-        self.warn_of_store(stream);
-        match result {
-            Ok(()) | Err(EngineError::Cancelled) => {}
-            Err(error @ EngineError::Frame { .. }) => {
-                self.count_lost(frames.len() as u64);
-                self.warn(&error);
-            }
-            Err(error) => self.fail(&error),
-        }
-    }
-
-    fn answer(
-        &self,
-        stream: &mut Stream,
-        asked: Asked,
-        cancel: Cancel,
-        known: &mut HashMap<u64, String>,
-    ) {
-        let memory = stream.stats();
-        if memory.units + memory.open_frames == 0 {
-            let status = Status::Error("no frame has been seen".into());
-            self.settle(|_| {});
-            return self.report(asked, status);
-        }
-        stream.set_cancel(cancel);
-        let id = asked.question.id;
-        let question = crate::Question::new(asked.question.text.clone())
-            .max_tokens(asked.question.max_tokens.unwrap_or_else(|| self.max_tokens()) as usize);
-        let started = Instant::now();
-        let result = stream.ask(&question, |token| {
-            if !self.queue.lock().stopped
-                && let Some(element) = self.element.upgrade()
-            {
-                element.imp().emit_token(id, token);
-            }
-        });
-        let took = started.elapsed();
-        self.settle(|queue| {
-            queue.memory = stream.stats();
-            if result.is_ok() {
-                queue.counters.answers += 1;
-                queue.counters.answering += took;
-            }
-        });
-        self.warn_of_store(stream);
-        match result {
-            Ok(answer) => {
-                let latency = asked.since.elapsed();
-                let record = Record::answered(
-                    asked.question.clone(),
-                    asked.at,
-                    &answer,
-                    &self.timeline.lock(),
-                    latency,
-                );
-                let unchanged = asked.question.on_change
-                    && known.insert(id, record.text.clone()).is_some_and(|old| old == record.text);
-                self.deliver(asked.number, record, unchanged);
-            }
-            Err(EngineError::Cancelled) => self.report(asked, Status::Cancelled),
-            Err(error) => {
-                self.warn(&error);
-                self.report(asked, Status::Error(error.to_string()));
-            }
-        }
-    }
-
-    fn forget(&self, stream: &mut Stream, cancel: Cancel) {
-        stream.set_cancel(cancel);
-        let result = stream.clear();
-        self.settle(|queue| {
-            queue.memory = stream.stats();
-            if matches!(result, Err(EngineError::Cancelled)) {
-                // A flush came between; what is half forgotten has to go all the same.
-                queue.jobs.push_front(Job::Clear);
-            }
-        });
-        match result {
-            Ok(()) | Err(EngineError::Cancelled) => {}
-            Err(error) => self.fail(&error),
-        }
-    }
-
-    /// A tier that fails makes the memory smaller and stops nothing.
-    fn warn_of_store(&self, stream: &Stream) {
-        for warning in stream.take_warnings() {
-            self.warn(&warning);
-        }
-    }
-
-    fn max_tokens(&self) -> u32 {
-        self.element
-            .upgrade()
-            .map_or(self.settings.max_tokens, |element| element.imp().settings().max_tokens)
-    }
-
-    /// A piece of work is done.
-    fn settle(&self, update: impl FnOnce(&mut Queue)) {
-        let mut queue = self.queue.lock();
-        queue.running = None;
-        update(&mut queue);
-        drop(queue);
-        self.changed.notify_all();
-    }
-
-    fn count_lost(&self, frames: u64) {
-        self.queue.lock().counters.unreadable += frames;
-    }
-
-    fn report(&self, asked: Asked, status: Status) {
-        let record = Record::unanswered(asked.question, asked.at, status);
-        self.deliver(asked.number, record, false);
-    }
-
-    fn deliver(&self, number: u64, mut record: Record, unchanged: bool) {
-        let stopped = {
-            let queue = self.queue.lock();
-            record.answered = queue.newest.or(record.asked);
-            queue.stopped
-        };
-        if let Some(element) = self.element.upgrade() {
-            if stopped {
-                element.imp().post_answer(&record);
-            } else {
-                element.imp().deliver(number, record, unchanged);
-            }
-        }
-        let mut queue = self.queue.lock();
-        queue.pending = queue.pending.saturating_sub(1);
-        drop(queue);
-        self.changed.notify_all();
-    }
-
-    /// The engine is gone: one error, and nothing waits for it any more.
-    fn fail(&self, error: &EngineError) {
-        let stopped = {
-            let mut queue = self.queue.lock();
-            queue.failed = true;
-            queue.running = None;
-            queue.withdraw(&Status::Error(error.to_string()));
-            queue.stopped
-        };
-        if !stopped && let Some(element) = self.element.upgrade() {
-            element.imp().post_engine_error(error);
-        }
-        self.changed.notify_all();
-    }
-
-    fn warn(&self, error: &EngineError) {
-        if let Some(element) = self.element.upgrade() {
-            element.imp().post_engine_warning(error);
-        }
-    }
-
-    fn post_progress(&self, kind: gst::ProgressType, text: &str) {
-        self.progress.lock().get_or_insert_with(Instant::now);
-        self.post("load-model", kind, text);
-    }
-
-    fn post(&self, code: &str, kind: gst::ProgressType, text: &str) {
-        if let Some(element) = self.element.upgrade() {
-            element.imp().post_progress(kind, code, text);
-        }
     }
 }
