@@ -14,6 +14,7 @@ use gstreamer as gst;
 use super::question::MAX_TOKENS;
 use super::shared_model::LoadKey;
 use super::{DType, Leaky, PromptStyle, ResetOn, Store, TextFormat, TextTimestamp};
+use crate::memory::recipe::RecipeOption;
 use crate::memory::store::{Budget, StoreOptions};
 use crate::model::{DTypeChoice, DeviceChoice, HubOptions, hub, prompt};
 use crate::{EngineError, Question, Recipe, StreamOptions, VideoLlm};
@@ -346,14 +347,16 @@ fn model_properties() -> Vec<glib::ParamSpec> {
         "How the video is remembered: {}. Options of a method go into method-options",
         Recipe::names().join(", ")
     );
-    let options: Vec<String> = Recipe::all_options()
-        .into_iter()
-        .map(|option| format!("{} ({})", option.name, option.help))
-        .collect();
+    // A line each, below the text of the property as gst-inspect-1.0 places it.
+    let lines = Recipe::all_options().into_iter().map(|option| {
+        let RecipeOption { name, value, help, source } = option;
+        format!("\n{:26}{name} ({value}): {help} [{source}]", "")
+    });
     let options = format!(
-        "Changes to the method as \"key=value,key=value\"; docs/methods.md has each method's \
-         defaults. An option that the method does not have fails the state change. {}",
-        options.join("; ")
+        "Changes to the method as \"key=value,key=value\". An option that the method does not have \
+         fails the state change. Options, their defaults where no method is named and in the \
+         methods that are, and where they come from:{}",
+        lines.collect::<String>()
     );
     vec![
         glib::ParamSpecString::builder("model-path")

@@ -698,7 +698,7 @@ impl Recipe {
         }
     }
 
-    /// Every option that some method has, with its value in the first one that has it.
+    /// Every option that some method has, with its values in all that have it: "64; auto 16".
     pub fn all_options() -> Vec<RecipeOption> {
         options::all(&table())
     }

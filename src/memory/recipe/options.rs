@@ -100,7 +100,8 @@ static ROWS: &[Row] = &[
     },
     Row {
         name: "segment-frames",
-        help: "frames of a segment of fixed length; 0: cut where the picture changes",
+        help: "frames of a segment of fixed length, with a resident cache at most half of `cap`; \
+               0: cut where the picture changes",
         source: "StreamKV, `uniform`",
         range: COUNT_OR_NONE,
         field: |r| match &mut r.cut {
@@ -238,7 +239,7 @@ static ROWS: &[Row] = &[
         source: "ReKV, StreamKV",
         range: ANY,
         field: |r| match r.retrieval {
-            Retrieval::Best { .. } => Some(&mut r.similarity),
+            Retrieval::Best { .. } | Retrieval::Consensus { .. } => Some(&mut r.similarity),
             _ => None,
         },
     },
@@ -652,14 +653,41 @@ pub(super) fn of(recipe: &Recipe) -> Vec<RecipeOption> {
     ROWS.iter().filter_map(|row| row.of(recipe)).collect()
 }
 
-/// The whole table, each row with its value in the first of these recipes that has it.
+/// The whole table, each row with the values that it has in these recipes: the commonest one, then
+/// the others with the names of their methods.
 pub(super) fn all(recipes: &[Recipe]) -> Vec<RecipeOption> {
-    ROWS.iter().filter_map(|row| recipes.iter().find_map(|recipe| row.of(recipe))).collect()
+    ROWS.iter().filter_map(|row| row.among(recipes)).collect()
 }
+
+/// Values longer than this are the prompts of the papers.
+const LONGEST_SHOWN: usize = 40;
 
 impl Row {
     pub fn of(&self, recipe: &Recipe) -> Option<RecipeOption> {
         let value = (self.field)(&mut recipe.clone())?.show();
+        Some(RecipeOption { name: self.name, value, help: self.help, source: self.source })
+    }
+
+    fn among(&self, recipes: &[Recipe]) -> Option<RecipeOption> {
+        let mut values: Vec<(String, Vec<&str>)> = Vec::new();
+        for recipe in recipes {
+            let Some(RecipeOption { mut value, .. }) = self.of(recipe) else { continue };
+            if value.is_empty() {
+                value = "none".into();
+            } else if value.len() > LONGEST_SHOWN {
+                value = "the released prompt".into();
+            }
+            match values.iter_mut().find(|(known, _)| *known == value) {
+                Some((_, methods)) => methods.push(recipe.name),
+                None => values.push((value, vec![recipe.name])),
+            }
+        }
+        // Stable, so that of equally common ones the first method's leads.
+        values.sort_by_key(|(_, methods)| std::cmp::Reverse(methods.len()));
+        let mut values = values.into_iter();
+        let (commonest, _) = values.next()?;
+        let others = values.map(|(value, methods)| format!("; {} {value}", methods.join(", ")));
+        let value = commonest + &others.collect::<String>();
         Some(RecipeOption { name: self.name, value, help: self.help, source: self.source })
     }
 
