@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Text-image pairs held against transformers, and retrieval by one. Their weights are random:
-//! this shows numbers and the path, and nothing about accuracy.
+//! Text-image pairs held against transformers, and retrieval by one. The weights of the fixtures are
+//! random: they show numbers and the path, and nothing about accuracy. The pair that ships is for
+//! that.
 
 mod common;
 
@@ -9,12 +10,14 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use candle_core::{DType, Device};
-use common::{assert_close, fixture, frames_of, tensors, toyworld_model};
+use common::{assert_close, fixture, frames_of, painted, tensors, toyworld_model};
 use gststreamkvqa::model::text_image::TextImage;
-use gststreamkvqa::{Cancel, EngineError, Frame, LoadOptions, Question, Recipe, Stream};
+use gststreamkvqa::{Cancel, EngineError, Frame, LoadOptions, Question, Recipe, Stream, VideoLlm};
 use serde_json::{Value, json};
+use toyworld::{Kind, QuestionOptions, StreamOptions, When, Wording, seeds};
 
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/toyworld");
+const PAIR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/toyworld-pair");
 const PAIRS: [&str; 2] = ["pair-siglip", "pair-clip"];
 
 fn load(dir: &Path) -> gststreamkvqa::Result<TextImage> {
@@ -291,6 +294,15 @@ fn recipe(name: &str, options: &[(&str, &str)]) -> Recipe {
     recipe
 }
 
+/// The `count` pictures that fit a text best by their cosine, best first.
+fn best(text: &[f32], pictures: &[Arc<[f32]>], count: usize) -> Vec<u64> {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+    let fit = |v: &[f32]| dot(v, text) / (dot(v, v) * dot(text, text)).sqrt();
+    let mut fits: Vec<(u64, f32)> = (0..).zip(pictures.iter().map(|v| fit(v))).collect();
+    fits.sort_by(|a, b| b.1.total_cmp(&a.1));
+    fits.into_iter().take(count).map(|(unit, _)| unit).collect()
+}
+
 #[test]
 fn an_outside_expert_ranks_alike_in_all_layers_and_beside_the_model_layer_by_layer() {
     for pair in PAIRS {
@@ -302,15 +314,7 @@ fn an_outside_expert_ranks_alike_in_all_layers_and_beside_the_model_layer_by_lay
         // What it found is what fits the question best by its own cosines.
         let expert = load(Path::new(folder)).unwrap();
         let question = expert.text("what color is the ball?").unwrap();
-        let length = |v: &[f32]| v.iter().map(|x| x * x).sum::<f32>().sqrt();
-        let fit = |v: &[f32]| {
-            v.iter().zip(&question).map(|(a, b)| a * b).sum::<f32>()
-                / (length(v) * length(&question))
-        };
-        let mut best: Vec<(u64, f32)> =
-            (0..).zip(expert.images(&frames(12)).unwrap().iter().map(|v| fit(v))).collect();
-        best.sort_by(|a, b| b.1.total_cmp(&a.1));
-        let mut best: Vec<u64> = best.iter().take(4).map(|(unit, _)| *unit).collect();
+        let mut best = best(&question, &expert.images(&frames(12)).unwrap(), 4);
         best.sort_unstable();
         assert_eq!(found[0], best, "{pair}");
         let both = asked(&recipe("memstream", &[("external-model", folder), ("retrieve", "4")]));
@@ -389,11 +393,95 @@ fn without_a_folder_the_error_names_the_option() {
     );
     let missing = asked(&recipe("memstream", &[("external-model", "/nowhere")]));
     let message = missing.unwrap_err().to_string();
-    assert!(message.contains("/nowhere/config.json"), "{message}");
+    assert!(
+        message.contains("/nowhere: there is no such folder")
+            && message.contains("experts=internal"),
+        "{message}"
+    );
     let other = asked(&recipe("memstream", &[("external-model", MODEL)]));
     let message = other.unwrap_err().to_string();
     assert!(message.contains("model_type") && message.contains("siglip or clip"), "{message}");
     let unknown = asked(&recipe("memstream", &[("external-model", "hf:nobody/has-this")]));
     let message = unknown.unwrap_err().to_string();
     assert!(message.contains("nobody/has-this"), "{message}");
+}
+
+/// Of the frames that hold the answers to questions about what a single frame shows, the share that
+/// the pair ranks before all others.
+fn found_first(held_out: bool, wording: Wording) -> f64 {
+    let pair = load(Path::new(PAIR)).unwrap();
+    let told = [Kind::Where, Kind::Background, Kind::ColorOf, Kind::Exist, Kind::Count];
+    let (mut found, mut there) = (0, 0);
+    for seed in seeds::TEST.start..seeds::TEST.start + 3 {
+        let options = StreamOptions { frames: 64, held_out, ..StreamOptions::default() };
+        let video = toyworld::Stream::generate(seed, &options);
+        let pictures = pair.images(&painted(&video)).unwrap();
+        let kinds = told.to_vec();
+        let options = QuestionOptions { count: 30, kinds, when: When::End, wording };
+        for question in video.questions(0, &options) {
+            let relevant: Vec<u64> =
+                question.relevant.iter().cloned().flatten().map(|i| i as u64).collect();
+            let first = best(&pair.text(&question.text).unwrap(), &pictures, relevant.len());
+            found += first.iter().filter(|unit| relevant.contains(unit)).count();
+            there += relevant.len();
+        }
+    }
+    assert!(there > 100, "{there}");
+    found as f64 / there as f64
+}
+
+#[test]
+fn the_pair_that_ships_ranks_the_frames_first_that_hold_the_answer() {
+    for (held_out, wording) in
+        [(false, Wording::Trained), (true, Wording::Trained), (false, Wording::HeldOut)]
+    {
+        let share = found_first(held_out, wording);
+        println!("held-out pairs: {held_out}, {wording:?}: {share:.3}");
+        assert!(share > 0.9, "held-out pairs: {held_out}, {wording:?}: {share}");
+    }
+}
+
+#[test]
+fn the_model_that_ships_recommends_the_pair_beside_it() {
+    let model = toyworld_model();
+    let beside = Path::new(MODEL).join("../toyworld-pair");
+    let mut recipe = Recipe::for_model("memstream", &model).unwrap();
+    assert_eq!(recipe.outside_expert().unwrap(), Some(beside.as_path()));
+    // What a user names is meant from where the user is.
+    recipe.set("external-model", "pairs/mine").unwrap();
+    assert_eq!(recipe.outside_expert().unwrap(), Some(Path::new("pairs/mine")));
+    let mut rekv = Recipe::for_model("rekv", &model).unwrap();
+    assert_eq!(rekv.outside_expert().unwrap(), None);
+    rekv.set("experts", "external").unwrap();
+    assert_eq!(rekv.outside_expert().unwrap(), Some(beside.as_path()));
+}
+
+#[test]
+fn a_recommended_pair_that_is_missing_is_named_with_what_to_do() {
+    let home = tempfile::tempdir().unwrap();
+    let alone = home.path().join("toyworld");
+    fs::create_dir(&alone).unwrap();
+    for file in fs::read_dir(MODEL).unwrap() {
+        let file = file.unwrap().path();
+        fs::copy(&file, alone.join(file.file_name().unwrap())).unwrap();
+    }
+    let model = VideoLlm::load(&alone, &LoadOptions::default()).unwrap();
+    let mut recipe = Recipe::for_model("memstream", &model).unwrap();
+    let Err(error) = Stream::new(model.clone(), recipe.clone()) else {
+        panic!("no pair, and yet a stream")
+    };
+    let message = error.to_string();
+    for words in
+        ["toyworld/../toyworld-pair", "no such folder", "streamkvqa.json", "experts=internal"]
+    {
+        assert!(message.contains(words), "{words} not in: {message}");
+    }
+    recipe.set("experts", "internal").unwrap();
+    Stream::new(model.clone(), recipe).unwrap();
+    // A name on the hub is no path.
+    let json = r#"{"recipe": {"external_model": "hf:nobody/has-this"}}"#;
+    fs::write(alone.join("streamkvqa.json"), json).unwrap();
+    let model = VideoLlm::load(&alone, &LoadOptions::default()).unwrap();
+    let recipe = Recipe::for_model("memstream", &model).unwrap();
+    assert_eq!(recipe.outside_expert().unwrap(), Some(Path::new("hf:nobody/has-this")));
 }

@@ -19,6 +19,7 @@ use crate::memory::score::Similarity;
 use crate::memory::segment::Cut;
 use crate::memory::sparse::Sparse;
 use crate::model::VideoLlm;
+use options::EXTERNAL_MODEL;
 pub use options::RecipeOption;
 
 /// StreamKV's guidance prompt, as released.
@@ -604,7 +605,8 @@ impl Recipe {
 
     /// The method with the values that the model's folder recommends (`streamkvqa.json`).
     ///
-    /// A recommendation tunes the parts a method has and never adds one, so `full` stays full.
+    /// A recommendation tunes the parts a method has and never adds one, so `full` stays full. The
+    /// path of another model is meant from this model's folder.
     ///
     /// # Errors
     /// As [`Recipe::named`] and [`Recipe::set`].
@@ -613,8 +615,11 @@ impl Recipe {
         let recommended = model.recommendations();
         let own = recommended.recipes.get(name).into_iter().flatten();
         for (key, value) in recommended.recipe.iter().chain(own) {
-            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            let mut value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             let key = key.replace('_', "-");
+            if key == EXTERNAL_MODEL {
+                value = recommended.model(&value).display().to_string();
+            }
             let option = options::named(&key)?;
             if option.of(&recipe).is_some() {
                 recipe.set(&key, &value)?;
@@ -670,7 +675,7 @@ impl Recipe {
         match (self.expert, self.external_model.as_str()) {
             (Expert::Internal, _) => Ok(None),
             (_, "") => Err(EngineError::Option {
-                key: "external-model".into(),
+                key: EXTERNAL_MODEL.into(),
                 reason: format!(
                     "method `{}` ranks with a text-image model too; set external-model to the \
                      folder of a SigLIP or CLIP checkpoint, or experts=internal to do without",

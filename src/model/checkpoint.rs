@@ -24,6 +24,7 @@ pub use processor::ProcessorConfig;
 pub(crate) use weights::{INDEX, SINGLE, Weights, index_files, weight_files};
 
 use crate::error::{EngineError, Result};
+use crate::model::hub;
 
 /// A model folder whose config has been read and checked.
 pub struct Checkpoint {
@@ -80,7 +81,8 @@ impl Checkpoint {
 
     pub(crate) fn recommendations(&self) -> Result<Recommendations> {
         let path = self.dir.join("streamkvqa.json");
-        let read: Recommendations = read_optional(&path)?.unwrap_or_default();
+        let mut read: Recommendations = read_optional(&path)?.unwrap_or_default();
+        read.folder.clone_from(&self.dir);
         let fault = |reason: &str| Err(EngineError::Checkpoint { path, reason: reason.into() });
         if read.sample_rate.is_some_and(|rate| !(rate.is_finite() && rate > 0.0)) {
             return fault("`sample_rate` must be a positive number of frames per second");
@@ -104,6 +106,17 @@ pub struct Recommendations {
     pub recipe: serde_json::Map<String, serde_json::Value>,
     /// The same for single methods, by the method's name; these win.
     pub recipes: BTreeMap<String, serde_json::Map<String, serde_json::Value>>,
+    /// The folder that recommends.
+    #[serde(skip)]
+    pub folder: PathBuf,
+}
+
+impl Recommendations {
+    /// A model that is recommended: a path is meant from this folder, a name on the hub is itself.
+    pub fn model(&self, named: &str) -> PathBuf {
+        let named = Path::new(named);
+        if hub::is_name(named) { named.to_owned() } else { self.folder.join(named) }
+    }
 }
 
 #[derive(Deserialize)]

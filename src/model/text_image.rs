@@ -24,7 +24,7 @@ use super::device::Formats;
 use super::preprocess::Resampler;
 use super::preprocess::square::Squares;
 use super::{DTypeChoice, LoadOptions, hub};
-use crate::error::Result;
+use crate::error::{EngineError, Result};
 use crate::frame::Frame;
 
 /// A loaded pair.
@@ -57,6 +57,15 @@ impl TextImage {
     /// between two tensors.
     pub fn load(dir: &Path, device: &Device, options: &LoadOptions) -> Result<Self> {
         let dir = &hub::folder(dir, options)?;
+        if !dir.is_dir() {
+            return Err(EngineError::Checkpoint {
+                path: dir.clone(),
+                reason: "there is no such folder; `external-model` or, without it, the \
+                         streamkvqa.json of the language model names it. Put the folder of a SigLIP \
+                         or CLIP model there, name another, or do without: experts=internal"
+                    .into(),
+            });
+        }
         let config = Config::read(&dir.join("config.json"))?;
         let words = Words::read(dir, &config)?;
         let side = config.image_size();

@@ -104,7 +104,7 @@ fn an_outside_expert_that_is_not_there_is_named_by_its_option() {
         rig.error()
     };
     names(&with("retrieve=4"), &["external-model", "experts=internal"]);
-    names(&with("external-model=/nowhere/pair"), &["/nowhere/pair/config.json"]);
+    names(&with("external-model=/nowhere/pair"), &["/nowhere/pair", "no such folder"]);
     names(&with(&format!("external-model={}", model())), &["model_type", "siglip or clip"]);
 }
 

@@ -1,16 +1,19 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MPL-2.0
-# Trains models/toyworld from nothing. Interrupt it whenever you like: started again, it goes on.
+# Trains models/toyworld and models/toyworld-pair from nothing. Interrupt it whenever you like:
+# started again, it goes on.
 #
 #   RUN=folder     checkpoints and features (default: target/toyworld-run)
-#   OUT=folder     the exported model (default: models/toyworld)
-#   VISION_MINUTES, LANGUAGE_MINUTES, POLISH_MINUTES, SCENES, CURRICULUM, RANKS: the budget
+#   OUT=folder     the exported model (default: models/toyworld); the pair as toyworld-pair beside it
+#   VISION_MINUTES, LANGUAGE_MINUTES, POLISH_MINUTES, PAIR_MINUTES, SCENES, CURRICULUM, RANKS: the budget
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 run=${RUN:-$root/target/toyworld-run}
 out=${OUT:-$root/models/toyworld}
+# Where streamkvqa.json expects it.
+pair=$(dirname "$out")/toyworld-pair
 scenes=${SCENES:-40000}
 curriculum=${CURRICULUM:-16:0.1,32:0.45,64:1}
 # One thread for each rank: at these sizes threads wait for each other more than they help.
@@ -35,3 +38,5 @@ cd "$here/training"
 "$python" check.py "$out" --frames 32 64 --long 128 256 --out "$run/results.json"
 "$python" manifest.py --run "$run" --results "$run/results.json" --scenes "$scenes" \
     --curriculum "$curriculum" --out "$here/manifest.json"
+"$python" pair.py --run "$run" --model "$out" --out "$pair" --minutes "${PAIR_MINUTES:-6}"
+"$python" check_pair.py "$pair"

@@ -46,6 +46,9 @@ const COUNT: (f64, f64) = (1.0, 4096.0);
 pub(super) const DEFAULT_LIMIT: usize = 32_768 - 1024;
 const COUNT_OR_NONE: (f64, f64) = (0.0, 4096.0);
 
+/// The one option that names another model.
+pub(super) const EXTERNAL_MODEL: &str = "external-model";
+
 /// The table.
 static ROWS: &[Row] = &[
     Row {
@@ -421,7 +424,7 @@ static ROWS: &[Row] = &[
         },
     },
     Row {
-        name: "external-model",
+        name: EXTERNAL_MODEL,
         help: "Hugging Face folder of the text-image model (SigLIP or CLIP), or `hf:owner/name`",
         source: "MemStream §3.3; guess G12",
         range: ANY,

@@ -33,12 +33,21 @@ def main():
         "window": WINDOW,
         "retrieve": RETRIEVE,
         "recent": RECENT,
+        "experts": "internal",
+        "external_model": "../toyworld-pair",
         "guidance": "what do you see now?",
         "segment_threshold": SEGMENT_THRESHOLD,
         # Scenes last two frames at least.
         "segment_min": 2,
     }
-    export.save_defaults(arguments.out, arguments.trained_frames, recipe)
+    recipes = {
+        # Across a cut tokens are often more alike than the published 0.5.
+        "cacheflow": {"alike": 0.95},
+        # One frame.
+        "hermes": {"resident_recent": 0.07},
+        "memstream": {"experts": "both"},
+    }
+    export.save_defaults(arguments.out, arguments.trained_frames, recipe, recipes)
 
 
 if __name__ == "__main__":

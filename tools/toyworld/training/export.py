@@ -42,9 +42,14 @@ def save(model, tokenizer, folder: str) -> None:
             os.replace(os.path.join(new, name), os.path.join(folder, name))
 
 
-def save_defaults(folder: str, trained_frames: int, recipe: dict) -> None:
-    """streamkvqa.json: what the engine should use unless told otherwise."""
-    defaults = {"trained_frames": trained_frames, "sample_rate": 1.0, "recipe": recipe}
+def save_defaults(folder: str, trained_frames: int, recipe: dict, recipes: dict) -> None:
+    """streamkvqa.json: what the engine should use unless told otherwise, for all methods and one."""
+    defaults = {
+        "trained_frames": trained_frames,
+        "sample_rate": 1.0,
+        "recipe": recipe,
+        "recipes": recipes,
+    }
     with open(os.path.join(folder, "streamkvqa.json"), "w") as file:
         json.dump(defaults, file, indent=2)
         file.write("\n")
