@@ -10,6 +10,7 @@ from collections import defaultdict
 
 import numpy as np
 import torch
+from torch.nn.functional import normalize
 from transformers import AutoImageProcessor, AutoTokenizer, SiglipModel
 
 import pair as pairs
@@ -44,12 +45,13 @@ def recall(checkpoint, streams: int, frames: int, *options: str) -> dict[str, fl
         cast = [option for option in options if option == "--held-out"]
         stream = world.Stream(list(range(frames)), questions(seed, frames, 39, *options))
         asked = pairs.collate([stream], skip=pairs.NOW)
-        images = torch.nn.functional.normalize(checkpoint.images(video(seed, frames, *cast)), dim=-1)
-        texts = torch.nn.functional.normalize(checkpoint.texts(asked.texts), dim=-1)
+        images = normalize(checkpoint.images(video(seed, frames, *cast)), dim=-1)
+        texts = normalize(checkpoint.texts(asked.texts), dim=-1)
         found = pairs.recall(texts @ images.T, asked)
         for kind, shares in found.items():
             kinds[kind] += shares
-        means += [np.mean([share for shares in found.values() for share in shares])] if found else []
+        if found:
+            means.append(np.mean([share for shares in found.values() for share in shares]))
     rows = {kind: round(float(np.mean(shares)), 3) for kind, shares in sorted(kinds.items())}
     return {**rows, "all": round(float(np.mean(means)), 3), "n": sum(map(len, kinds.values()))}
 

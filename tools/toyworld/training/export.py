@@ -43,7 +43,7 @@ def save(model, tokenizer, folder: str) -> None:
 
 
 def save_defaults(folder: str, trained_frames: int, recipe: dict, recipes: dict) -> None:
-    """streamkvqa.json: what the engine should use unless told otherwise, for all methods and one."""
+    """streamkvqa.json: what the engine should use unless told otherwise, and for single methods."""
     defaults = {
         "trained_frames": trained_frames,
         "sample_rate": 1.0,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MPL-2.0
-"""The text-image pair: the model's vision tower, frozen, learns to say which frames a question means.
+"""The text-image pair: over the frozen vision tower, which frames does a question mean?
 
 A SigLIP of transformers. What is trained is the pooling head over the tower's patches and a small
 text tower that reads questions; the loss is SigLIP's, between the questions about a stream and the
@@ -29,16 +29,15 @@ import model as shape
 import world
 from batches import NOW
 from check import questions, video
+from lm import RETRIEVE
 from optim import Clock, Optimisers
 from words import END
 
-# The longest question of the world has 10 tokens; the rest is for words it does not know.
+# The longest question of the world has 9 tokens; the rest is for words it does not know.
 LENGTH = 16
 # What no single frame can show.
 UNTOLD = NOW | {"first"}
 WIDTH = 96
-# Frames a retrieval looks at, as in streamkvqa.json.
-AT = 16
 
 
 def read_tokenizer(folder: str):
@@ -133,11 +132,12 @@ class Pairs:
 def collate(streams: list[world.Stream], skip: set[str] = UNTOLD) -> Pairs:
     asked = [(s, q) for s, stream in enumerate(streams) for q in stream.questions]
     asked = [(s, q) for s, q in asked if q.kind not in skip]
-    shape = (len(asked), max(len(stream.frames) for stream in streams))
-    frames = np.zeros((len(streams), shape[1]), np.int64)
+    size = (len(asked), max(len(stream.frames) for stream in streams))
+    frames = np.zeros((len(streams), size[1]), np.int64)
     for s, stream in enumerate(streams):
         frames[s, : len(stream.frames)] = stream.frames
-    target, relevant, past = np.zeros(shape, np.float32), np.zeros(shape, bool), np.zeros(shape, bool)
+    target = np.zeros(size, np.float32)
+    relevant, past = np.zeros(size, bool), np.zeros(size, bool)
     for n, (_, question) in enumerate(asked):
         past[n, : question.after + 1] = True
         for first, last in question.relevant:
@@ -158,12 +158,12 @@ def collate(streams: list[world.Stream], skip: set[str] = UNTOLD) -> Pairs:
 
 def recall(cosines: torch.Tensor, pairs: Pairs) -> dict[str, list[float]]:
     """By kind, the share of relevant frames among the best; as `lm.recall` counts it."""
-    best = cosines.masked_fill(~pairs.past, -2).topk(AT, -1).indices
+    best = cosines.masked_fill(~pairs.past, -2).topk(RETRIEVE, -1).indices
     found = torch.gather(pairs.relevant, -1, best).sum(-1)
-    share = found / pairs.relevant.sum(-1).clamp(min=1, max=AT)
+    share = found / pairs.relevant.sum(-1).clamp(min=1, max=RETRIEVE)
     result: dict[str, list[float]] = defaultdict(list)
     for n, kind in enumerate(pairs.kinds):
-        if pairs.relevant[n].any() and pairs.past[n].sum() > AT:
+        if pairs.relevant[n].any() and pairs.past[n].sum() > RETRIEVE:
             result[kind].append(share[n].item())
     return result
 
