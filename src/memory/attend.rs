@@ -478,6 +478,7 @@ mod tests {
     use candle_core::Device;
 
     use super::*;
+    use crate::memory::grains::Alone;
     use crate::memory::recipe::Recipe;
     use crate::memory::testing::random_tensor;
     use crate::memory::{Encoded, Geometry, Kind, Unit};
@@ -809,6 +810,34 @@ mod tests {
             let units = retrieve.contexts[0].as_ref().unwrap().units();
             assert_eq!(units.len(), count.min(20));
             assert!(units.windows(2).all(|pair| pair[0] < pair[1]));
+        }
+    }
+
+    #[test]
+    fn pieces_see_the_prefix_and_themselves() {
+        let piece = |memory: &VideoMemory, rows: &Rows| {
+            let cancel = Cancel::new();
+            let mut alone = Alone::new(memory, 4, &cancel);
+            let out = alone.attend(0, &rows.0, &rows.1, &rows.2).unwrap();
+            let received = alone.into_layers().remove(0).received;
+            (out.get(0).unwrap().to_vec2::<f32>().unwrap(), received)
+        };
+        let all = random_rows(15, 11);
+        let frames = rows(&all, 3, 8);
+        let without = memory(4, 2, 4, 2, &rekv(10, false));
+        let mut with = memory(4, 2, 4, 2, &rekv(10, false));
+        open(&mut with, &rows(&all, 0, 3));
+
+        let (out, received) = piece(&with, &frames);
+        // The first piece is nothing to the second.
+        let (changed, _) = piece(&with, &disturbed(&frames, 1));
+        assert_ne!(out[..4], changed[..4]);
+        assert_eq!(out[4..], changed[4..]);
+        // The prefix draws attention that the pieces would have.
+        let (_, whole) = piece(&without, &frames);
+        for (mass, whole) in received.chunks(4).zip(whole.chunks(4)) {
+            let (mass, whole) = (mass.iter().sum::<f32>(), whole.iter().sum::<f32>());
+            assert!(mass > 0.0 && mass < 0.9 * whole, "{mass} of {whole}");
         }
     }
 

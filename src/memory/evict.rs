@@ -405,11 +405,16 @@ mod tests {
     use super::*;
     use crate::memory::recipe::Recipe;
 
-    /// One layer of `units` units of two tokens, four units a step, all alike but for their scores.
+    /// One layer of `units` units of two tokens, four units a step, all alike but for their scores:
+    /// the older, the higher. A token's values are its number.
     fn layer(units: usize) -> Layer {
-        let kv = |n| {
-            let zeros = Tensor::zeros((1, n, 2), DType::F32, &Device::Cpu).unwrap();
-            Kv { k: zeros.clone(), v: zeros }
+        let kv = |rows: &[Row]| {
+            let n = rows.len();
+            let numbers: Vec<f32> = rows.iter().flat_map(|row| [-row.score; 2]).collect();
+            Kv {
+                k: Tensor::zeros((1, n, 2), DType::F32, &Device::Cpu).unwrap(),
+                v: Tensor::from_vec(numbers, (1, n, 2), &Device::Cpu).unwrap(),
+            }
         };
         let rows: Vec<Row> = (0..2 * units)
             .map(|i| Row {
@@ -421,7 +426,7 @@ mod tests {
             })
             .collect();
         let steps = rows.chunk_by(|a, b| a.step == b.step);
-        let with = |layer: Layer, rows: &[Row]| layer.with(&kv(rows.len()), &[rows.to_vec()]);
+        let with = |layer: Layer, rows: &[Row]| layer.with(&kv(rows), &[rows.to_vec()]);
         steps.fold(Layer::default(), |layer, rows| with(layer, rows).unwrap())
     }
 
@@ -432,6 +437,76 @@ mod tests {
         let frame =
             Frame { rope: &rope, unit_tokens: 2, layout: Layout::Run, prefix: 0, compat: false };
         shrink(&[layer(8)], &recipe, places, budget, None, &frame).unwrap().remove(0)
+    }
+
+    /// Ten such layers, the first of them shallow, the last three deep.
+    fn shrunk_in_depth(leave: Leave, places: Places, budget: usize) -> Vec<Layer> {
+        let recipe = Resident { leave, ..Recipe::named("hermes").unwrap().resident.unwrap() };
+        let rope = Rope::new(2, 1e4, &Device::Cpu).unwrap();
+        let frame =
+            Frame { rope: &rope, unit_tokens: 2, layout: Layout::Run, prefix: 0, compat: false };
+        shrink(&vec![layer(8); 10], &recipe, places, budget, None, &frame).unwrap()
+    }
+
+    fn times(layer: &Layer) -> Vec<usize> {
+        layer.lists()[0].iter().map(|row| row.place.t).collect()
+    }
+
+    #[test]
+    fn shallow_layers_keep_the_newest_and_deep_ones_what_gets_attention() {
+        let layers = shrunk_in_depth(Leave::Nothing, Places::Kept, 3);
+        assert_eq!(times(&layers[0]), [13, 14, 15]);
+        assert_eq!(times(&layers[9]), [0, 1, 2]);
+    }
+
+    #[test]
+    fn a_summary_stands_for_what_goes_right_behind_what_stays() {
+        let layers = shrunk_in_depth(Leave::Summary, Places::Kept, 6);
+        let is_residue = |row: &&Row| row.patch == RESIDUE;
+        for (at, layer) in layers.iter().enumerate() {
+            let rows = &layer.lists()[0];
+            assert_eq!(rows.len(), 6, "layer {at}");
+            assert_eq!(rows.iter().filter(is_residue).count(), usize::from(at >= 7), "layer {at}");
+        }
+        let deep = &layers[9];
+        assert_eq!(times(deep), [0, 1, 2, 3, 4, 5]);
+        // Tokens 5 to 15 are gone.
+        let values: Vec<Vec<f32>> = deep.kv().unwrap().v.get(0).unwrap().to_vec2().unwrap();
+        assert!((values[5][0] - 10.0).abs() < 1e-5, "{values:?}");
+    }
+
+    #[test]
+    fn positions_are_packed_once_the_last_is_beyond_the_limit() {
+        let layers = |limit| shrunk_in_depth(Leave::Nothing, Places::Lazy { limit }, 3);
+        assert_eq!(times(&layers(16)[0]), [13, 14, 15]);
+        assert_eq!(times(&layers(15)[0]), [0, 1, 2]);
+    }
+
+    #[test]
+    fn the_reference_compares_keys_as_they_stood() {
+        let kept = |compat| {
+            let rows: Vec<Row> = (0..8)
+                .map(|i| Row {
+                    unit: i as u64,
+                    patch: 0,
+                    step: 0,
+                    place: Place::text(i),
+                    score: 0.0,
+                })
+                .collect();
+            let keys = Tensor::from_vec([1f32, 0.0].repeat(8), (1, 8, 2), &Device::Cpu).unwrap();
+            let layer = Layer::default().with(&Kv { k: keys.clone(), v: keys }, &[rows]).unwrap();
+            let recipe = Recipe::named("infinipot-v").unwrap().resident.unwrap();
+            let recipe = Resident { share: 1.0, recent: 0.25, ..recipe };
+            let rope = Rope::new(2, 1e4, &Device::Cpu).unwrap();
+            let frame =
+                Frame { rope: &rope, unit_tokens: 1, layout: Layout::Run, prefix: 0, compat };
+            let left = shrink(&[layer], &recipe, Places::Kept, 4, None, &frame).unwrap();
+            times(&left[0])
+        };
+        // Without positions all keys are one; with them, those half a turn away are the newest.
+        assert_eq!(kept(false), [0, 1, 6, 7]);
+        assert_eq!(kept(true), [3, 4, 6, 7]);
     }
 
     #[test]

@@ -8,18 +8,20 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::{Activation, VarBuilder, VarMap};
 use proptest::prelude::*;
 
-use super::attend::Answering;
+use super::attend::{Answering, Bare};
 use super::budget::BudgetRule;
 use super::grains::Grains;
 use super::position::Order;
+use super::rank::consensus;
 use super::recipe::{
     Compression, Heads, Keeps, Leave, Pick, Probe, Recipe, Resident, Retrieval, Scope, Sees, Signal,
 };
 use super::reduce::Reduce;
 use super::resident::{Places, RESIDUE, Row};
 use super::segment::{Cut, FrameTokens, Segment, Segmenter};
+use super::select::ranked;
 use super::sparse::Sparse;
-use super::store::Kv;
+use super::store::{Block, Kv};
 use super::testing::{Lcg, random_tensor};
 use super::{Encoded, Geometry, VideoMemory, View, retrieve};
 use crate::cancel::Cancel;
@@ -232,6 +234,64 @@ impl Run<'_> {
             }
         }
     }
+}
+
+/// `frames` random frames in a memory of this recipe.
+fn watched<'a>(decoder: &'a Decoder, recipe: &Recipe, frames: u64) -> Run<'a> {
+    let mut run = Run::new(decoder, recipe);
+    let frames = (0..frames).map(|i| random_tensor(200 + i, (TOKENS, WIDTH)));
+    run.push(&frames.collect::<Vec<_>>());
+    run
+}
+
+#[test]
+fn a_consensus_is_one_for_all_layers() {
+    let decoder = decoder();
+    let recipe = Recipe {
+        reduce: Reduce::Nothing,
+        cut: Cut::Uniform { frames: 1 },
+        retrieval: Retrieval::Consensus { units: 4 },
+        ..Recipe::named("cacheflow").unwrap()
+    };
+    let run = watched(&decoder, &recipe, 12);
+    let view = View { memory: &run.memory, branch: None };
+    for seed in 0..4 {
+        let mut bare = Bare::new(view, &run.cancel);
+        decoder.forward(&random_tensor(seed, (3, WIDTH)), &mut bare).unwrap();
+        let best = |layer: usize| -> Vec<u64> {
+            let blocks: Vec<_> = view.candidates(layer).collect();
+            let score =
+                |b: &&Block| bare.queries[layer].score(&b.representative, recipe.similarity);
+            let scores: Vec<f32> = blocks.iter().map(score).collect();
+            ranked(&scores).into_iter().map(|i| blocks[i].unit).collect()
+        };
+        let mut expected = consensus(&best(0), &best(LAYERS - 1), 4);
+        expected.sort_unstable();
+        let (_, found) = run.ask(seed);
+        assert!(found.iter().all(|units| *units == expected), "{found:?}");
+    }
+}
+
+#[test]
+fn the_finer_grains_lean_on_the_coarsest() {
+    let decoder = decoder();
+    let found = |lean: f64, seed: u64| {
+        let recipe = Recipe {
+            grains: Grains {
+                frames: vec![0.5, 1.0, 2.0],
+                keep: vec![1.0; 3],
+                attention: vec![0.5; 3],
+                retrieve: vec![3, 3, 2],
+            },
+            retrieval: Retrieval::Grains { lean, top: 1 },
+            ..Recipe::named("mukv").unwrap()
+        };
+        let mut units = watched(&decoder, &recipe, 12).ask(seed).1.remove(0);
+        units.sort_unstable();
+        units
+    };
+    // Not only the order of what is found: candidates are twice as many.
+    assert!((0..4).any(|seed| found(0.0, seed) != found(1.0, seed)));
 }
 
 fn resident() -> impl Strategy<Value = Resident> {

@@ -127,6 +127,10 @@ mod tests {
         assert_eq!(merged[0].end, 1.0);
         assert_eq!(merged[0].tokens.to_vec2::<f32>().unwrap()[0], [2.0, 0.0]);
         assert_eq!(merge_alike(frames(), 1.0).unwrap().len(), 3);
+        // Each of three counts as much as another.
+        let three = (0..3).map(|i| frame(i, &[[1.0 + 2.0 * i as f32, 0.0]])).collect();
+        let merged = merge_alike(three, 0.95).unwrap();
+        assert_eq!(merged[0].tokens.to_vec2::<f32>().unwrap(), [[3.0, 0.0]]);
     }
 
     #[test]
@@ -146,7 +150,8 @@ mod tests {
             let (sin, cos) = degrees.to_radians().sin_cos();
             [[cos as f32, sin as f32]]
         };
-        let angles = [0.0, 1.0, 40.0, 42.0, 50.0, 51.0];
+        // The second differs more from the one before it than the fifth does, but is no peak.
+        let angles = [0.0, 40.0, 85.0, 86.0, 96.0, 97.0];
         let frames =
             angles.iter().enumerate().map(|(i, &a)| frame(i as u64, &at(a))).collect::<Vec<_>>();
         let kept = peaks(frames.clone(), 0.5).unwrap();

@@ -283,3 +283,27 @@ pub fn squeezed(times: &[usize], n: usize) -> Vec<usize> {
     let squeeze = |t: usize| first + (t - first) * times.len() / n.max(1);
     times.iter().map(|&t| squeeze(t)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(unit: u64, patch: u32) -> Row {
+        Row { unit, patch, step: 0, place: Place::text(0), score: 0.0 }
+    }
+
+    #[test]
+    fn a_residue_comes_behind_its_unit() {
+        let rows = [row(1, 0), row(0, RESIDUE), row(0, 1), row(0, 0)];
+        assert_eq!(stream_order(&rows), [3, 2, 1, 0]);
+    }
+
+    #[test]
+    fn units_at_one_place_keep_the_offsets_of_their_patches() {
+        let rows = [row(0, 1), row(1, 0), row(1, 3), row(2, RESIDUE)];
+        let Placed { positions, next } = place(&rows, Places::Local, Layout::Run, 5);
+        let times: Vec<usize> = positions.places().iter().map(|place| place.t).collect();
+        assert_eq!(times, [6, 5, 8, 5]);
+        assert_eq!(next, 9);
+    }
+}

@@ -63,8 +63,12 @@ pub fn contexts<'a>(
             // Where there is nothing to rank no question pass is needed: ranking is all it is for.
             if agree || recipe.keeps == Keeps::Inputs {
                 let held = held(view);
-                let liked =
-                    if held.len() <= first { held } else { liked(&pass(vec![first; layers])?) };
+                let liked = if held.len() <= first {
+                    held
+                } else {
+                    let found = pass(vec![first; layers])?;
+                    liked(&found.candidates, &found.scores)
+                };
                 let pick = |liked: &Liked| best(liked, choice, first);
                 return match recipe.keeps {
                     Keeps::KeysAndValues => shared(view, &pick(&liked)),
@@ -139,10 +143,10 @@ fn held(view: View<'_>) -> Liked {
     layers.flat_map(|layer| view.candidates(layer)).map(|block| (block.unit, 0.0)).collect()
 }
 
-/// Of each unit the sum of its scores, each in deviations from its layer's mean.
-fn liked(found: &Retrieve<'_>) -> Liked {
+/// Of each unit the sum of its layers' scores, each in deviations from its layer's mean.
+fn liked(units: &[Vec<u64>], scores: &[Vec<f32>]) -> Liked {
     let mut liked = Liked::new();
-    for (units, scores) in found.candidates.iter().zip(&found.scores) {
+    for (units, scores) in units.iter().zip(scores) {
         let standard = standardised(scores).unwrap_or_else(|| vec![0.0; scores.len()]);
         for (&unit, score) in units.iter().zip(standard) {
             *liked.entry(unit).or_default() += score;
@@ -205,4 +209,19 @@ fn pieces(view: View<'_>, recipe: &Recipe, query: &[f32], lean: f64, top: usize)
         chosen.push(best.map(|i| blocks[candidates[i]].unit).collect());
     }
     chosen.into_iter().rev().flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_layer_is_not_heard_more_because_its_scores_are_larger() {
+        let liked =
+            liked(&[vec![1, 2, 3], vec![1, 2, 3]], &[vec![1.0, 2.0, 3.0], vec![9e3, 6e3, 3e3]]);
+        assert!(liked.values().all(|score| score.abs() < 1e-5), "{liked:?}");
+        // A unit that one layer has lost is liked by the others only.
+        let liked = super::liked(&[vec![1, 2], vec![2]], &[vec![1.0, -1.0], vec![5.0]]);
+        assert!(liked[&1] > 0.0 && liked[&1] == -liked[&2], "{liked:?}");
+    }
 }

@@ -289,6 +289,25 @@ mod tests {
     }
 
     #[test]
+    fn a_moving_average_has_zeros_around_and_an_odd_width_that_fits_the_picture() {
+        let grid = Grid { units: 4, rows: 4, cols: 4 };
+        let found = pooled(&[9.0; 64], grid, Kernel { axes: 2, width: 5 });
+        assert_eq!(found[..8], [4.0, 6.0, 6.0, 4.0, 6.0, 9.0, 9.0, 6.0]);
+        // Two units are too few for a width of three.
+        let grid = Grid { units: 2, rows: 4, cols: 4 };
+        assert_eq!(pooled(&[9.0; 32], grid, Kernel { axes: 3, width: 7 }), [9.0; 32]);
+        let found = pooled(&[3.0; 4], grid, Kernel { axes: 1, width: 3 });
+        assert_eq!(found, [2.0, 3.0, 3.0, 2.0]);
+    }
+
+    #[test]
+    fn a_list_of_another_length_is_read_between_its_places() {
+        assert_eq!(resized(&[0.0, 1.0, 2.0, 3.0], 2), [0.5, 2.5]);
+        assert_eq!(resized(&[0.0, 1.0], 4), [0.0, 0.25, 0.75, 1.0]);
+        assert_eq!(resized(&[], 2), [0.0, 0.0]);
+    }
+
+    #[test]
     fn a_key_in_the_querys_direction_has_cosine_one() {
         let q = Tensor::new(&[[[1f32, 2.0]], [[1.0, 2.0]]], &Device::Cpu).unwrap();
         let query = MeanQuery::of(&q, 1).unwrap();

@@ -203,6 +203,34 @@ mod tests {
     }
 
     #[test]
+    fn stretches_hold_so_much_each_and_the_best_are_free() {
+        let falling: Vec<f32> = (0..8).map(|i| 8.0 - i as f32).collect();
+        assert_eq!(buckets(&falling, 4, 1, 0.25), [0, 2, 4, 6]);
+        assert_eq!(buckets(&falling, 4, 1, 0.5), [0, 1, 2, 4]);
+        assert_eq!(buckets(&falling, 4, 1, 1.0), [0, 1, 2, 3]);
+        assert_eq!(buckets(&falling, 4, 2, 0.0), [0, 1, 4, 5]);
+        // One stretch of two for three: what it leaves over goes by score.
+        assert_eq!(buckets(&falling, 3, 2, 0.0), [0, 1, 2]);
+    }
+
+    #[test]
+    fn a_share_is_rounded_half_to_even_and_the_rest_goes_by_the_second_score() {
+        let falling: Vec<f32> = (0..8).map(|i| 8.0 - i as f32).collect();
+        let rising: Vec<f32> = (0..8).map(|i| i as f32).collect();
+        let chosen = |share, budget| quota(&falling, Some(&rising), &[false; 8], share, budget);
+        assert_eq!(chosen(0.5, 5), [0, 1, 2, 6, 7]);
+        assert_eq!(chosen(0.5, 7), [0, 1, 2, 4, 5, 6, 7]);
+        assert_eq!(chosen(1.0, 3), [0, 1, 2]);
+        assert_eq!(chosen(0.0, 3), [5, 6, 7]);
+    }
+
+    #[test]
+    fn even_distances_reach_over_all_there_is() {
+        assert_eq!(evenly(10, 4), [0, 2, 5, 7]);
+        assert_eq!(evenly(3, 5), [0, 1, 2]);
+    }
+
+    #[test]
     fn negative_zero_does_not_lose_to_zero() {
         assert_eq!(ranked(&[-0.0, 0.0, 1.0]), [2, 0, 1]);
     }

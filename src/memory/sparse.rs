@@ -35,6 +35,14 @@ impl Sparse {
     pub fn kept(&self, n: usize) -> usize {
         ((n as f64 * self.keep).round() as usize).clamp(1, n.max(1))
     }
+
+    /// Which of the tokens of a unit with these keys (see [`by_token`]) later ones will see behind
+    /// this window.
+    fn seen_later(&self, window: &Layer, keys: &[f32], dim: usize) -> Vec<usize> {
+        let whole = self.pairs && window.seen.is_multiple_of(2);
+        let count = self.kept(keys.len() / dim.max(1));
+        least_alike(keys, if whole { &[] } else { &window.last }, dim, count)
+    }
 }
 
 /// One layer's window.
@@ -100,13 +108,6 @@ impl<'a> IngestSparse<'a> {
     pub fn into_layers(self) -> Vec<Fresh> {
         self.out
     }
-
-    /// Which of a unit's tokens later ones will see.
-    fn kept(&self, window: &Layer, raw: &[f32], dim: usize) -> Vec<usize> {
-        let whole = self.rule.pairs && window.seen.is_multiple_of(2);
-        let count = self.rule.kept(raw.len() / dim.max(1));
-        least_alike(raw, if whole { &[] } else { &window.last }, dim, count)
-    }
 }
 
 impl Attend for IngestSparse<'_> {
@@ -160,7 +161,7 @@ impl Attend for IngestSparse<'_> {
             contexts.push(attention::attend(&stages, scale)?);
 
             let raw = by_token(&raw_k)?;
-            let kept = self.kept(&window, &raw, dim);
+            let kept = self.rule.seen_later(&window, &raw, dim);
             window.units.push_back(gather(&own, std::slice::from_ref(&kept))?);
             changed.push(kept);
             if window.units.len() > self.rule.units {
@@ -172,5 +173,26 @@ impl Attend for IngestSparse<'_> {
         }
         self.out.push((Kv { k: k.clone(), v: v.clone() }, window, changed));
         Ok(Tensor::cat(&contexts, 1)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_pair_the_first_is_whole_and_the_second_compared_with_it() {
+        let rule = |pairs| Sparse { units: 4, keep: 0.5, pairs };
+        // Two tokens of one number each; the second token turned round.
+        let window = |seen| Layer { last: vec![1.0, 1.0], seen, ..Layer::default() };
+        let keys = [1.0, -1.0];
+        for (pairs, seen, expected) in
+            [(false, 1, &[1][..]), (false, 2, &[1]), (true, 1, &[1]), (true, 2, &[0, 1])]
+        {
+            let kept = rule(pairs).seen_later(&window(seen), &keys, 1);
+            assert_eq!(kept, expected, "pairs {pairs}, unit {seen}");
+        }
+        // Nothing came before the first one of all.
+        assert_eq!(rule(false).seen_later(&Layer::default(), &keys, 1), [0, 1]);
     }
 }
