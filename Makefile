@@ -33,7 +33,7 @@ help:
 build = $(CARGO) build --workspace --lib --bins --examples --locked
 
 define compile
-@echo '==> compiling; the first time takes ten minutes or so on two cores'
+@echo '==> compiling; the first time takes a quarter of an hour or so on two cores'
 $(build)
 @install -d $(plugin_path) && ln -sf ../libgststreamkvqa.so $(plugin_path)/
 endef
