@@ -480,6 +480,7 @@ mod tests {
     use super::*;
     use crate::memory::grains::Alone;
     use crate::memory::recipe::Recipe;
+    use crate::memory::sparse::{self, IngestSparse, Sparse};
     use crate::memory::testing::random_tensor;
     use crate::memory::{Encoded, Geometry, Kind, Unit};
 
@@ -810,6 +811,25 @@ mod tests {
             let units = retrieve.contexts[0].as_ref().unwrap().units();
             assert_eq!(units.len(), count.min(20));
             assert!(units.windows(2).all(|pair| pair[0] < pair[1]));
+        }
+    }
+
+    #[test]
+    fn a_window_of_units_of_which_all_is_seen_is_a_window() {
+        let (window, all) = (5, random_rows(16, 23));
+        let dense = run(&all, 2, window).1;
+        let mut memory = memory(4, 2, 4, 1, &rekv(window, false));
+        open(&mut memory, &rows(&all, 0, 3));
+        let cancel = Cancel::new();
+        let rule = Sparse { units: window - 1, keep: 1.0, pairs: false };
+        let empty = [sparse::Layer::default()];
+        let mut sparse = IngestSparse::new(&memory, rule, &empty, &[1; 20], &cancel);
+        let (q, k, v) = rows(&all, 3, 20);
+        let out = sparse.attend(0, &q, &k, &v).unwrap().get(0).unwrap();
+        let out: Vec<Vec<f32>> = out.to_vec2().unwrap();
+        // Until then the windows begin within the prefix.
+        for at in 3 + window..23 {
+            assert_close(&out[at - 3], &dense[at], &format!("token {at}"));
         }
     }
 
