@@ -339,6 +339,8 @@ fn streams_of_a_model_share_the_pair_and_hear_how_far_it_has_come() {
     let first = heard.lock().unwrap().len();
     let again = model.text_image(&fixture("pair-clip"), &options).unwrap();
     assert!(Arc::ptr_eq(&pair, &again) && heard.lock().unwrap().len() == first);
+    let detour = fixture("pair-siglip").join("../pair-clip");
+    assert!(Arc::ptr_eq(&pair, &model.text_image(&detour, &options).unwrap()));
     let other = model.text_image(&fixture("pair-siglip"), &options).unwrap();
     assert!(!Arc::ptr_eq(&pair, &other));
     // Nobody holds it any more: loaded anew.

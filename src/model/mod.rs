@@ -291,7 +291,9 @@ impl VideoLlm {
     /// As [`TextImage::load`].
     pub fn text_image(&self, dir: &Path, options: &LoadOptions) -> Result<Arc<TextImage>> {
         let load = || TextImage::load(dir, self.device(), options);
-        self.0.text_images.get(dir, &options.cancel, load)
+        // However it is spelt; a name on the hub is no path, and what is missing has no other name.
+        let same = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
+        self.0.text_images.get(&same, &options.cancel, load)
     }
 
     pub fn recommended_sample_rate(&self) -> Option<f64> {
