@@ -430,22 +430,33 @@ mod tests {
         steps.fold(Layer::default(), |layer, rows| with(layer, rows).unwrap())
     }
 
-    fn shrunk(change: impl FnOnce(&mut Resident), places: Places, budget: usize) -> Layer {
-        let mut recipe = Recipe::named("retake").unwrap().resident.unwrap();
-        change(&mut recipe);
+    fn resident(method: &str) -> Resident {
+        Recipe::named(method).unwrap().resident.unwrap()
+    }
+
+    /// What is left of layers whose units have `unit_tokens` tokens of two numbers.
+    fn left(
+        layers: &[Layer],
+        recipe: &Resident,
+        places: Places,
+        budget: usize,
+        (unit_tokens, compat): (usize, bool),
+    ) -> Vec<Layer> {
         let rope = Rope::new(2, 1e4, &Device::Cpu).unwrap();
-        let frame =
-            Frame { rope: &rope, unit_tokens: 2, layout: Layout::Run, prefix: 0, compat: false };
-        shrink(&[layer(8)], &recipe, places, budget, None, &frame).unwrap().remove(0)
+        let frame = Frame { rope: &rope, unit_tokens, layout: Layout::Run, prefix: 0, compat };
+        shrink(layers, recipe, places, budget, None, &frame).unwrap()
+    }
+
+    fn shrunk(change: impl FnOnce(&mut Resident), places: Places, budget: usize) -> Layer {
+        let mut recipe = resident("retake");
+        change(&mut recipe);
+        left(&[layer(8)], &recipe, places, budget, (2, false)).remove(0)
     }
 
     /// Ten such layers, the first of them shallow, the last three deep.
     fn shrunk_in_depth(leave: Leave, places: Places, budget: usize) -> Vec<Layer> {
-        let recipe = Resident { leave, ..Recipe::named("hermes").unwrap().resident.unwrap() };
-        let rope = Rope::new(2, 1e4, &Device::Cpu).unwrap();
-        let frame =
-            Frame { rope: &rope, unit_tokens: 2, layout: Layout::Run, prefix: 0, compat: false };
-        shrink(&vec![layer(8); 10], &recipe, places, budget, None, &frame).unwrap()
+        let recipe = Resident { leave, ..resident("hermes") };
+        left(&vec![layer(8); 10], &recipe, places, budget, (2, false))
     }
 
     fn times(layer: &Layer) -> Vec<usize> {
@@ -496,13 +507,8 @@ mod tests {
                 .collect();
             let keys = Tensor::from_vec([1f32, 0.0].repeat(8), (1, 8, 2), &Device::Cpu).unwrap();
             let layer = Layer::default().with(&Kv { k: keys.clone(), v: keys }, &[rows]).unwrap();
-            let recipe = Recipe::named("infinipot-v").unwrap().resident.unwrap();
-            let recipe = Resident { share: 1.0, recent: 0.25, ..recipe };
-            let rope = Rope::new(2, 1e4, &Device::Cpu).unwrap();
-            let frame =
-                Frame { rope: &rope, unit_tokens: 1, layout: Layout::Run, prefix: 0, compat };
-            let left = shrink(&[layer], &recipe, Places::Kept, 4, None, &frame).unwrap();
-            times(&left[0])
+            let recipe = Resident { share: 1.0, recent: 0.25, ..resident("infinipot-v") };
+            times(&left(&[layer], &recipe, Places::Kept, 4, (1, compat))[0])
         };
         // Without positions all keys are one; with them, those half a turn away are the newest.
         assert_eq!(kept(false), [0, 1, 6, 7]);

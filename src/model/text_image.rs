@@ -114,7 +114,8 @@ impl TextImage {
     /// [`Tokenizer`](crate::EngineError::Tokenizer), or what the computation fails with.
     pub fn text(&self, text: &str) -> Result<Vec<f32>> {
         let ids = self.token_ids(text)?;
-        let ids = Tensor::from_vec(ids.clone(), (1, ids.len()), &self.device)?;
+        let length = ids.len();
+        let ids = Tensor::from_vec(ids, (1, length), &self.device)?;
         let features = match &self.towers {
             Towers::Siglip(towers) => towers.get_text_features(&ids)?,
             Towers::Clip(towers) => towers.text(&ids)?,

@@ -272,6 +272,16 @@ impl Checker<'_> {
         self.fault(format!("`{name}` is {value}; expected 1 to {max}"))
     }
 
+    /// The width of a tower is shared out evenly among its heads.
+    pub fn whole_heads(&self, tower: &str, hidden_size: usize, heads: usize) -> Result<()> {
+        if hidden_size.is_multiple_of(heads) {
+            return Ok(());
+        }
+        self.fault(format!(
+            "`{tower}.hidden_size` {hidden_size} is no multiple of `num_attention_heads` {heads}"
+        ))
+    }
+
     pub fn positive(&self, name: &str, value: f64) -> Result<f64> {
         if value.is_finite() && value > 0.0 {
             return Ok(value);
@@ -408,11 +418,8 @@ fn checked_text(check: &Checker, raw: &RawText) -> Result<TextConfig> {
              {kv_heads}"
         ));
     }
-    if raw.head_dim.is_none() && hidden_size % heads != 0 {
-        return check.fault(format!(
-            "`text_config.hidden_size` {hidden_size} is no multiple of `num_attention_heads` \
-             {heads}"
-        ));
+    if raw.head_dim.is_none() {
+        check.whole_heads("text_config", hidden_size, heads)?;
     }
     let head_dim =
         check.within("text_config.head_dim", raw.head_dim.unwrap_or(hidden_size / heads), 1024)?;
@@ -493,12 +500,7 @@ fn checked_vision(check: &Checker, raw: &RawVision) -> Result<SiglipConfig> {
     }
     let hidden_size = check.within("vision_config.hidden_size", raw.hidden_size, MAX_WIDTH)?;
     let heads = check.within("vision_config.num_attention_heads", raw.num_attention_heads, 4096)?;
-    if hidden_size % heads != 0 {
-        return check.fault(format!(
-            "`vision_config.hidden_size` {hidden_size} is no multiple of `num_attention_heads` \
-             {heads}"
-        ));
-    }
+    check.whole_heads("vision_config", hidden_size, heads)?;
     let image_size = check.square("vision_config.image_size", raw.image_size, 8192)?;
     let patch_size = check.square("vision_config.patch_size", raw.patch_size, image_size)?;
     check.within("vision_config.image_size / patch_size", image_size / patch_size, MAX_GRID)?;

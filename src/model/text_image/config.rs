@@ -210,11 +210,7 @@ impl Checker<'_> {
         };
         let hidden_size = within("hidden_size", raw.hidden_size, sizes.0, MAX_WIDTH)?;
         let heads = within("num_attention_heads", raw.num_attention_heads, sizes.2, 4096)?;
-        if hidden_size % heads != 0 {
-            return self.fault(format!(
-                "`{name}.hidden_size` {hidden_size} is no multiple of `num_attention_heads` {heads}"
-            ));
-        }
+        self.whole_heads(name, hidden_size, heads)?;
         Ok(Tower {
             hidden_size,
             intermediate_size: within(
