@@ -17,7 +17,7 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 use gststreamkvqa::memory::store::codec::Codec;
 use gststreamkvqa::memory::store::{Budget, StoreOptions};
-use gststreamkvqa::memory::{Kind, Unit};
+use gststreamkvqa::memory::unit::{Kind, Unit};
 use gststreamkvqa::model::prompt::PromptStyle;
 use gststreamkvqa::model::{DeviceChoice, HubOptions, LoadStep};
 use gststreamkvqa::{
@@ -411,7 +411,7 @@ fn stream_trace(stream: &Stream) -> StreamTrace {
     let units: HashMap<u64, &Unit> = memory.units().map(|unit| (unit.id, unit)).collect();
     let stats = stream.stats();
     let layers = (0..stream.model().decoder().layers()).map(|layer| {
-        let held = memory.held(layer);
+        let held = memory.held().units(layer);
         let frames = held.iter().filter_map(|id| units.get(id));
         let frames = frames.filter(|unit| unit.kind == Kind::Frame);
         HeldTrace {

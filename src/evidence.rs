@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::memory::{Kind, Unit};
+use crate::memory::unit::{Kind, Unit};
 use crate::stream::Evidence;
 
 /// A unit belongs to the evidence if it got at least this share of what the strongest one got.

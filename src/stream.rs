@@ -11,13 +11,12 @@ use crate::cancel::Cancel;
 use crate::error::{EngineError, Result};
 use crate::evidence;
 use crate::frame::Frame;
-use crate::memory::attend::Answering;
-use crate::memory::position::Context;
-use crate::memory::recipe::{ProbePrompt, Recipe, Retrieval};
-use crate::memory::retrieve::Asked;
-use crate::memory::segment::{FrameTokens, Segment, Segmenter};
+use crate::memory::VideoMemory;
+use crate::memory::answer::Answering;
+use crate::memory::find::{self, Asked, Context, View};
+use crate::memory::intake::{Encoded, FrameTokens, Prompts, Segment, Segmenter};
+use crate::memory::recipe::{ProbePrompt, Recipe};
 use crate::memory::store::{StoreOptions, StoreStats};
-use crate::memory::{Encoded, VideoMemory, View, retrieve};
 use crate::model::generate::{Generated, generate};
 use crate::model::prompt::PromptStyle;
 use crate::model::text_image::TextImage;
@@ -140,8 +139,6 @@ pub struct Stream {
     options: StreamOptions,
     memory: VideoMemory,
     segmenter: Segmenter,
-    /// The guidance prompt, `[n, C]`, if the recipe compresses.
-    guidance: Option<Tensor>,
     /// The text-image model that ranks units too, if the recipe has one.
     outside: Option<Arc<TextImage>>,
     /// Frames taken into units.
@@ -178,18 +175,10 @@ impl Stream {
     /// encoded, [`EngineError::Cancelled`], and whatever the
     /// computation fails with.
     pub fn open(model: VideoLlm, recipe: Recipe, options: StreamOptions) -> Result<Self> {
-        let decoder = model.decoder();
-        let guidance = match &recipe.compression {
-            Some(compression) if compression.keep_ratio < 1.0 => {
-                Some(decoder.embed(&model.prompts().plain(&compression.guidance)?)?)
-            }
-            _ => None,
-        };
         let cancel = options.cancel.clone();
         Ok(Self {
             memory: empty_memory(&model, &recipe, &options, &cancel)?,
             segmenter: Segmenter::of(&recipe),
-            guidance,
             outside: outside(&model, &recipe, &options)?,
             frames: 0,
             pending: Vec::new(),
@@ -282,12 +271,12 @@ impl Stream {
         let branch = self.branch()?;
         let branched = asked.elapsed();
 
-        let view = View { memory: &self.memory, branch: branch.as_deref() };
+        let view = self.memory.view(branch.as_deref());
         let contexts = self.look_up(view, &question.text)?;
         let retrieved = asked.elapsed();
 
         let room = prompt.dim(0)? + question.max_tokens.min(ROOM);
-        let mut answering = Answering::new(&self.memory, &contexts, room, &self.cancel);
+        let mut answering = Answering::new(self.memory.held(), &contexts, room, &self.cancel);
         let generated = generate(
             &self.model,
             &prompt,
@@ -411,20 +400,11 @@ impl Stream {
     fn remember(&mut self, segment: &Segment) -> Result<()> {
         let encoded = self.encode(segment)?;
         self.memory.commit(encoded)?;
-        if let Retrieval::All { last: Some(last) } = self.recipe.retrieval {
-            self.memory.keep_last(last);
-        }
         self.memory.settle()
     }
 
     fn encode(&self, segment: &Segment) -> Result<Encoded> {
-        let decoder = self.model.decoder();
-        let mut encoded =
-            self.memory.encode(decoder, segment, self.recipe.summary, &self.cancel)?;
-        if let (Some(compression), Some(guidance)) = (&self.recipe.compression, &self.guidance) {
-            encoded.compress(&self.memory, decoder, guidance, compression, &self.cancel)?;
-        }
-        Ok(encoded)
+        self.memory.encode(self.model.decoder(), segment, &self.cancel)
     }
 
     /// The open segment as it would be stored if it closed now, with the frames that wait for the
@@ -452,7 +432,7 @@ impl Stream {
         let tokens = decoder.embed(&self.model.prompts().question(text)?)?;
         let embedding = self.outside.as_ref().map(|outside| outside.text(text)).transpose()?;
         let asked = Asked { tokens: &tokens, embedding: embedding.as_deref() };
-        retrieve::contexts(view, &self.recipe, decoder, asked, &self.cancel)
+        find::contexts(view, asked, decoder, &self.cancel)
     }
 
     /// Everything behind the video, `[n, C]`.
@@ -475,7 +455,7 @@ fn empty_memory(
     cancel: &Cancel,
 ) -> Result<VideoMemory> {
     let mut memory = VideoMemory::for_model(model, recipe);
-    memory.set_probes(probes(model, recipe)?);
+    memory.set_prompts(prompts(model, recipe)?);
     memory.store_in(options.store.clone());
     let system = options.system_prompt.as_deref();
     let ids = model.prompts().opening(options.prompt_style, system, recipe.system)?;
@@ -497,16 +477,18 @@ fn outside(
     model.text_image(folder, &options).map(Some)
 }
 
-/// The prompts that ask the resident cache what matters, `[n, C]` each.
-fn probes(model: &VideoLlm, recipe: &Recipe) -> Result<Vec<Tensor>> {
-    let embed = |prompt: &ProbePrompt| -> Result<Tensor> {
-        let ids = match prompt {
-            ProbePrompt::Turn => model.prompts().turn()?,
-            ProbePrompt::Words(text) => model.prompts().plain(text)?,
-        };
-        model.decoder().embed(&ids)
+/// The prompts that say what matters, embedded.
+fn prompts(model: &VideoLlm, recipe: &Recipe) -> Result<Prompts> {
+    let plain = |text: &str| model.decoder().embed(&model.prompts().plain(text)?);
+    let probe = |prompt: &ProbePrompt| match prompt {
+        ProbePrompt::Turn => model.decoder().embed(&model.prompts().turn()?),
+        ProbePrompt::Words(text) => plain(text),
     };
-    recipe.probes().iter().map(embed).collect()
+    let guidance = recipe.compression.as_ref().filter(|rule| rule.keep_ratio < 1.0);
+    Ok(Prompts {
+        probes: recipe.probes().iter().map(probe).collect::<Result<_>>()?,
+        guidance: guidance.map(|rule| plain(&rule.guidance)).transpose()?,
+    })
 }
 
 fn layer_context(context: &Option<Context>) -> LayerContext {

@@ -9,12 +9,14 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use common::{assert_close, fixture, frames_of, segment_files, tensors};
-use gststreamkvqa::memory::attend::{Answering, Guide};
-use gststreamkvqa::memory::score::Similarity;
-use gststreamkvqa::memory::segment::{FrameTokens, Segment};
+use gststreamkvqa::memory::answer::Answering;
+use gststreamkvqa::memory::intake::{FrameTokens, Guide, Segment};
+use gststreamkvqa::memory::kv::Kv;
+use gststreamkvqa::memory::recipe::Similarity;
 use gststreamkvqa::memory::store::codec::Codec;
-use gststreamkvqa::memory::store::{Block, Budget, Kv, StoreOptions};
-use gststreamkvqa::memory::{Kind, VideoMemory, View, retrieve};
+use gststreamkvqa::memory::store::{Block, Budget, StoreOptions};
+use gststreamkvqa::memory::unit::Kind;
+use gststreamkvqa::memory::{VideoMemory, find};
 use gststreamkvqa::model::generate::generate;
 use gststreamkvqa::model::prompt::PromptStyle;
 use gststreamkvqa::model::rope::Layout;
@@ -170,20 +172,20 @@ fn rekv_from_tokens(model: &VideoLlm, oracle: &Oracle, name: &str) {
         });
         let segment = Segment { frames: frames.collect() };
         if !segment.frames.is_empty() {
-            let encoded = memory.encode(decoder, &segment, false, &cancel).unwrap();
+            let encoded = memory.encode(decoder, &segment, &cancel).unwrap();
             memory.commit(encoded).unwrap();
         }
         pushed = until;
         let which = expected["question"].as_u64().unwrap() as usize;
         let question = decoder.embed(&ids(&oracle.json["question_ids"][which])).unwrap();
-        let view = View { memory: &memory, branch: None };
-        let contexts = retrieve::contexts(view, &recipe, decoder, &question, &cancel).unwrap();
+        let view = memory.view(None);
+        let contexts = find::contexts(view, &question, decoder, &cancel).unwrap();
         let found: Vec<Vec<u64>> =
             contexts.iter().map(|context| context.as_ref().unwrap().units()).collect();
         assert_eq!(found, lists(&expected["retrieved"]), "{name} ask {index}");
         let prompt = decoder.embed(&ids(&oracle.json["prompt_ids"][which])).unwrap();
         let room = prompt.dim(0).unwrap() + 8;
-        let mut answering = Answering::new(&memory, &contexts, room, &cancel);
+        let mut answering = Answering::new(memory.held(), &contexts, room, &cancel);
         let generated = generate(model, &prompt, &mut answering, 8, &cancel, &mut |_| {}).unwrap();
         let what = format!("{name}.ask{index}");
         assert_close(&generated.first_logits, &oracle.logits(name, index), TOLERANCE, &what);
@@ -217,7 +219,7 @@ fn labels(stream: &Stream, layer: usize) -> Vec<String> {
             }
         }
     };
-    stream.memory().held(layer).iter().map(label).collect()
+    stream.memory().held().units(layer).iter().map(label).collect()
 }
 
 #[test]
@@ -248,7 +250,7 @@ fn streamkv_equals_the_oracle() {
             .iter()
             .enumerate()
             .map(|(layer, units)| {
-                let held = stream.memory().held(layer);
+                let held = stream.memory().held().units(layer);
                 let names = labels(&stream, layer);
                 units
                     .iter()
@@ -274,7 +276,7 @@ fn small_streamkv(changes: &[(&str, &str)]) -> Recipe {
 
 fn state(stream: &Stream) -> Vec<(Vec<u64>, u64)> {
     let layers = stream.model().decoder().layers();
-    (0..layers).map(|layer| (stream.memory().held(layer), stream.stats().bytes)).collect()
+    (0..layers).map(|layer| (stream.memory().held().units(layer), stream.stats().bytes)).collect()
 }
 
 #[test]
@@ -376,7 +378,7 @@ fn compression_keeps_every_summary_and_the_order() {
         memory.units().filter(|u| u.kind == Kind::Summary).map(|u| u.id).collect();
     assert_eq!(summaries.len() as u64, memory.segments());
     for layer in 0..model.decoder().layers() {
-        let held = memory.held(layer);
+        let held = memory.held().units(layer);
         assert!(held.windows(2).all(|pair| pair[0] < pair[1]));
         assert!(summaries.iter().all(|id| held.contains(id)), "layer {layer}");
     }
@@ -395,7 +397,7 @@ fn the_guidance_prompt_leaves_no_trace_in_what_is_stored() {
     };
     let (compressed, whole) = (stored("0.6"), stored("1"));
     let blocks = |stream: &Stream, layer| -> BTreeMap<u64, Vec<f32>> {
-        let view = View { memory: stream.memory(), branch: None };
+        let view = stream.memory().view(None);
         let values = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         let kv = |block: &Block| {
             let kv = block.load().unwrap().unwrap();
@@ -431,7 +433,7 @@ fn guidance_sees_its_segment_and_nothing_else() {
     let probe = vec![1.0; heads * dim];
     let queries = |memory: &VideoMemory, segment: &[Kv]| -> Vec<f32> {
         let cancel = Cancel::new();
-        let mut guide = Guide::new(memory, segment.iter().collect(), &cancel);
+        let mut guide = Guide::new(memory.held(), segment.iter().collect(), &cancel);
         decoder.forward(&prompt, &mut guide).unwrap();
         guide.into_queries().iter().map(|query| query.score(&probe, Similarity::Dot)).collect()
     };
@@ -451,7 +453,7 @@ fn a_ratio_of_one_keeps_everything_and_asks_no_guidance() {
     stream.flush().unwrap();
     let units = stream.stats().units as usize;
     for layer in 0..model.decoder().layers() {
-        assert_eq!(stream.memory().held(layer).len(), units);
+        assert_eq!(stream.memory().held().units(layer).len(), units);
     }
 }
 
@@ -489,9 +491,9 @@ fn a_memory_bound_drops_the_oldest_units_of_all_layers() {
         stream.push(&frame).unwrap();
         assert!(stream.stats().bytes <= bound);
     }
-    let held = stream.memory().held(0);
+    let held = stream.memory().held().units(0);
     assert!(held.len() < 28 && held.last() == Some(&27), "{held:?}");
-    assert_eq!(held, stream.memory().held(2));
+    assert_eq!(held, stream.memory().held().units(2));
     assert_eq!(stream.stats().units as usize, held.len());
     assert!(!ask(&stream, "What color was the ring?", 4).ids.is_empty());
 }
@@ -580,7 +582,7 @@ fn asking_leaves_a_quantised_memory_as_it_was() {
         }
         let (a, b) = (ask(&asked, "Where is it?", 4), ask(&silent, "Where is it?", 4));
         assert_eq!(a.first_logits, b.first_logits, "{codec}: earlier questions left a trace");
-        assert_eq!(asked.memory().held(0), silent.memory().held(0), "{codec}");
+        assert_eq!(asked.memory().held().units(0), silent.memory().held().units(0), "{codec}");
     }
 }
 
@@ -628,7 +630,7 @@ fn without_a_segment_file_the_answer_is_that_of_what_is_left() {
     assert_eq!(again.first_logits, smaller.first_logits);
     // The stream goes on, and what was lost is not held any more.
     stream.push(&frames[0]).unwrap();
-    assert!(stream.memory().held(0).iter().all(|unit| unit / 4 != gone));
+    assert!(stream.memory().held().units(0).iter().all(|unit| unit / 4 != gone));
     assert!(stream.take_warnings().is_empty());
 }
 

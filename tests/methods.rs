@@ -40,8 +40,8 @@ fn held(stream: &Stream) -> usize {
     let layers = 0..stream.model().decoder().layers();
     layers
         .map(|layer| {
-            let resident = memory.resident(layer).map_or(0, |resident| resident.tokens());
-            resident + memory.held(layer).len() * TOKENS
+            let resident = memory.held().resident_at(layer).map_or(0, |resident| resident.tokens());
+            resident + memory.held().units(layer).len() * TOKENS
         })
         .max()
         .unwrap_or(0)

@@ -311,7 +311,7 @@ fn every_method_answers_and_keeps_units_whole_unless_it_thins_them() {
         stream.push_frames(&frames).unwrap();
         let answer = ask(&stream, "What color was the ring?", 6);
         assert!(!answer.ids.is_empty() && !answer.evidence.is_empty(), "{method}");
-        let prefix = stream.memory().prefix_tokens();
+        let prefix = stream.memory().held().prefix_tokens();
         for layer in &answer.layers {
             assert!(!layer.retrieved.is_empty(), "{method}");
             let context = layer.context_tokens - prefix;
@@ -407,7 +407,7 @@ fn a_new_stream_may_have_another_shape() {
     let mut stream = fixture.stream("full", false);
     let high = |time| Frame::new(vec![90; 3 * 60 * 170], 60, 170, time).unwrap();
     stream.push_frames(&[high(0.0), high(1.0)]).unwrap();
-    let prefix = stream.memory().prefix_tokens();
+    let prefix = stream.memory().held().prefix_tokens();
     assert_eq!(ask(&stream, "what?", 1).layers[0].context_tokens, prefix + 6 * 2);
     stream.clear().unwrap();
     stream.push_frames(&fixture.frames()).unwrap();

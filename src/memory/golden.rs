@@ -5,16 +5,19 @@
 use candle_core::{Device, Tensor};
 use serde_json::Value;
 
-use crate::memory::evict::{Frame, shrink};
-use crate::memory::grains::{choose, importance, mean_heads};
-use crate::memory::rank::{self, coarse_context, leaning, similarities};
-use crate::memory::recipe::{Recipe, Resident};
-use crate::memory::resident::{Layer, Places, Row, squeezed};
-use crate::memory::score;
-use crate::memory::select::{ranked, top};
-use crate::memory::sparse::{by_token, least_alike};
-use crate::memory::store::Kv;
-use crate::memory::testing::Lcg;
+use crate::memory::keep::evict::evict;
+use crate::memory::keep::place::squeezed;
+use crate::memory::keep::shrink::shrink_to;
+use crate::memory::keep::{Held, Layer};
+use crate::memory::kv::{Kv, by_token, mean_heads};
+use crate::memory::recipe::{Places, Recipe, Resident};
+use crate::memory::testing::{Lcg, geometry};
+use crate::memory::unit::{Geometry, Row};
+use crate::memory::weigh::change::{choose, importance};
+use crate::memory::weigh::depth;
+use crate::memory::weigh::novelty::least_alike;
+use crate::memory::weigh::rank::{self, coarse_context, leaning, similarities};
+use crate::memory::weigh::select::{ranked, top};
 use crate::model::attention::{Visible, attention_mass};
 use crate::model::rope::{Layout, Place, Positions, Rope};
 
@@ -88,17 +91,13 @@ fn infinipot(key: &str, pooling: bool) {
         })
         .collect();
     let grid_rows = of("grid_rows");
-    let rope = Rope::new(dim, 1e4, &Device::Cpu).unwrap();
-    let frame = Frame {
-        rope: &rope,
-        unit_tokens: unit,
-        layout: Layout::Grid { rows: grid_rows, cols: unit / grid_rows, step: 1.0, compat: false },
-        prefix,
-        compat: false,
-    };
-    let budget = recipe.shrink_to(n, n, unit).unwrap();
+    let layout = Layout::Grid { rows: grid_rows, cols: unit / grid_rows, step: 1.0, compat: false };
+    let geometry = Geometry { layout, ..geometry(depth, (heads, heads, dim), unit) };
+    let budget = shrink_to(&recipe, n, n, unit).unwrap();
     assert_eq!(budget, of("compress_frames") * unit);
-    let shrunk = shrink(&layers, &recipe, Places::Kept, budget, None, &frame).unwrap();
+    let method = Recipe { places: Places::Kept, ..Recipe::named("infinipot-v").unwrap() };
+    let held = Held { geometry: &geometry, recipe: &method, layers: &[], resident: None };
+    let shrunk = evict(held, &layers, &recipe, budget, None).unwrap();
     let expected = golden["kept_abs_indices[layer][head]"].as_array().unwrap();
     for (at, layer) in shrunk.iter().enumerate() {
         for (head, rows) in layer.lists().iter().enumerate() {
@@ -140,7 +139,7 @@ fn infinipotv_schedule() {
             let n = (recipe.cap - held).min(total - seen).min(if seen == 0 { total } else { 8 });
             held += n;
             let before = held;
-            let to = recipe.shrink_to(held, seen + n, 1).filter(|_| seen + n < total);
+            let to = shrink_to(&recipe, held, seen + n, 1).filter(|_| seen + n < total);
             held = to.unwrap_or(held);
             steps.push((seen, seen + n, before, to));
             seen += n;
@@ -163,8 +162,8 @@ fn hermes_code_variant() {
     let of = |name: &str| number(&golden[name]);
     let mut lcg = Lcg(golden["rng_seed"].as_u64().unwrap());
     let (depth, prefix, n) = (of("layers"), of("prefix"), of("visual_tokens"));
-    assert_eq!(score::shallow_to(depth), of("short_layers"));
-    assert_eq!(score::deep_from(depth), of("deep_from"));
+    assert_eq!(depth::shallow_to(depth), of("short_layers"));
+    assert_eq!(depth::deep_from(depth), of("deep_from"));
     // Mean attention over heads and rows of prompts of 4, 5 and 9 tokens, video columns only.
     let mut attention = |rows: usize| -> Vec<f32> {
         let mut sum = vec![0.0; n];
@@ -178,13 +177,13 @@ fn hermes_code_variant() {
     let mut draw = |rows: usize| -> Vec<Vec<f32>> { (0..depth).map(|_| attention(rows)).collect() };
     let (local, global, mixed) = (draw(4), draw(5), draw(9));
     let of_depth = |layer: usize| match layer {
-        l if l < score::shallow_to(depth) => local[l].clone(),
-        l if l >= score::deep_from(depth) => global[l].clone(),
+        l if l < depth::shallow_to(depth) => local[l].clone(),
+        l if l >= depth::deep_from(depth) => global[l].clone(),
         l => mixed[l].clone(),
     };
-    let scores = score::by_depth(&(0..depth).map(of_depth).collect::<Vec<_>>());
+    let scores = depth::by_depth(&(0..depth).map(of_depth).collect::<Vec<_>>());
     for (layer, scores) in scores.iter().enumerate() {
-        let budget = of("budget") - usize::from(layer >= score::deep_from(depth));
+        let budget = of("budget") - usize::from(layer >= depth::deep_from(depth));
         let kept: Vec<usize> =
             (0..prefix).chain(top(scores, budget).into_iter().map(|i| prefix + i)).collect();
         assert_eq!(kept, list(&golden["kept"][layer]), "layer {layer}");

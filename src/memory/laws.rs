@@ -8,25 +8,24 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::{Activation, VarBuilder, VarMap};
 use proptest::prelude::*;
 
-use super::attend::{Answering, Bare};
-use super::budget::BudgetRule;
-use super::grains::Grains;
-use super::position::Order;
-use super::rank::consensus;
+use super::VideoMemory;
+use super::answer::Answering;
+use super::find::{self, Bare};
+use super::intake::{Encoded, FrameTokens, Prompts, Segment, Segmenter};
+use super::kv::Kv;
 use super::recipe::{
-    Compression, Heads, Keeps, Leave, Pick, Probe, Recipe, Resident, Retrieval, Scope, Sees, Signal,
+    BudgetRule, Compression, Cut, Grains, Heads, Keeps, Leave, Order, Pick, Places, Probe, Recipe,
+    Reduce, Resident, Retrieval, Scope, Sees, Signal, Sparse,
 };
-use super::reduce::Reduce;
-use super::resident::{Places, RESIDUE, Row};
-use super::segment::{Cut, FrameTokens, Segment, Segmenter};
-use super::select::ranked;
-use super::sparse::Sparse;
-use super::store::{Block, Kv};
+use super::store::Block;
 use super::testing::{Lcg, random_tensor};
-use super::{Encoded, Geometry, VideoMemory, View, retrieve};
+use super::unit::{Geometry, RESIDUE, Row};
+use super::weigh::rank::consensus;
+use super::weigh::select::ranked;
 use crate::cancel::Cancel;
 use crate::model::checkpoint::TextConfig;
 use crate::model::decoder::Decoder;
+use crate::model::rope::Layout;
 
 const TOKENS: usize = 4;
 const WIDTH: usize = 16;
@@ -82,11 +81,16 @@ impl<'a> Run<'a> {
             scale: decoder.scale(),
             dtype: DType::F32,
             device: Device::Cpu,
+            rope: decoder.rope().clone(),
+            layout: Layout::Run,
         };
         let cancel = Cancel::new();
-        let mut memory = VideoMemory::new(geometry, decoder.rope().clone(), recipe);
+        let mut memory = VideoMemory::new(geometry, recipe);
         let probes = recipe.probes().len() as u64;
-        memory.set_probes((0..probes).map(|i| random_tensor(70 + i, (2, WIDTH))).collect());
+        memory.set_prompts(Prompts {
+            probes: (0..probes).map(|i| random_tensor(70 + i, (2, WIDTH))).collect(),
+            guidance: recipe.compression.is_some().then(|| random_tensor(61, (2, WIDTH))),
+        });
         memory.open(decoder, &random_tensor(60, (3, WIDTH)), &cancel).unwrap();
         let segmenter = Segmenter::of(recipe);
         Self { decoder, recipe: recipe.clone(), memory, segmenter, frames: 0, cancel }
@@ -109,34 +113,22 @@ impl<'a> Run<'a> {
     }
 
     fn encode(&self, segment: &Segment) -> Encoded {
-        let summary = self.recipe.summary;
-        let mut encoded = self.memory.encode(self.decoder, segment, summary, &self.cancel).unwrap();
-        if let Some(compression) = &self.recipe.compression {
-            let guidance = random_tensor(61, (2, WIDTH));
-            encoded
-                .compress(&self.memory, self.decoder, &guidance, compression, &self.cancel)
-                .unwrap();
-        }
-        encoded
+        self.memory.encode(self.decoder, segment, &self.cancel).unwrap()
     }
 
     fn remember(&mut self, segment: &Segment) {
         let encoded = self.encode(segment);
         self.memory.commit(encoded).unwrap();
-        if let Retrieval::All { last: Some(last) } = self.recipe.retrieval {
-            self.memory.keep_last(last);
-        }
     }
 
     /// What the question's last token comes to, with the units that it saw in each layer.
     fn ask(&self, seed: u64) -> (Vec<f32>, Vec<Vec<u64>>) {
         let branch =
             self.segmenter.open_segment(Vec::new()).unwrap().map(|open| self.encode(&open));
-        let view = View { memory: &self.memory, branch: branch.as_ref() };
+        let view = self.memory.view(branch.as_ref());
         let question = random_tensor(seed, (3, WIDTH));
-        let contexts =
-            retrieve::contexts(view, &self.recipe, self.decoder, &question, &self.cancel).unwrap();
-        let mut answering = Answering::new(&self.memory, &contexts, 3, &self.cancel);
+        let contexts = find::contexts(view, &question, self.decoder, &self.cancel).unwrap();
+        let mut answering = Answering::new(self.memory.held(), &contexts, 3, &self.cancel);
         let out = self.decoder.forward(&question, &mut answering).unwrap();
         for (unit, mass) in answering.into_mass() {
             let unit = view.unit(unit).expect("an answer sees what the memory knows");
@@ -157,7 +149,7 @@ impl<'a> Run<'a> {
         for (at, layer) in self.memory.layers.iter().enumerate() {
             let prefix = layer.prefix.iter().cloned();
             let blocks = layer.blocks.iter().filter_map(|block| block.load().unwrap());
-            let resident = self.memory.resident(at).and_then(|r| r.kv().cloned());
+            let resident = self.memory.held().resident_at(at).and_then(|r| r.kv().cloned());
             for kv in prefix.chain(layer.window.view().unwrap()).chain(blocks).chain(resident) {
                 add(&kv.k);
                 add(&kv.v);
@@ -173,7 +165,9 @@ impl<'a> Run<'a> {
     /// The laws that hold after every step.
     fn check(&self) {
         for at in 0..LAYERS {
-            if let (Some(layer), Some(recipe)) = (self.memory.resident(at), &self.recipe.resident) {
+            if let (Some(layer), Some(recipe)) =
+                (self.memory.held().resident_at(at), &self.recipe.resident)
+            {
                 assert!(layer.tokens() <= recipe.cap * TOKENS, "{} resident", layer.tokens());
                 for rows in layer.lists() {
                     assert_eq!(rows.len(), layer.tokens());
@@ -196,7 +190,7 @@ impl<'a> Run<'a> {
                     self.check_values(at, layer.lists(), kv);
                 }
             }
-            for unit in self.memory.held(at) {
+            for unit in self.memory.held().units(at) {
                 let unit = self.memory.units().find(|known| known.id == unit).unwrap();
                 assert!(unit.frames.end <= self.frames && unit.start <= unit.end);
             }
@@ -254,7 +248,7 @@ fn a_consensus_is_one_for_all_layers() {
         ..Recipe::named("cacheflow").unwrap()
     };
     let run = watched(&decoder, &recipe, 12);
-    let view = View { memory: &run.memory, branch: None };
+    let view = run.memory.view(None);
     for seed in 0..4 {
         let mut bare = Bare::new(view, &run.cancel);
         decoder.forward(&random_tensor(seed, (3, WIDTH)), &mut bare).unwrap();

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Seeded numbers for the memory's tests.
 
-use candle_core::{Device, Shape, Tensor};
+use candle_core::{DType, Device, Shape, Tensor};
+
+use crate::memory::unit::Geometry;
+use crate::model::rope::{Layout, Rope};
 
 /// The 64-bit LCG of the golden vectors: uniform in -1..1.
 pub struct Lcg(pub u64);
@@ -26,4 +29,24 @@ pub fn random_scores(seed: u64, layers: usize, candidates: usize) -> Vec<Vec<f32
     (0..layers)
         .map(|layer| (0..candidates + layer % 3).map(|_| 10.0 * lcg.next()).collect())
         .collect()
+}
+
+/// Layers of `(H, Hk, d)` on one axis.
+pub fn geometry(
+    layers: usize,
+    (heads, kv_heads, head_dim): (usize, usize, usize),
+    unit_tokens: usize,
+) -> Geometry {
+    Geometry {
+        layers,
+        heads,
+        kv_heads,
+        head_dim,
+        scale: 1.0 / (head_dim as f64).sqrt(),
+        dtype: DType::F32,
+        device: Device::Cpu,
+        rope: Rope::new(head_dim, 1e4, &Device::Cpu).unwrap().into(),
+        unit_tokens,
+        layout: Layout::Run,
+    }
 }

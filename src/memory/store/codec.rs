@@ -14,8 +14,8 @@ use std::str::FromStr;
 use candle_core::{DType, Device, Tensor};
 use half::{bf16, f16};
 
-use super::Kv;
 use crate::error::{EngineError, Result};
+use crate::memory::kv::Kv;
 
 /// Elements that share a smallest value and a step, at most.
 const GROUP: usize = 32;

@@ -196,7 +196,7 @@ mod tests {
     use std::os::unix::fs::FileExt;
 
     use super::*;
-    use crate::memory::store::Kv;
+    use crate::memory::kv::Kv;
     use crate::memory::store::codec::encode;
     use crate::memory::testing::random_tensor;
 

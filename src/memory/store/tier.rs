@@ -15,8 +15,9 @@ use candle_core::Device;
 
 use super::codec::{self, Codec, Packed, Shape};
 use super::disk::{Damage, Folder, HEADER, Label, Place};
-use super::{Budget, Kv, StoreOptions, StoreStats};
+use super::options::{Budget, StoreOptions, StoreStats};
 use crate::error::{EngineError, Result};
+use crate::memory::kv::Kv;
 
 /// Units that `store=auto` wants room for: an hour at one frame a second.
 const AUTO_UNITS: u64 = 3600;

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Buffers that keys and values are appended to: the local window of a layer, and the tail of
-//! tokens generated in one answer.
+//! Buffers that keys and values are appended to: the local window of a layer, the window of changed
+//! keys, and the tail of tokens generated in one answer.
+
+use std::collections::VecDeque;
 
 use candle_core::{DType, Device, Tensor};
 
-use super::Kv;
 use crate::error::Result;
+use crate::memory::kv::{Kv, joined};
 
 /// The newest tokens of one layer, keys rotated at their place in the stream, in a buffer that is
 /// allocated ahead: appending costs the same however long the stream has run.
@@ -85,6 +87,49 @@ impl Window {
         self.buffer = Some(buffer);
         self.len = keep;
         Ok(())
+    }
+}
+
+/// What new tokens see of the newest units, where that is not all of them.
+#[derive(Clone, Debug, Default)]
+pub struct ChangedWindow {
+    /// What is seen of each unit, keys rotated at their place in the stream.
+    units: VecDeque<Kv>,
+    /// The last unit's keys, un-rotated, token by token.
+    last: Vec<f32>,
+    /// Units that came in.
+    seen: usize,
+}
+
+impl ChangedWindow {
+    /// Everything that is seen, in one piece.
+    pub fn view(&self) -> Result<Option<Kv>> {
+        joined(&self.units.iter().collect::<Vec<_>>())
+    }
+
+    /// Takes in what will be seen of a unit whose keys `last` are; of all but the newest `most` units
+    /// nothing is seen any more.
+    pub fn push(&mut self, unit: Kv, last: Vec<f32>, most: usize) {
+        self.units.push_back(unit);
+        if self.units.len() > most {
+            self.units.pop_front();
+        }
+        self.last = last;
+        self.seen += 1;
+    }
+
+    /// The last unit's keys, un-rotated, token by token.
+    pub fn last(&self) -> &[f32] {
+        &self.last
+    }
+
+    /// Units that came in.
+    pub fn seen(&self) -> usize {
+        self.seen
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.units.iter().map(Kv::bytes).sum()
     }
 }
 

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The answer behind its contexts, and where its attention went.
+
+use std::collections::BTreeMap;
+
+use candle_core::Tensor;
+
+use crate::cancel::Cancel;
+use crate::error::Result;
+use crate::memory::find::Context;
+use crate::memory::intake::Behind;
+use crate::memory::keep::Held;
+use crate::memory::store::Tail;
+use crate::model::attention::{self, Visible};
+use crate::model::decoder::Attend;
+use crate::model::rope::Positions;
+
+/// What stands behind one layer's context.
+struct Own {
+    tail: Tail,
+    /// The position of the next token.
+    next: usize,
+}
+
+/// The answer: prompt and generated tokens behind each layer's context. Grows a tail of its own
+/// and writes nothing to the memory.
+pub struct Answering<'a> {
+    held: Held<'a>,
+    contexts: &'a [Option<Context>],
+    cancel: &'a Cancel,
+    room: usize,
+    own: Vec<Own>,
+    /// Attention of the row that says the first answer token, summed over layers, by unit.
+    mass: BTreeMap<u64, f64>,
+}
+
+impl<'a> Answering<'a> {
+    /// `room`: tokens of the prompt and the longest answer.
+    pub fn new(
+        held: Held<'a>,
+        contexts: &'a [Option<Context>],
+        room: usize,
+        cancel: &'a Cancel,
+    ) -> Self {
+        Self { held, contexts, cancel, room, own: Vec::new(), mass: BTreeMap::new() }
+    }
+
+    /// How much the first answer token looked at each unit, summed over layers.
+    pub fn into_mass(self) -> BTreeMap<u64, f64> {
+        self.mass
+    }
+
+    /// Adds up where the last row of `q` (rotated) looks in the context.
+    fn note_mass(&mut self, q: &Tensor, context: &Context) -> Result<()> {
+        let last = q.narrow(1, q.dim(1)? - 1, 1)?.contiguous()?;
+        let scale = self.held.geometry.scale;
+        for (head, units) in context.owners.iter().enumerate() {
+            // One list of owners speaks for all heads, several for a KV head each.
+            let (first, count) = match context.owners.len() {
+                1 => (0, self.held.geometry.kv_heads),
+                _ => (head, 1),
+            };
+            let group = last.dim(0)? / self.held.geometry.kv_heads;
+            let q = last.narrow(0, first * group, count * group)?;
+            let k = context.kv.k.narrow(0, first, count)?;
+            let mass = attention::attention_mass(&q, &k, Visible::All, scale)?;
+            let mut at = context.prefix;
+            for &(unit, tokens) in units {
+                let share: f32 = mass.iter().skip(at).take(tokens).sum();
+                let share = share / context.owners.len() as f32;
+                *self.mass.entry(unit).or_default() += f64::from(share);
+                at += tokens;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Attend for Answering<'_> {
+    fn attend(&mut self, layer: usize, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
+        self.cancel.check()?;
+        let geometry = self.held.geometry;
+        let context = self.contexts[layer].as_ref();
+        if self.own.len() == layer {
+            let (kv_heads, dim) = (geometry.kv_heads, geometry.head_dim);
+            self.own.push(Own {
+                tail: Tail::new(kv_heads, self.room, dim, k.dtype(), k.device())?,
+                next: context.map_or(0, |context| context.next),
+            });
+        }
+        let n = q.dim(1)?;
+        let here = Positions::run(self.own[layer].next, n);
+        let rotated = geometry.rope.rotate(q, &here)?;
+        if let (0, Some(context)) = (self.own[layer].tail.tokens(), context) {
+            self.note_mass(&rotated, context)?;
+        }
+        let own = &mut self.own[layer];
+        own.tail.append(&geometry.rope.rotate(k, &here)?, v)?;
+        own.next += n;
+        Behind::context(self.held, layer, context.map(|context| &context.kv)).attend(
+            q,
+            &rotated,
+            &own.tail.view()?,
+        )
+    }
+}

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The way out: from a question to one context a layer.
+//!
+//! [`View`] is what a question may look at; how it chooses is what the files differ in: [`retrieve`]
+//! (the best units of each layer), [`consensus`], [`pieces`] and [`pages`]. What was chosen is packed
+//! into a [`Context`] ([`places`]) or, where inputs are kept, [read again](reread).
+
+pub mod bare;
+pub mod consensus;
+pub mod pages;
+pub mod pieces;
+pub mod places;
+pub mod reread;
+pub mod retrieve;
+pub mod view;
+
+use crate::cancel::Cancel;
+use crate::error::Result;
+use crate::memory::recipe::Retrieval;
+use crate::memory::weigh::select::Choice;
+use crate::model::decoder::Decoder;
+
+pub use bare::Bare;
+pub use places::Context;
+pub use retrieve::{Asked, Retrieve, Wanted};
+pub use view::View;
+
+/// What each layer will see in front of the answer prompt.
+///
+/// # Errors
+/// [`Cancelled`](crate::EngineError::Cancelled), or what the computation fails with.
+pub fn contexts<'a>(
+    view: View<'_>,
+    question: impl Into<Asked<'a>>,
+    decoder: &Decoder,
+    cancel: &Cancel,
+) -> Result<Vec<Option<Context>>> {
+    let question = question.into();
+    match view.held.recipe.retrieval {
+        Retrieval::All { last } => view.pack_all(last),
+        Retrieval::Best { units, most, recent, chunk, spread, agree, rule } => {
+            let choice = Choice { recent, chunk, spread };
+            let wanted = Wanted { units, most, agree, rule, choice };
+            retrieve::best(view, wanted, question, decoder, cancel)
+        }
+        Retrieval::Consensus { units } => {
+            consensus::agreed(view, units, question.tokens, decoder, cancel)
+        }
+        Retrieval::Grains { lean, top } => {
+            pieces::leant(view, (lean, top), question.tokens, decoder, cancel)
+        }
+        Retrieval::Pages { tokens, share, recent } => {
+            let recent = recent * view.held.geometry.unit_tokens;
+            let mut pick = pages::PickPages::new(
+                view,
+                (tokens, share, recent),
+                view.held.recipe.similarity,
+                cancel,
+            );
+            decoder.forward(question.tokens, &mut pick)?;
+            Ok(pick.contexts)
+        }
+    }
+}

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Pages of what is resident: of each layer the best by their mean keys, and the newest tokens
+//! (LiveVLM §4.3).
+
+use candle_core::Tensor;
+
+use super::places::Context;
+use super::view::View;
+use crate::cancel::Cancel;
+use crate::error::Result;
+use crate::memory::intake::Behind;
+use crate::memory::keep::Layer;
+use crate::memory::kv::representative;
+use crate::memory::recipe::Similarity;
+use crate::memory::weigh::score::MeanQuery;
+use crate::memory::weigh::select::top;
+use crate::model::decoder::Attend;
+
+/// A question picks pages of what is resident, layer by layer, by their mean keys without
+/// positions (LiveVLM 4.3).
+pub struct PickPages<'a> {
+    view: View<'a>,
+    cancel: &'a Cancel,
+    tokens: usize,
+    share: f64,
+    /// Newest tokens that are taken in any case.
+    recent: usize,
+    similarity: Similarity,
+    pub contexts: Vec<Option<Context>>,
+}
+
+impl<'a> PickPages<'a> {
+    pub fn new(
+        view: View<'a>,
+        (tokens, share, recent): (usize, f64, usize),
+        similarity: Similarity,
+        cancel: &'a Cancel,
+    ) -> Self {
+        Self { view, cancel, tokens, share, recent, similarity, contexts: Vec::new() }
+    }
+
+    fn picked(&self, resident: &Layer, query: &MeanQuery) -> Result<Vec<usize>> {
+        let (n, Some(kv)) = (resident.tokens(), resident.kv()) else { return Ok(Vec::new()) };
+        let old = n - self.recent.min(n);
+        let mut scores = Vec::with_capacity(old.div_ceil(self.tokens));
+        for start in (0..old).step_by(self.tokens) {
+            let len = self.tokens.min(old - start);
+            let page = representative(&kv.k.narrow(1, start, len)?)?;
+            scores.push(query.score(&page, self.similarity));
+        }
+        let count = (scores.len() as f64 * self.share).ceil() as usize;
+        let pages = top(&scores, count).into_iter();
+        let rows = pages.flat_map(|p| p * self.tokens..((p + 1) * self.tokens).min(old));
+        Ok(rows.chain(old..n).collect())
+    }
+}
+
+impl Attend for PickPages<'_> {
+    fn attend(&mut self, layer: usize, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
+        self.cancel.check()?;
+        let held = self.view.held;
+        let query = MeanQuery::of(q, held.geometry.kv_heads)?;
+        let picked = match self.view.resident(layer) {
+            Some(resident) => Some(resident.keep(&[self.picked(resident, &query)?])?),
+            None => None,
+        };
+        let blocks: Vec<_> = self.view.candidates(layer).collect();
+        let context = self.view.pack_beside(layer, picked.as_ref(), &blocks)?;
+        let start = context.as_ref().map_or(0, |context| context.next);
+        let behind = Behind::context(held, layer, context.as_ref().map(|c| &c.kv));
+        let out = behind.attend_fresh(start, q, k, v)?;
+        self.contexts.push(context);
+        Ok(out)
+    }
+}

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Finding by the gist and reading again.
+//!
+//! Keys and values of a frame are not the frame: they also hold what the decoder had seen before it.
+//! Long after, among other such frames and at other places, that misleads an answer more than it
+//! helps. A memory that [keeps inputs](crate::memory::recipe::Keeps::Inputs) therefore stores what entered
+//! the decoder, `[M, C]` a unit, which for the usual decoders is a fraction of the keys and values
+//! of all layers; and in every layer the mean key and the mean value of the unit, one token that
+//! stands for it while a question looks for what it needs. What it finds is encoded behind the
+//! prefix as a stream of its own: a short one, which is what models are trained on.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use candle_core::Tensor;
+
+use super::places::Context;
+use super::view::View;
+use crate::cancel::Cancel;
+use crate::error::Result;
+use crate::memory::intake::{Before, Encoded, InWindow, Prompts};
+use crate::memory::keep::Held;
+use crate::memory::kv::unfiled;
+use crate::memory::recipe::{Keeps, Recipe};
+use crate::memory::store::{Block, LayerStore};
+use crate::memory::unit::Unit;
+use crate::model::decoder::Decoder;
+
+/// Every layer's context after encoding the chosen units (ascending) as a stream of their own.
+/// Without those that turn out to be lost, others are chosen.
+pub fn reread(
+    view: View<'_>,
+    mut candidates: BTreeMap<u64, f32>,
+    choose: impl Fn(&BTreeMap<u64, f32>) -> Vec<u64>,
+    decoder: &Decoder,
+    cancel: &Cancel,
+) -> Result<Vec<Option<Context>>> {
+    loop {
+        let chosen = choose(&candidates);
+        let mut found = Vec::with_capacity(chosen.len());
+        for &id in &chosen {
+            let input = view.input(id).map(Block::load).transpose()?.flatten();
+            match (input, view.unit(id)) {
+                (Some(kv), Some(unit)) => found.push((unit.clone(), unfiled(&kv)?)),
+                _ => {
+                    candidates.remove(&id);
+                }
+            }
+        }
+        if found.len() == chosen.len() {
+            return read(view, found, decoder, cancel);
+        }
+    }
+}
+
+fn read(
+    view: View<'_>,
+    found: Vec<(Unit, Tensor)>,
+    decoder: &Decoder,
+    cancel: &Cancel,
+) -> Result<Vec<Option<Context>>> {
+    let recipe = Recipe { keeps: Keeps::KeysAndValues, ..view.held.recipe.clone() };
+    let layers = afresh(view.held)?;
+    let held = Held { recipe: &recipe, layers: &layers, resident: None, ..view.held };
+    let (mut units, inputs): (Vec<Unit>, Vec<Tensor>) = found.into_iter().unzip();
+    let mut at = 0;
+    for unit in &mut units {
+        unit.at = at;
+        at += held.geometry.steps(unit);
+    }
+    let encoded = match inputs.is_empty() {
+        true => None,
+        false => {
+            let prompts = Prompts::default();
+            let seen = held.prefix_tokens();
+            let before = Before { held, prompts: &prompts, seen, next_unit: 0, segment: 0 };
+            let mut pass = InWindow::new(before, cancel);
+            decoder.forward(&Tensor::cat(&inputs, 0)?, &mut pass)?;
+            let fresh = pass.into_layers().into_iter().map(|(raw, _)| (raw, None)).collect();
+            Some(Encoded::cut(held, units, fresh)?)
+        }
+    };
+    let (inputs, units) = (VecDeque::new(), VecDeque::new());
+    View { held, inputs: &inputs, units: &units, branch: encoded.as_ref() }.pack_all(None)
+}
+
+/// Layers that hold nothing but the prefix.
+fn afresh(held: Held<'_>) -> Result<Vec<LayerStore>> {
+    let layers = 0..held.layers.len();
+    let layer = |at: usize| -> Result<LayerStore> {
+        let mut layer = LayerStore::new(held.recipe.window);
+        if let Some(prefix) = held.prefix_in_place(at)? {
+            layer.window.append(&prefix)?;
+        }
+        layer.prefix = held.prefix(at).cloned();
+        Ok(layer)
+    };
+    layers.map(layer).collect()
+}

@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: MPL-2.0
+//! A question looks for what it needs: the best units of each layer in one pass (ReKV §3.2) or two
+//! (StreamKV, whose second pass knows how much each layer deserves), or those that all layers like
+//! best together.
+
+use std::collections::{BTreeMap, HashMap};
+
+use candle_core::Tensor;
+
+use super::places::Context;
+use super::reread::reread;
+use super::view::View;
+use crate::cancel::Cancel;
+use crate::error::Result;
+use crate::memory::intake::Behind;
+use crate::memory::recipe::{BudgetRule, Expert, Keeps, Similarity};
+use crate::memory::weigh::budget::{retrieve_counts, standardised};
+use crate::memory::weigh::rank::rrf;
+use crate::memory::weigh::score::{MeanQuery, cosine};
+use crate::memory::weigh::select::{Choice, ranked};
+use crate::model::decoder::{Attend, Decoder};
+
+/// A question as retrieval sees it.
+#[derive(Clone, Copy)]
+pub struct Asked<'a> {
+    /// The embedded tokens of the bare question, `[n, C]`; nothing of it is kept.
+    pub tokens: &'a Tensor,
+    /// What the outside text-image model makes of it, if the recipe has one.
+    pub embedding: Option<&'a [f32]>,
+}
+
+impl<'a> From<&'a Tensor> for Asked<'a> {
+    fn from(tokens: &'a Tensor) -> Self {
+        Self { tokens, embedding: None }
+    }
+}
+
+/// How many units a question wants of each layer, and how they are chosen.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    /// Mean number of units a layer.
+    pub units: usize,
+    /// No layer takes more than this.
+    pub most: usize,
+    /// All layers look at the same units.
+    pub agree: bool,
+    pub rule: BudgetRule,
+    pub choice: Choice,
+}
+
+/// The best units of each layer.
+///
+/// # Errors
+/// [`Cancelled`](crate::EngineError::Cancelled), or what the computation fails with.
+pub fn best(
+    view: View<'_>,
+    wanted: Wanted,
+    question: Asked<'_>,
+    decoder: &Decoder,
+    cancel: &Cancel,
+) -> Result<Vec<Option<Context>>> {
+    let recipe = view.held.recipe;
+    let Wanted { units, most, agree, rule, choice } = wanted;
+    let layers = view.held.geometry.layers;
+    let first = units.min(most);
+    let opinion = question.embedding.map(|embedding| opinion(view, embedding));
+    let pass = |counts: Vec<usize>| -> Result<Retrieve<'_>> {
+        let mut retrieve = Retrieve::new(view, counts, choice, recipe.similarity, cancel);
+        if let (Some(opinion), true) = (&opinion, recipe.expert != Expert::Internal) {
+            retrieve = retrieve.asking(opinion, recipe.expert);
+        }
+        decoder.forward(question.tokens, &mut retrieve)?;
+        Ok(retrieve)
+    };
+    // Where there is nothing to rank no question pass is needed: ranking is all it is for.
+    if agree || recipe.keeps == Keeps::Inputs {
+        let held = held(view);
+        let liked = if held.len() <= first {
+            held
+        } else {
+            let found = pass(vec![first; layers])?;
+            liked(&found.candidates, &found.scores)
+        };
+        let pick = |liked: &Liked| chosen(liked, choice, first);
+        return match recipe.keeps {
+            Keeps::KeysAndValues => view.pack_shared(&pick(&liked)),
+            Keeps::Inputs => reread(view, liked, pick, decoder, cancel),
+        };
+    }
+    let uniform = rule == BudgetRule::Stretched { temperature: 0.0 };
+    if uniform && (0..layers).all(|layer| view.candidates(layer).count() <= first) {
+        return view.pack_all(None);
+    }
+    let found = pass(vec![first; layers])?;
+    if uniform {
+        return Ok(found.contexts);
+    }
+    let counts = retrieve_counts(&found.scores, units, most, rule);
+    Ok(pass(counts)?.contexts)
+}
+
+/// Units in stream order, and how much the layers like each of them.
+type Liked = BTreeMap<u64, f32>;
+
+/// All units that some layer holds, one liked as well as another.
+fn held(view: View<'_>) -> Liked {
+    let layers = 0..view.held.geometry.layers;
+    layers.flat_map(|layer| view.candidates(layer)).map(|block| (block.unit, 0.0)).collect()
+}
+
+/// Of each unit the sum of its layers' scores, each in deviations from its layer's mean.
+fn liked(units: &[Vec<u64>], scores: &[Vec<f32>]) -> Liked {
+    let mut liked = Liked::new();
+    for (units, scores) in units.iter().zip(scores) {
+        let standard = standardised(scores).unwrap_or_else(|| vec![0.0; scores.len()]);
+        for (&unit, score) in units.iter().zip(standard) {
+            *liked.entry(unit).or_default() += score;
+        }
+    }
+    liked
+}
+
+/// The units, in stream order, that a choice of `count` takes.
+fn chosen(liked: &Liked, choice: Choice, count: usize) -> Vec<u64> {
+    let (units, scores): (Vec<u64>, Vec<f32>) = liked.iter().map(|(&unit, &s)| (unit, s)).unzip();
+    choice.of(&scores, count).into_iter().map(|i| units[i]).collect()
+}
+
+/// How alike an outside model finds the question and every unit that has a picture of its own.
+fn opinion(view: View<'_>, embedding: &[f32]) -> HashMap<u64, f32> {
+    let layers = 0..view.held.geometry.layers;
+    let units = layers.flat_map(|layer| view.candidates(layer)).filter_map(|b| view.unit(b.unit));
+    units
+        .filter_map(|unit| Some((unit.id, cosine(embedding, unit.embedding.as_deref()?))))
+        .collect()
+}
+
+/// A question looks for what it needs: every layer picks its own blocks by its own query and
+/// attends to them, so that deeper layers ask with what shallower ones found (ReKV 3.2).
+pub struct Retrieve<'a> {
+    view: View<'a>,
+    cancel: &'a Cancel,
+    /// Units per layer.
+    counts: Vec<usize>,
+    choice: Choice,
+    similarity: Similarity,
+    /// An outside model's opinion of every unit, and how the two are fused.
+    outside: Option<(&'a HashMap<u64, f32>, Expert)>,
+    pub contexts: Vec<Option<Context>>,
+    /// Per layer, the units that were candidates, in stream order.
+    pub candidates: Vec<Vec<u64>>,
+    /// Per layer, every candidate's score.
+    pub scores: Vec<Vec<f32>>,
+}
+
+impl<'a> Retrieve<'a> {
+    pub fn new(
+        view: View<'a>,
+        counts: Vec<usize>,
+        choice: Choice,
+        similarity: Similarity,
+        cancel: &'a Cancel,
+    ) -> Self {
+        Self {
+            view,
+            cancel,
+            counts,
+            choice,
+            similarity,
+            outside: None,
+            contexts: Vec::new(),
+            candidates: Vec::new(),
+            scores: Vec::new(),
+        }
+    }
+
+    /// The same with an outside opinion of every unit.
+    pub fn asking(self, opinion: &'a HashMap<u64, f32>, expert: Expert) -> Self {
+        Self { outside: Some((opinion, expert)), ..self }
+    }
+
+    /// Scores of a layer's blocks from the layer's own and the outside opinion. A unit of which
+    /// there is none ranks last outside.
+    fn fused(&self, units: &[u64], own: Vec<f32>) -> Vec<f32> {
+        let Some((opinion, expert)) = self.outside else { return own };
+        let outside: Vec<f32> = units
+            .iter()
+            .map(|unit| opinion.get(unit).copied().unwrap_or(f32::NEG_INFINITY))
+            .collect();
+        match expert {
+            Expert::Internal => own,
+            Expert::External => outside,
+            Expert::Both { kappa } => {
+                let ids = |scores: &[f32]| ranked(scores).into_iter().map(|i| units[i]).collect();
+                let fused: HashMap<u64, f64> =
+                    rrf(&[ids(&own), ids(&outside)], kappa).into_iter().collect();
+                units.iter().map(|unit| fused.get(unit).map_or(0.0, |s| *s as f32)).collect()
+            }
+        }
+    }
+}
+
+impl Attend for Retrieve<'_> {
+    fn attend(&mut self, layer: usize, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
+        self.cancel.check()?;
+        let held = self.view.held;
+        let query = MeanQuery::of(q, held.geometry.kv_heads)?;
+        let (units, scores, context) = loop {
+            let blocks: Vec<_> = self.view.candidates(layer).collect();
+            let scores: Vec<f32> =
+                blocks.iter().map(|b| query.score(&b.representative, self.similarity)).collect();
+            let units: Vec<u64> = blocks.iter().map(|block| block.unit).collect();
+            let scores = self.fused(&units, scores);
+            let chosen = self.choice.of(&scores, self.counts[layer]);
+            let chosen: Vec<_> = chosen.into_iter().map(|i| blocks[i]).collect();
+            let context = self.view.pack(layer, &chosen)?;
+            // Without those that turned out to be lost, others would have been chosen.
+            if !chosen.iter().any(|block| block.is_lost()) {
+                break (units, scores, context);
+            }
+        };
+        let start = context.as_ref().map_or(0, |context| context.next);
+        let behind = Behind::context(held, layer, context.as_ref().map(|c| &c.kv));
+        let out = behind.attend_fresh(start, q, k, v)?;
+        self.contexts.push(context);
+        self.candidates.push(units);
+        self.scores.push(scores);
+        Ok(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_layer_is_not_heard_more_because_its_scores_are_larger() {
+        let liked =
+            liked(&[vec![1, 2, 3], vec![1, 2, 3]], &[vec![1.0, 2.0, 3.0], vec![9e3, 6e3, 3e3]]);
+        assert!(liked.values().all(|score| score.abs() < 1e-5), "{liked:?}");
+        // A unit that one layer has lost is liked by the others only.
+        let liked = super::liked(&[vec![1, 2], vec![2]], &[vec![1.0, -1.0], vec![5.0]]);
+        assert!(liked[&1] > 0.0 && liked[&1] == -liked[&2], "{liked:?}");
+    }
+}

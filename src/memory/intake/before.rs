@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: MPL-2.0
+//! What a segment comes in behind, and what every way in has in common.
+
+use candle_core::Tensor;
+
+use super::encoded::Encoded;
+use super::frames::Segment;
+use crate::cancel::Cancel;
+use crate::error::Result;
+use crate::memory::keep::shrink::shrunk;
+use crate::memory::keep::{Held, Layer};
+use crate::memory::kv::Kv;
+use crate::memory::unit::{Kind, Row, Unit};
+use crate::model::decoder::Decoder;
+use crate::model::rope::Positions;
+
+/// The embedded prompts of a recipe, `[n, C]` each; what they leave is numbers.
+#[derive(Clone, Debug, Default)]
+pub struct Prompts {
+    /// Ask the resident cache what matters; as [`Recipe::probes`](crate::Recipe::probes) names them.
+    pub probes: Vec<Tensor>,
+    /// Says what to keep of a segment, where the recipe compresses.
+    pub guidance: Option<Tensor>,
+}
+
+/// The memory as a segment finds it.
+#[derive(Clone, Copy, Debug)]
+pub struct Before<'a> {
+    pub held: Held<'a>,
+    pub prompts: &'a Prompts,
+    /// Tokens encoded so far, prefix included: the place of the next one in the stream.
+    pub seen: usize,
+    /// The id of the next unit.
+    pub next_unit: u64,
+    /// The number of this segment.
+    pub segment: u64,
+}
+
+/// A way in: one pass of the decoder, or several, over what is new, and what it leaves. The memory
+/// itself does not change.
+pub trait WayIn {
+    /// # Errors
+    /// [`Cancelled`](crate::EngineError::Cancelled), or what the computation fails with.
+    fn encode(
+        &self,
+        before: Before<'_>,
+        segment: &Segment,
+        decoder: &Decoder,
+        cancel: &Cancel,
+    ) -> Result<Encoded>;
+}
+
+/// Units with what enters the decoder of each, `[M, C]`.
+pub struct Inputs {
+    pub units: Vec<Unit>,
+    pub tokens: Vec<Tensor>,
+}
+
+impl Inputs {
+    /// All of it in one piece.
+    pub fn embeds(&self) -> Result<Tensor> {
+        Ok(Tensor::cat(&self.tokens, 0)?)
+    }
+
+    /// Tokens of each unit.
+    pub fn lengths(&self) -> Result<Vec<usize>> {
+        Ok(self.tokens.iter().map(|tokens| tokens.dim(0)).collect::<candle_core::Result<_>>()?)
+    }
+}
+
+impl Before<'_> {
+    /// Tokens of video so far.
+    pub fn video(&self) -> usize {
+        self.seen.saturating_sub(self.held.prefix_tokens())
+    }
+
+    /// Where the next `n` tokens of the stream stand.
+    pub fn upcoming(&self, n: usize) -> Positions {
+        self.held.geometry.upcoming(self.held.prefix_tokens(), self.seen, n)
+    }
+
+    /// The segment's units, the summary behind them where the recipe has one.
+    pub fn inputs(&self, segment: &Segment) -> Result<Inputs> {
+        let mut tokens: Vec<Tensor> = segment.frames.iter().map(|f| f.tokens.clone()).collect();
+        let mean = if self.held.recipe.summary { segment.summary()? } else { None };
+        let mut units = self.name_units(segment, mean.is_some());
+        let mut at = self.video();
+        for unit in &mut units {
+            unit.at = at;
+            at += self.held.geometry.steps(unit);
+        }
+        tokens.extend(mean);
+        Ok(Inputs { units, tokens })
+    }
+
+    fn name_units(&self, segment: &Segment, summary: bool) -> Vec<Unit> {
+        let mut units: Vec<Unit> = (self.next_unit..)
+            .zip(&segment.frames)
+            .map(|(id, frame)| Unit {
+                id,
+                kind: Kind::Frame,
+                segment: self.segment,
+                frames: frame.frames.clone(),
+                start: frame.start,
+                end: frame.end,
+                at: 0,
+                patches: frame.patches.clone(),
+                embedding: frame.embedding.clone(),
+            })
+            .collect();
+        if let (true, Some(first), Some(last)) = (summary, units.first(), units.last()) {
+            let summary = Unit {
+                id: last.id + 1,
+                kind: Kind::Summary,
+                segment: self.segment,
+                frames: first.frames.start..last.frames.end,
+                start: first.start,
+                end: last.end,
+                at: 0,
+                patches: None,
+                embedding: None,
+            };
+            units.push(summary);
+        }
+        units
+    }
+
+    /// Where the tokens of these units come from and where they stand in the stream.
+    pub fn rows_of(&self, units: &[Unit], lengths: &[usize]) -> Vec<Row> {
+        units.iter().zip(lengths).flat_map(|(unit, &n)| self.held.rows_of(unit, n)).collect()
+    }
+
+    /// The resident cache with what came in by another way than beside it. `raw`: per layer the
+    /// un-rotated keys and values of all inputs.
+    pub fn grown(
+        &self,
+        inputs: &Inputs,
+        raw: &[&Kv],
+        decoder: &Decoder,
+        cancel: &Cancel,
+    ) -> Result<Option<Vec<Layer>>> {
+        let Some(resident) = self.held.resident else { return Ok(None) };
+        let rows = self.rows_of(&inputs.units, &inputs.lengths()?);
+        let layers = resident.iter().zip(raw);
+        let layers = layers.map(|(layer, raw)| layer.with(raw, std::slice::from_ref(&rows)));
+        let layers = layers.collect::<Result<_>>()?;
+        Ok(Some(shrunk(self.held, layers, None, &self.prompts.probes, decoder, cancel)?))
+    }
+}

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: MPL-2.0
+//! What comes out of a way in: a piece of stream that the decoder has seen but the memory does not
+//! hold.
+
+use crate::error::Result;
+use crate::memory::keep::{Held, Layer};
+use crate::memory::kv::{Kv, gist};
+use crate::memory::recipe::Keeps;
+use crate::memory::store::{Block, ChangedWindow};
+use crate::memory::unit::Unit;
+
+#[derive(Debug, Default)]
+pub struct Encoded {
+    pub units: Vec<Unit>,
+    /// Places that it takes in the stream.
+    pub tokens: usize,
+    pub layers: Vec<EncodedLayer>,
+    /// The resident cache with this piece in it.
+    pub resident: Option<Vec<Layer>>,
+    /// What entered the decoder, unit by unit, if that is what is kept.
+    pub inputs: Vec<Block>,
+}
+
+/// One layer of it.
+#[derive(Debug, Default)]
+pub struct EncodedLayer {
+    /// Parts of `whole`, or their gists.
+    pub blocks: Vec<Block>,
+    /// Keys rotated at their place in the stream, for the window; compression spares them.
+    pub window: Option<Kv>,
+    /// The window of changed keys behind it.
+    pub changed: Option<ChangedWindow>,
+    /// All un-rotated keys and values, for the guidance prompt.
+    pub whole: Option<Kv>,
+}
+
+impl Encoded {
+    /// Cuts what a pass left into blocks. `fresh`: per layer the un-rotated keys and values of these
+    /// units, one behind the other, and the same with keys rotated where there is a window for them.
+    ///
+    /// # Errors
+    /// What the computation fails with.
+    pub fn cut(held: Held<'_>, units: Vec<Unit>, fresh: Vec<(Kv, Option<Kv>)>) -> Result<Self> {
+        let geometry = held.geometry;
+        let mut layers = Vec::with_capacity(fresh.len());
+        let lengths: Vec<usize> = units.iter().map(|unit| geometry.length(unit)).collect();
+        for (raw, rotated) in fresh {
+            let mut blocks = Vec::with_capacity(units.len());
+            let mut start = 0;
+            for (unit, &len) in units.iter().zip(&lengths).filter(|_| held.recipe.store) {
+                let whole = raw.part(start, len)?;
+                let kept = match held.recipe.keeps {
+                    Keeps::KeysAndValues => whole,
+                    Keeps::Inputs => gist(&whole)?,
+                };
+                blocks.push(Block::new(unit.id, kept)?);
+                start += len;
+            }
+            layers.push(EncodedLayer { blocks, window: rotated, changed: None, whole: Some(raw) });
+        }
+        let tokens = units.iter().map(|unit| geometry.steps(unit)).sum();
+        Ok(Self { units, tokens, layers, resident: None, inputs: Vec::new() })
+    }
+}

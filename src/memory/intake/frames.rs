@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Frames' tokens on their way into the memory, and segments of them.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use candle_core::Tensor;
+
+use crate::error::Result;
+
+/// One frame's tokens on their way into the memory, or the mean of several merged neighbours.
+#[derive(Clone, Debug)]
+pub struct FrameTokens {
+    /// `[M, C]`, in the decoder's space.
+    pub tokens: Tensor,
+    /// Indices of the pushed frames it stands for.
+    pub frames: Range<u64>,
+    /// Seconds of stream time of its first and last frame.
+    pub start: f64,
+    pub end: f64,
+    /// Which of the picture's tokens these are; `None`: all, in order.
+    pub patches: Option<Arc<[u32]>>,
+    /// Whether it differs more from the frame before it than its neighbours do from theirs.
+    pub peak: bool,
+    /// What an outside model makes of the picture, for retrieval by it.
+    pub embedding: Option<Arc<[f32]>>,
+}
+
+impl FrameTokens {
+    /// A whole frame.
+    pub fn whole(tokens: Tensor, frames: Range<u64>, (start, end): (f64, f64)) -> Self {
+        Self { tokens, frames, start, end, patches: None, peak: false, embedding: None }
+    }
+}
+
+/// Neighbouring frames that are encoded together.
+#[derive(Clone, Debug, Default)]
+pub struct Segment {
+    pub frames: Vec<FrameTokens>,
+}
+
+impl Segment {
+    /// Mean of the segment's whole frames, `[M, C]` (StreamKV's summary); `None` if it has none.
+    pub fn summary(&self) -> Result<Option<Tensor>> {
+        let whole = self.frames.iter().filter(|frame| frame.patches.is_none());
+        let tokens: Vec<&Tensor> = whole.map(|frame| &frame.tokens).collect();
+        match tokens.len() {
+            0 => Ok(None),
+            _ => Ok(Some(Tensor::stack(&tokens, 0)?.mean(0)?)),
+        }
+    }
+}

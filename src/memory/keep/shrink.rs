@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: MPL-2.0
+//! When the resident cache shrinks, to how much, and whom it asks what matters.
+
+use candle_core::Tensor;
+
+use super::evict::{Scores, evict};
+use super::held::Held;
+use super::probe::Ask;
+use super::resident::Layer;
+use crate::cancel::Cancel;
+use crate::error::Result;
+use crate::memory::recipe::Resident;
+use crate::memory::weigh::depth::{deep_from, shallow_to};
+use crate::model::decoder::Decoder;
+
+/// To how many tokens a layer has to shrink that holds `held` tokens after `seen` have come in,
+/// `unit` to a frame; `None`: it may stay as it is.
+pub fn shrink_to(recipe: &Resident, held: usize, seen: usize, unit: usize) -> Option<usize> {
+    let cap = recipe.cap * unit;
+    let floor = ((recipe.cap as f64 * recipe.floor).round() as usize).max(1) * unit;
+    let full = if floor < cap { held >= cap } else { held > cap };
+    if !full {
+        return None;
+    }
+    if recipe.total == 0 {
+        return Some(floor);
+    }
+    let rest = (recipe.total * unit).saturating_sub(seen);
+    let target = if floor + rest >= cap { floor } else { cap - rest };
+    (target < held).then_some(target)
+}
+
+/// How many units of these lengths may come in before a cache with these layers has to shrink, at
+/// least one.
+pub fn room(held: Held<'_>, layers: &[Layer], lengths: &[usize]) -> usize {
+    let Some(recipe) = held.recipe.resident.as_ref().filter(|recipe| recipe.floor < 1.0) else {
+        return lengths.len();
+    };
+    let cap = recipe.cap * held.geometry.unit_tokens;
+    let mut room = cap.saturating_sub(layers.iter().map(Layer::tokens).max().unwrap_or(0));
+    let fits = |n: &&usize| {
+        let fits = **n <= room;
+        room = room.saturating_sub(**n);
+        fits
+    };
+    lengths.iter().take_while(fits).count().max(1)
+}
+
+/// These layers within the recipe's bound. `received`: what each row received from a probe that came
+/// in with the frames; `probes`: the embedded prompts, `[n, C]` each, that are asked otherwise.
+///
+/// # Errors
+/// [`Cancelled`](crate::EngineError::Cancelled), or what the computation fails with.
+pub fn shrunk(
+    held: Held<'_>,
+    layers: Vec<Layer>,
+    received: Option<Vec<Scores>>,
+    probes: &[Tensor],
+    decoder: &Decoder,
+    cancel: &Cancel,
+) -> Result<Vec<Layer>> {
+    let Some(recipe) = &held.recipe.resident else { return Ok(layers) };
+    let unit = held.geometry.unit_tokens.max(1);
+    let tokens = layers.iter().map(Layer::tokens).max().unwrap_or(0);
+    let seen = layers.iter().map(Layer::seen).max().unwrap_or(0);
+    let Some(budget) = shrink_to(recipe, tokens, seen, unit) else { return Ok(layers) };
+    let received = match received {
+        None if recipe.asks() => Some(ask(held, &layers, recipe, probes, decoder, cancel)?),
+        received => received,
+    };
+    evict(held, &layers, recipe, budget, received)
+}
+
+/// What each layer's rows receive from the prompts: from the one there is, or each layer from that of
+/// its depth (shallow, middle, deep).
+fn ask(
+    held: Held<'_>,
+    layers: &[Layer],
+    recipe: &Resident,
+    probes: &[Tensor],
+    decoder: &Decoder,
+    cancel: &Cancel,
+) -> Result<Vec<Scores>> {
+    let mut answers = Vec::with_capacity(probes.len());
+    for probe in probes {
+        let mut ask = Ask::new(held, layers, recipe.heads, cancel);
+        decoder.forward(probe, &mut ask)?;
+        answers.push(ask.into_layers());
+    }
+    let depth = layers.len();
+    let role = |layer: usize| {
+        usize::from(layer >= shallow_to(depth)) + usize::from(layer >= deep_from(depth))
+    };
+    let of = |(at, layer): (usize, &Layer)| -> Scores {
+        let answer = answers.get(role(at)).or(answers.first());
+        let scores = answer.and_then(|layers| layers.get(at)).cloned();
+        scores.unwrap_or_else(|| vec![vec![0.0; layer.tokens()]])
+    };
+    Ok(layers.iter().enumerate().map(of).collect())
+}

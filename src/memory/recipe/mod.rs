@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: MPL-2.0
+//! A method is data: its name stands here, in one table (`table.rs`), and nowhere else.
+//! Everything downstream sees the parts it is composed of.
+//!
+//! The ground floor of the memory. Nothing here does anything but parse and print.
+
+mod composition;
+mod options;
+mod parts;
+mod prompts;
+mod resident;
+mod table;
+
+use std::path::Path;
+
+use crate::error::{EngineError, Result};
+use crate::model::VideoLlm;
+use options::EXTERNAL_MODEL;
+use table::table;
+
+pub use composition::Recipe;
+pub use options::RecipeOption;
+pub use parts::{
+    BudgetRule, Compression, Cut, Expert, Grain, Grains, Keeps, Order, Places, Reduce, Retrieval,
+    Sees, Similarity, Sparse,
+};
+pub use resident::{Heads, Leave, Pick, Probe, Resident, Scope, Signal};
+
+/// A prompt that a recipe needs embedded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProbePrompt {
+    /// What stands between a question and its answer.
+    Turn,
+    Words(String),
+}
+
+impl Recipe {
+    /// Names of all methods, for help texts.
+    pub fn names() -> &'static [&'static str] {
+        &[
+            "auto",
+            "streamkv",
+            "streamkv-paper",
+            "rekv",
+            "mukv",
+            "infinipot-v",
+            "memstream",
+            "streammem",
+            "hermes",
+            "livevlm",
+            "cacheflow",
+            "retake",
+            "sliding-window",
+            "uniform",
+            "full",
+        ]
+    }
+
+    /// The method with its published defaults.
+    ///
+    /// # Errors
+    /// [`EngineError::UnknownMethod`] with the known ones.
+    pub fn named(name: &str) -> Result<Self> {
+        table().into_iter().find(|recipe| recipe.name == name).ok_or_else(|| {
+            EngineError::UnknownMethod { name: name.into(), known: Self::names().join(", ") }
+        })
+    }
+
+    /// The method with the values that the model's folder recommends (`streamkvqa.json`).
+    ///
+    /// A recommendation tunes the parts a method has and never adds one, so `full` stays full. The
+    /// path of another model is meant from this model's folder.
+    ///
+    /// # Errors
+    /// As [`Recipe::named`] and [`Recipe::set`].
+    pub fn for_model(name: &str, model: &VideoLlm) -> Result<Self> {
+        let mut recipe = Self::named(name)?;
+        let recommended = model.recommendations();
+        let own = recommended.recipes.get(name).into_iter().flatten();
+        for (key, value) in recommended.recipe.iter().chain(own) {
+            let mut value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            let key = key.replace('_', "-");
+            if key == EXTERNAL_MODEL {
+                value = recommended.model(&value).display().to_string();
+            }
+            let option = options::named(&key)?;
+            if option.of(&recipe).is_some() {
+                recipe.set(&key, &value)?;
+            }
+        }
+        Ok(recipe)
+    }
+
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Overrides one field by its option name, e.g. `set("retrieve", "16")`.
+    ///
+    /// # Errors
+    /// [`EngineError::Option`] for a name that no method has, one that this method does not have,
+    /// or a value out of range.
+    pub fn set(&mut self, key: &str, value: &str) -> Result<()> {
+        options::named(key)?.set(self, value.trim())
+    }
+
+    /// Sets what the method holds or looks at to so many frames' worth of tokens: the cap of its
+    /// resident cache if it has one, else the units it retrieves. `false` if it has no such bound.
+    pub fn set_budget(&mut self, frames: usize) -> bool {
+        let frames = frames.max(1);
+        match (&mut self.resident, &mut self.retrieval) {
+            (Some(resident), _) => resident.cap = frames,
+            (
+                None,
+                Retrieval::All { last: Some(units) }
+                | Retrieval::Best { units, .. }
+                | Retrieval::Consensus { units },
+            ) => *units = frames,
+            (None, Retrieval::Grains { .. }) => {
+                // Each grain's share stays; a piece counts with what is kept of it.
+                let cost = |g: &Grain| g.retrieve as f64 * g.frames * g.keep;
+                let all: f64 = self.grains.iter().map(|grain| cost(&grain)).sum();
+                let scale = frames as f64 / all.max(f64::MIN_POSITIVE);
+                for count in &mut self.grains.retrieve {
+                    *count = ((*count as f64 * scale) as usize).max(1);
+                }
+            }
+            (None, Retrieval::All { last: None } | Retrieval::Pages { .. }) => return false,
+        }
+        true
+    }
+
+    /// The folder of the text-image model that ranks units, if one does.
+    ///
+    /// # Errors
+    /// [`EngineError::Option`] if one does and the recipe does not say which.
+    pub fn outside_expert(&self) -> Result<Option<&Path>> {
+        match (self.expert, self.external_model.as_str()) {
+            (Expert::Internal, _) => Ok(None),
+            (_, "") => Err(EngineError::Option {
+                key: EXTERNAL_MODEL.into(),
+                reason: format!(
+                    "method `{}` ranks with a text-image model too; set external-model to the \
+                     folder of a SigLIP or CLIP checkpoint, or experts=internal to do without",
+                    self.name()
+                ),
+            }),
+            (_, folder) => Ok(Some(Path::new(folder))),
+        }
+    }
+
+    /// The prompts whose attention says what stays resident, in the order of the depths they are
+    /// for.
+    pub fn probes(&self) -> Vec<ProbePrompt> {
+        let Some(resident) = self.resident.as_ref().filter(|resident| resident.asks()) else {
+            return Vec::new();
+        };
+        match &resident.probe {
+            Probe::Turn => vec![ProbePrompt::Turn],
+            Probe::Words { local, global } => vec![
+                ProbePrompt::Words(local.clone()),
+                ProbePrompt::Words(format!("{local}; {global}")),
+                ProbePrompt::Words(global.clone()),
+            ],
+            Probe::Newest { .. } | Probe::Itself => Vec::new(),
+        }
+    }
+
+    /// Every option that some method has, with its values in all that have it: "64; auto 16".
+    pub fn all_options() -> Vec<RecipeOption> {
+        options::all(&table())
+    }
+
+    /// Every option that this recipe has, with its value.
+    pub fn options(&self) -> Vec<RecipeOption> {
+        options::of(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_has_a_row_and_every_row_a_name() {
+        let rows: Vec<_> = table().iter().map(Recipe::name).collect();
+        assert_eq!(rows, Recipe::names());
+    }
+
+    #[test]
+    fn every_option_can_be_set_to_the_value_it_has() {
+        for mut recipe in table() {
+            let before = recipe.clone();
+            for option in before.options() {
+                recipe.set(option.name, &option.value).unwrap();
+            }
+            assert_eq!(recipe, before);
+        }
+    }
+
+    #[test]
+    fn wrong_names_and_values_say_what_would_be_right() {
+        let message = Recipe::named("strimkv").unwrap_err().to_string();
+        assert!(message.contains("strimkv") && message.contains("streamkv, streamkv-paper"));
+        let mut rekv = Recipe::named("rekv").unwrap();
+        let message = rekv.set("retreive", "3").unwrap_err().to_string();
+        assert!(message.contains("`retreive`") && message.contains("retrieve-max"), "{message}");
+        let message = rekv.set("guidance", "x").unwrap_err().to_string();
+        assert!(message.contains("`rekv` has no such part"), "{message}");
+        let message = rekv.set("retrieve", "many").unwrap_err().to_string();
+        assert!(message.contains("`many` is not a value in 1..=4096"), "{message}");
+        assert!(rekv.set("retrieve", "0").is_err());
+    }
+}

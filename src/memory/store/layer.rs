@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: MPL-2.0
+//! What one layer holds of a stream.
+
+use std::collections::VecDeque;
+
+use super::block::Block;
+use super::window::{ChangedWindow, Window};
+use crate::memory::kv::Kv;
+
+#[derive(Debug)]
+pub struct LayerStore {
+    /// The tokens before the video, un-rotated: first part of every context, and attention sinks
+    /// once the window has moved past them.
+    pub prefix: Option<Kv>,
+    pub window: Window,
+    /// The window of changed keys, where new tokens see that.
+    pub changed: ChangedWindow,
+    /// In stream order.
+    pub blocks: VecDeque<Block>,
+}
+
+impl LayerStore {
+    /// Nothing yet, with a window of so many tokens; `None`: of all.
+    pub fn new(window: Option<usize>) -> Self {
+        Self {
+            prefix: None,
+            window: Window::new(window),
+            changed: ChangedWindow::default(),
+            blocks: VecDeque::new(),
+        }
+    }
+
+    pub fn drop_unit(&mut self, unit: u64) {
+        let is_here = |block: &Block| block.unit == unit;
+        // It is the oldest almost always.
+        if self.blocks.front().is_some_and(is_here) {
+            self.blocks.pop_front();
+        }
+        if self.blocks.front().is_some_and(|first| first.unit <= unit) {
+            self.blocks.retain(|block| !is_here(block));
+        }
+    }
+
+    /// Bytes of what is not a block.
+    pub fn fixed_bytes(&self) -> u64 {
+        self.prefix.as_ref().map_or(0, Kv::bytes) + self.window.bytes() + self.changed.bytes()
+    }
+}

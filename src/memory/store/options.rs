@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: MPL-2.0
+//! How much is remembered and where, and what came of it.
+
+use std::path::PathBuf;
+
+use super::codec::Codec;
+
+/// Bytes that each tier may hold; `None`: no bound of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Budget {
+    /// The oldest units are forgotten, or leave for the host where that is wanted.
+    pub device: Option<u64>,
+    /// `None`: what is encoded goes to disk at once or, without one, counts as the device's.
+    pub host: Option<u64>,
+    pub disk: Option<u64>,
+}
+
+/// How much is remembered, where and how exactly.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreOptions {
+    /// `None`: the model's own format or, where the device and a lower tier are bounded, the finest
+    /// with which an hour at one frame a second fits (`q4` at least).
+    pub codec: Option<Codec>,
+    /// Newest tokens of each layer that a codec which is not exact leaves alone.
+    pub residual: usize,
+    pub budget: Budget,
+    /// Where segment files go, in a folder of the stream's own; `None`: nowhere.
+    pub disk_path: Option<PathBuf>,
+}
+
+impl StoreOptions {
+    /// KIVI's residual length.
+    pub const DEFAULT_RESIDUAL: usize = 128;
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self {
+            codec: None,
+            residual: Self::DEFAULT_RESIDUAL,
+            budget: Budget::default(),
+            disk_path: None,
+        }
+    }
+}
+
+/// What the tiers hold and how often they were asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoreStats {
+    /// Bytes.
+    pub device: u64,
+    pub host: u64,
+    /// Bytes of the segment files.
+    pub disk: u64,
+    /// Blocks: one unit in one layer.
+    pub blocks: u64,
+    /// Blocks that a question wanted and found on the device.
+    pub hits: u64,
+    /// Blocks that a question wanted and that were decoded from the host or the disk.
+    pub loads: u64,
+    /// Blocks lost to missing or damaged files.
+    pub lost: u64,
+}
+
+impl StoreStats {
+    /// All tiers together.
+    pub fn bytes(&self) -> u64 {
+        self.device + self.host + self.disk
+    }
+}

@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Which candidates a budget buys: the best by score, with forced members, in stream order.
+
+use super::budget::standardised;
+
+/// Indices of the `k` highest scores, ascending; of equal scores the earlier one wins. A score
+/// that is not a number ranks last.
+pub fn top(scores: &[f32], k: usize) -> Vec<usize> {
+    let mut order = ranked(scores);
+    order.truncate(k);
+    order.sort_unstable();
+    order
+}
+
+/// All indices, the highest score first; of equal scores the earlier one comes first. A score that
+/// is not a number ranks last.
+pub fn ranked(scores: &[f32]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    // Zero plus either zero is the positive one, and equal scores stay in order.
+    let rank = |i: usize| if scores[i].is_nan() { f32::NEG_INFINITY } else { scores[i] + 0.0 };
+    order.sort_by(|&a, &b| rank(b).total_cmp(&rank(a)));
+    order
+}
+
+/// What else than the score decides which candidates are taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Choice {
+    /// The last so many candidates are always among the chosen; where the budget is smaller, it
+    /// is they alone (StreamKV release, `retrieve_local`).
+    pub recent: usize,
+    /// Neighbours that stand or fall together, ranked by their mean score (ReKV's
+    /// `retrieve_chunk_size`); the last group may be short.
+    pub chunk: usize,
+    /// The fraction of its score that a candidate lends to the one beside it, and that one of it
+    /// to the next. A candidate is worth its own score or the best that is lent to it, scores
+    /// counted in deviations from their mean. So where one candidate stands out, the budget goes to
+    /// what surrounds it, and where many are as good, to them. 0: nothing is lent.
+    pub spread: f64,
+}
+
+impl Choice {
+    /// Indices of the best `k` candidates, ascending.
+    pub fn of(&self, scores: &[f32], k: usize) -> Vec<usize> {
+        let n = scores.len();
+        if n <= k {
+            return (0..n).collect();
+        }
+        if self.chunk <= 1 {
+            return self.singles(scores, k);
+        }
+        let groups = scores.chunks(self.chunk);
+        let means: Vec<f32> =
+            groups.map(|group| group.iter().sum::<f32>() / group.len() as f32).collect();
+        let recent = self.recent.div_ceil(self.chunk);
+        let grouped = Self { recent, chunk: 1, ..*self };
+        grouped
+            .of(&means, (k / self.chunk).max(1))
+            .into_iter()
+            .flat_map(|group| group * self.chunk..((group + 1) * self.chunk).min(n))
+            .collect()
+    }
+
+    fn singles(&self, scores: &[f32], k: usize) -> Vec<usize> {
+        let n = scores.len();
+        let forced = self.recent.min(k);
+        let lent = (self.spread > 0.0).then(|| spread(scores, self.spread as f32));
+        let scores = lent.as_deref().unwrap_or(scores);
+        let mut chosen = top(&scores[..n - forced], k - forced);
+        chosen.extend(n - forced..n);
+        chosen
+    }
+}
+
+/// Scores in deviations from their mean, each raised to what its neighbours lend it.
+fn spread(scores: &[f32], fraction: f32) -> Vec<f32> {
+    let Some(mut worth) = standardised(scores) else { return scores.to_vec() };
+    // What is below the mean is nothing to lend.
+    for i in 1..worth.len() {
+        worth[i] = worth[i].max(fraction * worth[i - 1].max(0.0));
+    }
+    for i in (1..worth.len()).rev() {
+        worth[i - 1] = worth[i - 1].max(fraction * worth[i].max(0.0));
+    }
+    worth
+}
+
+/// Spends `share` of a budget on the forced candidates and the best by the first score, and the
+/// rest on the best of the others by the second (InfiniPot-V §2.4). Where the forced ones do not
+/// fit their share, the newest of them do.
+pub fn quota(
+    first: &[f32],
+    second: Option<&[f32]>,
+    forced: &[bool],
+    share: f64,
+    budget: usize,
+) -> Vec<usize> {
+    let n = first.len();
+    if n <= budget {
+        return (0..n).collect();
+    }
+    let later = match second {
+        Some(_) => ((1.0 - share) * budget as f64).round_ties_even() as usize,
+        None => 0,
+    };
+    let early = budget - later.min(budget);
+    let mut taken: Vec<bool> = vec![false; n];
+    let mut left = budget;
+    let newest = (0..n).rev().filter(|&i| forced[i]).take(early);
+    for i in newest.collect::<Vec<_>>() {
+        taken[i] = true;
+        left -= 1;
+    }
+    let mut take = |scores: &[f32], count: usize, left: &mut usize| {
+        let free: Vec<usize> = ranked(scores).into_iter().filter(|&i| !taken[i]).collect();
+        for i in free.into_iter().take(count.min(*left)) {
+            taken[i] = true;
+            *left -= 1;
+        }
+    };
+    let for_first = early - (budget - left);
+    take(first, for_first, &mut left);
+    let rest = left;
+    take(second.unwrap_or(first), rest, &mut left);
+    (0..n).filter(|&i| taken[i]).collect()
+}
+
+/// The best `free` share of the budget whatever their place; then by score as long as the stretch
+/// that a candidate lies in has room for it: `budget / size` equal stretches of `size` each
+/// (LiveVLM's vision sink bucketing, §4.3). What the stretches leave over goes by score.
+pub fn buckets(scores: &[f32], budget: usize, size: usize, free: f64) -> Vec<usize> {
+    let n = scores.len();
+    if n <= budget {
+        return (0..n).collect();
+    }
+    let order = ranked(scores);
+    let free = ((budget as f64 * free) as usize).min(budget);
+    let stretches = (budget / size.max(1)).max(1);
+    let mut held = vec![0; stretches];
+    let mut taken: Vec<usize> = order[..free].to_vec();
+    taken.iter().for_each(|&i| held[i * stretches / n] += 1);
+    let mut passed = Vec::new();
+    for &i in &order[free..] {
+        let stretch = i * stretches / n;
+        if taken.len() < budget && held[stretch] < size {
+            held[stretch] += 1;
+            taken.push(i);
+        } else {
+            passed.push(i);
+        }
+    }
+    taken.extend(passed.into_iter().take(budget - taken.len()));
+    taken.sort_unstable();
+    taken
+}
+
+/// `budget` indices at equal distances: `trunc(i * n / budget)`.
+pub fn evenly(n: usize, budget: usize) -> Vec<usize> {
+    if n <= budget { (0..n).collect() } else { (0..budget).map(|i| i * n / budget).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn top_is_in_stream_order_and_prefers_the_earlier_of_equals() {
+        assert_eq!(top(&[1.0, 3.0, 2.0, 3.0], 2), [1, 3]);
+        assert_eq!(top(&[5.0, 5.0, 5.0], 2), [0, 1]);
+        assert_eq!(top(&[1.0, f32::NAN, 2.0], 2), [0, 2]);
+        assert_eq!(top(&[1.0], 4), [0]);
+    }
+
+    fn choice(recent: usize, chunk: usize, spread: f64) -> Choice {
+        Choice { recent, chunk, spread }
+    }
+
+    #[test]
+    fn recent_candidates_are_forced() {
+        let scores = [9.0, 8.0, 7.0, 0.0, 0.0];
+        assert_eq!(choice(2, 1, 0.0).of(&scores, 3), [0, 3, 4]);
+        assert_eq!(choice(2, 1, 0.0).of(&scores, 1), [4]);
+        assert_eq!(choice(2, 1, 0.0).of(&scores, 5), [0, 1, 2, 3, 4]);
+        assert_eq!(choice(0, 1, 0.0).of(&scores, 2), [0, 1]);
+    }
+
+    #[test]
+    fn chunks_are_ranked_by_their_mean() {
+        let scores = [0.0, 9.0, 5.0, 5.0, 1.0];
+        assert_eq!(choice(0, 2, 0.0).of(&scores, 2), [2, 3]);
+        assert_eq!(choice(2, 2, 0.0).of(&scores, 4), [2, 3, 4]);
+        assert_eq!(choice(0, 2, 0.0).of(&scores, 5), [0, 1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn what_stands_out_brings_its_surroundings_and_what_does_not_stands_alone() {
+        let one = [0.0, 0.0, 0.0, 9.0, 0.0, 0.0, 4.0, 0.0, 0.0, 0.0, 0.0];
+        assert_eq!(choice(0, 1, 0.8).of(&one, 5), [1, 2, 3, 4, 5]);
+        assert_eq!(choice(1, 1, 0.8).of(&one, 4), [2, 3, 4, 10]);
+        assert_eq!(choice(0, 1, 0.0).of(&one, 2), [3, 6]);
+        let many = [9.0, 0.0, 0.0, 0.0, 8.0, 0.0, 0.0, 8.5, 0.0, 0.0, 0.0];
+        assert_eq!(choice(0, 1, 0.8).of(&many, 3), [0, 4, 7]);
+        assert_eq!(choice(0, 1, 0.8).of(&[1.0; 4], 2), [0, 1]);
+    }
+
+    #[test]
+    fn stretches_hold_so_much_each_and_the_best_are_free() {
+        let falling: Vec<f32> = (0..8).map(|i| 8.0 - i as f32).collect();
+        assert_eq!(buckets(&falling, 4, 1, 0.25), [0, 2, 4, 6]);
+        assert_eq!(buckets(&falling, 4, 1, 0.5), [0, 1, 2, 4]);
+        assert_eq!(buckets(&falling, 4, 1, 1.0), [0, 1, 2, 3]);
+        assert_eq!(buckets(&falling, 4, 2, 0.0), [0, 1, 4, 5]);
+        // One stretch of two for three: what it leaves over goes by score.
+        assert_eq!(buckets(&falling, 3, 2, 0.0), [0, 1, 2]);
+    }
+
+    #[test]
+    fn a_share_is_rounded_half_to_even_and_the_rest_goes_by_the_second_score() {
+        let falling: Vec<f32> = (0..8).map(|i| 8.0 - i as f32).collect();
+        let rising: Vec<f32> = (0..8).map(|i| i as f32).collect();
+        let chosen = |share, budget| quota(&falling, Some(&rising), &[false; 8], share, budget);
+        assert_eq!(chosen(0.5, 5), [0, 1, 2, 6, 7]);
+        assert_eq!(chosen(0.5, 7), [0, 1, 2, 4, 5, 6, 7]);
+        assert_eq!(chosen(1.0, 3), [0, 1, 2]);
+        assert_eq!(chosen(0.0, 3), [5, 6, 7]);
+    }
+
+    #[test]
+    fn even_distances_reach_over_all_there_is() {
+        assert_eq!(evenly(10, 4), [0, 2, 5, 7]);
+        assert_eq!(evenly(3, 5), [0, 1, 2]);
+    }
+
+    #[test]
+    fn negative_zero_does_not_lose_to_zero() {
+        assert_eq!(ranked(&[-0.0, 0.0, 1.0]), [2, 0, 1]);
+    }
+}
