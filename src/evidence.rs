@@ -5,7 +5,17 @@
 use std::collections::BTreeMap;
 
 use crate::memory::unit::{Kind, Unit};
-use crate::stream::Evidence;
+
+/// A stretch of stream time that an answer looked at.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Evidence {
+    /// Seconds of stream time.
+    pub start: f64,
+    /// Seconds of stream time; at least `start`.
+    pub end: f64,
+    /// Share of the answer's attention to the video that fell on this stretch, in 0..=1.
+    pub score: f64,
+}
 
 /// A unit belongs to the evidence if it got at least this share of what the strongest one got.
 const NOTABLE: f64 = 0.5;

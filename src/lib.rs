@@ -34,10 +34,12 @@ pub mod element;
 
 pub use cancel::Cancel;
 pub use error::{EngineError, Result};
+pub use evidence::Evidence;
 pub use frame::Frame;
 pub use memory::recipe::Recipe;
+pub use model::generate::Finish;
 pub use model::{LoadOptions, VideoLlm};
-pub use stream::{Answer, Evidence, Finish, Question, Stream, StreamOptions};
+pub use stream::{Answer, Question, Stream, StreamOptions};
 
 #[cfg(feature = "element")]
 fn plugin_init(plugin: &gst::Plugin) -> std::result::Result<(), glib::BoolError> {

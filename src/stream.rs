@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use crate::cancel::Cancel;
 use crate::error::{EngineError, Result};
-use crate::evidence;
+use crate::evidence::{self, Evidence};
 use crate::frame::Frame;
 use crate::memory::VideoMemory;
 use crate::memory::answer::Answering;
@@ -17,7 +17,7 @@ use crate::memory::find::{self, Asked, Context, View};
 use crate::memory::intake::{Encoded, FrameTokens, Prompts, Segment, Segmenter};
 use crate::memory::recipe::{ProbePrompt, Recipe};
 use crate::memory::store::{StoreOptions, StoreStats};
-use crate::model::generate::{Generated, generate};
+use crate::model::generate::{Finish, Generated, generate};
 use crate::model::prompt::PromptStyle;
 use crate::model::text_image::TextImage;
 use crate::model::vision::Picture;
@@ -60,26 +60,6 @@ impl Question {
     pub fn max_tokens(self, max_tokens: usize) -> Self {
         Self { max_tokens, ..self }
     }
-}
-
-/// A stretch of stream time that an answer looked at.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Evidence {
-    /// Seconds of stream time.
-    pub start: f64,
-    /// Seconds of stream time; at least `start`.
-    pub end: f64,
-    /// Share of the answer's attention to the video that fell on this stretch, in 0..=1.
-    pub score: f64,
-}
-
-/// Why an answer ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Finish {
-    /// The model ended its turn.
-    Stop,
-    /// The token limit was reached.
-    Length,
 }
 
 #[derive(Clone, Copy, Debug, Default)]

@@ -6,24 +6,28 @@
 //! fields, or the nested `processor_config.json` and `rope_parameters` of transformers 5), and all
 //! spellings of the weight names.
 
+mod check;
 mod config;
+mod generation;
+pub(super) mod pair;
 mod processor;
+pub(super) mod tokenizer;
 mod weights;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
-pub(super) use config::{Checker, MAX_GRID, MAX_LAYERS, MAX_VOCAB, MAX_WIDTH};
 pub use config::{
     Config, OneVisionConfig, QwenVisionConfig, SiglipConfig, TextConfig, VisionConfig,
 };
 pub use processor::ProcessorConfig;
-pub(crate) use weights::{INDEX, SINGLE, Weights, index_files, weight_files};
+pub(crate) use weights::Weights;
 
+use self::generation::GenerationConfig;
 use crate::error::{EngineError, Result};
+use crate::model::files::{read_optional, weight_files};
 use crate::model::hub;
 
 /// A model folder whose config has been read and checked.
@@ -117,62 +121,4 @@ impl Recommendations {
         let named = Path::new(named);
         if hub::is_name(named) { named.to_owned() } else { self.folder.join(named) }
     }
-}
-
-#[derive(Deserialize)]
-struct GenerationConfig {
-    #[serde(default)]
-    eos_token_id: Ids,
-}
-
-/// No id, one id or a list of them.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(untagged)]
-pub(crate) enum Ids {
-    #[default]
-    None,
-    One(u32),
-    Many(Vec<u32>),
-}
-
-impl Ids {
-    pub fn into_vec(self) -> Vec<u32> {
-        match self {
-            Self::None => Vec::new(),
-            Self::One(id) => vec![id],
-            Self::Many(ids) => ids,
-        }
-    }
-}
-
-/// A JSON or text file larger than this is not a model's.
-const MAX_TEXT_BYTES: u64 = 256 << 20;
-
-/// The text of a file of the folder.
-pub(crate) fn read_text(path: &Path) -> Result<String> {
-    let read = |path: &Path| -> std::io::Result<String> {
-        let size = std::fs::metadata(path)?.len();
-        if size > MAX_TEXT_BYTES {
-            let message = format!("{size} bytes are too many for a file of this kind");
-            return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, message));
-        }
-        std::fs::read_to_string(path)
-    };
-    read(path).map_err(|source| EngineError::Read { path: path.to_owned(), source })
-}
-
-/// A JSON file; `None` if there is none.
-pub(crate) fn read_optional<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
-    if path.exists() { read_json(path).map(Some) } else { Ok(None) }
-}
-
-pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    parse_json(path, &read_text(path)?)
-}
-
-pub(crate) fn parse_json<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T> {
-    serde_json::from_str(text).map_err(|e| EngineError::Checkpoint {
-        path: path.to_owned(),
-        reason: format!("not the JSON expected here: {e}"),
-    })
 }

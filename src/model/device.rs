@@ -3,7 +3,7 @@
 
 use candle_core::{DType, Device};
 
-use super::{DTypeChoice, DeviceChoice};
+use super::load::{DTypeChoice, DeviceChoice};
 use crate::error::Result;
 
 /// Opens a device. The second value says why `auto` fell back to the CPU, if a CUDA build did.

@@ -6,11 +6,20 @@ use std::time::{Duration, Instant};
 use candle_core::Tensor;
 use candle_transformers::generation::{LogitsProcessor, Sampling};
 
-use super::VideoLlm;
 use super::decoder::Attend;
+use super::prompt::TextStream;
+use super::video_llm::VideoLlm;
 use crate::cancel::Cancel;
 use crate::error::Result;
-use crate::stream::Finish;
+
+/// Why an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// The model ended its turn.
+    Stop,
+    /// The token limit was reached.
+    Length,
+}
 
 /// An answer as it came out of the model.
 #[derive(Clone, Debug)]
@@ -81,7 +90,7 @@ fn next_logits<A: Attend + ?Sized>(
 /// Hands out the text in pieces and remembers how much of it is out.
 struct Text<'a> {
     model: &'a VideoLlm,
-    stream: super::prompt::TextStream<'a>,
+    stream: TextStream<'a>,
     told: String,
     on_token: &'a mut dyn FnMut(&str),
 }

@@ -12,24 +12,12 @@ use std::sync::Arc;
 use hf_hub::api::sync::{ApiBuilder, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
 
-use super::checkpoint::{INDEX, SINGLE, index_files};
-use super::{LoadOptions, LoadProgress, LoadStep};
+use super::files::{INDEX, SINGLE, index_files};
+use super::load::{HubOptions, LoadOptions, LoadProgress, LoadStep};
 use crate::error::{EngineError, Result};
 
 /// What a path begins with that is a name on the hub.
 const PREFIX: &str = "hf:";
-
-/// Where models come from that are named and not given as a folder.
-#[derive(Clone, Debug, Default)]
-pub struct HubOptions {
-    /// Download what the cache lacks.
-    pub download: bool,
-    /// The cache folder. `None`: `HF_HUB_CACHE`, else `HF_HOME/hub`, else
-    /// `~/.cache/huggingface/hub`.
-    pub cache: Option<PathBuf>,
-    /// The address to download from. `None`: `HF_ENDPOINT`, else <https://huggingface.co>.
-    pub endpoint: Option<String>,
-}
 
 /// The files of a model that are read, beside the weights. Not every model has all of them.
 const FILES: [&str; 10] = [

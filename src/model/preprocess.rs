@@ -13,7 +13,7 @@ pub mod square;
 use fast_image_resize as fir;
 use fir::images::{TypedImage, TypedImageRef};
 use fir::pixels::U8x3;
-use fir::{FilterType, ResizeAlg, ResizeOptions, Resizer};
+use fir::{ResizeAlg, ResizeOptions, Resizer};
 
 use super::checkpoint::ProcessorConfig;
 use crate::error::{EngineError, Result};
@@ -79,16 +79,5 @@ fn check_aspect(frame: &Frame) -> Result<()> {
         reason: format!(
             "the picture is {width}x{height}; a side may be at most {MAX_ASPECT} times the other"
         ),
-    })
-}
-
-/// The resize filter of a processor's `resample` number (PIL's numbering).
-pub(crate) fn filter(resample: u64) -> Option<ResizeAlg> {
-    Some(match resample {
-        0 => ResizeAlg::Nearest,
-        1 => ResizeAlg::Convolution(FilterType::Lanczos3),
-        2 => ResizeAlg::Convolution(FilterType::Bilinear),
-        3 => ResizeAlg::Convolution(FilterType::CatmullRom),
-        _ => return None,
     })
 }

@@ -11,13 +11,13 @@
 mod template;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
 use tokenizers::{DecodeStream, Tokenizer};
 
 use self::template::{ChatTemplate, QUESTION, SYSTEM};
-use super::checkpoint::{Checkpoint, VisionConfig, read_optional};
+use super::checkpoint::tokenizer::{TokenizerConfig, read_tokenizer};
+use super::checkpoint::{Checkpoint, VisionConfig};
+use super::files::read_optional;
 use crate::error::{EngineError, Result};
 
 /// Who decides the words around the video and the question.
@@ -57,22 +57,6 @@ pub struct Prompts {
     /// Whether [`PromptStyle::Rekv`] has pieces of its own.
     pieces: bool,
     ends: BTreeSet<u32>,
-}
-
-#[derive(Default, Deserialize)]
-pub(crate) struct TokenizerConfig {
-    #[serde(default)]
-    pub chat_template: Option<template::Source>,
-    #[serde(flatten)]
-    pub others: serde_json::Map<String, serde_json::Value>,
-}
-
-impl TokenizerConfig {
-    /// A named token such as `eos_token`, written as text or as an object with `content`.
-    pub fn token(&self, name: &str) -> Option<&str> {
-        let value = self.others.get(name)?;
-        value.as_str().or_else(|| value.get("content")?.as_str())
-    }
 }
 
 impl Prompts {
@@ -231,20 +215,6 @@ pub(crate) type TextStream<'a> = DecodeStream<
 fn encode(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
     let encoding = tokenizer.encode_fast(text, false);
     Ok(encoding.map_err(|e| EngineError::Tokenizer(e.to_string()))?.get_ids().to_vec())
-}
-
-pub(super) fn read_tokenizer(path: &Path) -> Result<Tokenizer> {
-    let bytes = std::fs::read(path)
-        .map_err(|source| EngineError::Read { path: path.to_owned(), source })?;
-    let fault = |e: tokenizers::Error| EngineError::Checkpoint {
-        path: PathBuf::from(path),
-        reason: format!("not a tokenizer that can be read: {e}"),
-    };
-    let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(fault)?;
-    // A prompt is neither cut nor filled up, whatever the file was saved with.
-    tokenizer.with_truncation(None).map_err(fault)?;
-    tokenizer.with_padding(None);
-    Ok(tokenizer)
 }
 
 fn checked_question(text: &str) -> Result<()> {

@@ -5,8 +5,7 @@
 //! It reads a Hugging Face folder of SigLIP or CLIP; the towers are candle-transformers'.
 
 mod clip;
-mod config;
-mod shared;
+pub(super) mod shared;
 mod words;
 
 use std::path::Path;
@@ -16,14 +15,15 @@ use candle_core::{DType, Device, Tensor};
 use candle_transformers::models::siglip;
 
 use self::clip::Clip;
-use self::config::Config;
-pub(super) use self::shared::TextImages;
 use self::words::Words;
-use super::checkpoint::{ProcessorConfig, Weights, weight_files};
+use super::checkpoint::pair::Config;
+use super::checkpoint::{ProcessorConfig, Weights};
 use super::device::Formats;
+use super::files::weight_files;
+use super::hub;
+use super::load::{DTypeChoice, LoadOptions};
 use super::preprocess::Resampler;
 use super::preprocess::square::Squares;
-use super::{DTypeChoice, LoadOptions, hub};
 use crate::error::{EngineError, Result};
 use crate::frame::Frame;
 
@@ -38,13 +38,6 @@ pub struct TextImage {
 enum Towers {
     Siglip(Box<siglip::Model>),
     Clip(Box<Clip>),
-}
-
-/// Which pair a folder holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    Siglip,
-    Clip,
 }
 
 impl TextImage {

@@ -12,7 +12,7 @@ use candle_core::{CpuStorage, Storage, Tensor};
 use rayon::prelude::*;
 
 use super::simd::{self, Level};
-use super::{Sizes, Stage, Visible};
+use super::stage::{Sizes, Stage, Visible};
 
 /// Query rows per block. With [`KEYS`] it makes 256 KiB of scores: half a megabyte of L2 is common.
 const ROWS: usize = 128;

@@ -4,14 +4,14 @@
 
 use std::path::{Path, PathBuf};
 
-use fast_image_resize::ResizeAlg;
+use fast_image_resize::{FilterType, ResizeAlg};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{QwenVisionConfig, VisionConfig, parse_json, read_text};
+use super::config::{QwenVisionConfig, VisionConfig};
+use super::pair::Kind;
 use crate::error::{EngineError, Result};
-use crate::model::preprocess;
-use crate::model::text_image::Kind;
+use crate::model::files::{parse_json, read_text};
 
 /// How a frame becomes pixels.
 #[derive(Clone, Debug)]
@@ -197,7 +197,7 @@ impl Raw {
         &self,
         (min_pixels, max_pixels): (usize, usize),
     ) -> std::result::Result<ProcessorConfig, String> {
-        let Some(resample) = preprocess::filter(self.resample) else {
+        let Some(resample) = filter(self.resample) else {
             return Err(format!(
                 "`resample` is {}; supported: 0 nearest, 1 lanczos, 2 bilinear, 3 bicubic",
                 self.resample
@@ -319,3 +319,14 @@ const QWEN_VIDEO_PIXELS: usize = 768 * 28 * 28;
 /// Beyond these a number is a damaged file.
 const MAX_EDGE: usize = 1 << 13;
 const MAX_PIXELS: usize = 1 << 26;
+
+/// The resize filter of a processor's `resample` number (PIL's numbering).
+fn filter(resample: u64) -> Option<ResizeAlg> {
+    Some(match resample {
+        0 => ResizeAlg::Nearest,
+        1 => ResizeAlg::Convolution(FilterType::Lanczos3),
+        2 => ResizeAlg::Convolution(FilterType::Bilinear),
+        3 => ResizeAlg::Convolution(FilterType::CatmullRom),
+        _ => return None,
+    })
+}

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::{Resampler, check_aspect};
 use crate::error::{EngineError, Result};
 use crate::frame::Frame;
-use crate::model::vision::Picture;
+use crate::model::picture::Picture;
 
 /// Frames to patches.
 #[derive(Clone, Debug)]

@@ -8,9 +8,10 @@ use minijinja::{Environment, Error, ErrorKind};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::TokenizerConfig;
 use crate::error::{EngineError, Result};
-use crate::model::checkpoint::{VisionConfig, read_optional, read_text};
+use crate::model::checkpoint::VisionConfig;
+use crate::model::checkpoint::tokenizer::{Source, TokenizerConfig};
+use crate::model::files::{read_optional, read_text};
 
 /// Stand for the question and the system message. Private-use characters: no template contains
 /// them, and they contain nothing a template would escape or trim.
@@ -35,20 +36,6 @@ const QWEN: &str = "{% for message in messages %}\
     {% else %}{{ part['text'] }}{% endif %}{% endfor %}\
     {{ '<|im_end|>\n' }}{% endfor %}\
     {% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
-
-/// A template as `tokenizer_config.json` may hold it.
-#[derive(Deserialize)]
-#[serde(untagged)]
-pub(crate) enum Source {
-    One(String),
-    Named(Vec<Named>),
-}
-
-#[derive(Deserialize)]
-pub(crate) struct Named {
-    name: String,
-    template: String,
-}
 
 #[derive(Deserialize)]
 struct TemplateFile {

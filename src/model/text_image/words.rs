@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use tokenizers::{PaddingDirection, PaddingParams, PaddingStrategy, Tokenizer, TruncationParams};
 
-use super::config::Config;
 use crate::error::{EngineError, Result};
-use crate::model::checkpoint::read_optional;
-use crate::model::prompt::{TokenizerConfig, read_tokenizer};
+use crate::model::checkpoint::pair::Config;
+use crate::model::checkpoint::tokenizer::{TokenizerConfig, read_tokenizer};
+use crate::model::files::read_optional;
 
 pub(super) struct Words {
     path: PathBuf,

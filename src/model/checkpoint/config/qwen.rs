@@ -6,11 +6,10 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{
-    Checker, Config, MAX_LAYERS, MAX_WIDTH, RawRope, RawText, Sides, VisionConfig, checked_text,
-};
+use super::text::{RawRope, RawText, Words, checked_text};
 use crate::error::Result;
-use crate::model::checkpoint::Ids;
+use crate::model::checkpoint::check::{Checker, MAX_LAYERS, MAX_WIDTH, Sides};
+use crate::model::checkpoint::generation::Ids;
 
 /// The vision tower's sizes and rules.
 #[derive(Clone, Debug)]
@@ -152,7 +151,7 @@ fn tokens_per_second() -> f64 {
 }
 
 /// The checked form of a config whose `model_type` is `qwen2_5_vl`.
-pub(super) fn checked(check: &Checker, json: Value) -> Result<Config> {
+pub(super) fn checked(check: &Checker, json: Value) -> Result<(Words, QwenVisionConfig)> {
     let raw: Raw = check.parse("config", json.clone())?;
     let (name, text) = match raw.text_config {
         Some(text) if !text.is_null() => ("text_config", text),
@@ -176,13 +175,7 @@ pub(super) fn checked(check: &Checker, json: Value) -> Result<Config> {
             vision.out_hidden_size, text.hidden_size
         ));
     }
-    Ok(Config {
-        text,
-        vision: VisionConfig::Qwen(vision),
-        tied,
-        video_token: raw.video_token_id,
-        end_ids,
-    })
+    Ok((Words { text, tied, video_token: raw.video_token_id, end_ids }, vision))
 }
 
 impl RawQwenText {

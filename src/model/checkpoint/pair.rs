@@ -9,12 +9,19 @@ use candle_transformers::models::clip::vision_model::ClipVisionConfig;
 use candle_transformers::models::siglip;
 use serde::Deserialize;
 
-use super::Kind;
+use super::check::{Checker, MAX_GRID, MAX_LAYERS, MAX_VOCAB, MAX_WIDTH};
 use crate::error::Result;
-use crate::model::checkpoint::{Checker, MAX_GRID, MAX_LAYERS, MAX_VOCAB, MAX_WIDTH, read_json};
+use crate::model::files::read_json;
+
+/// Which pair a folder holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::model) enum Kind {
+    Siglip,
+    Clip,
+}
 
 /// The sizes of a pair, as candle takes them.
-pub(super) enum Config {
+pub(in crate::model) enum Config {
     Siglip(siglip::Config),
     Clip(ClipConfig),
 }

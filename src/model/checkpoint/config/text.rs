@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The Qwen2 decoder's part of a config, which all architectures share.
+
+use candle_nn::Activation;
+use serde::Deserialize;
+
+use crate::error::Result;
+use crate::model::checkpoint::check::{Checker, MAX_LAYERS, MAX_POSITIONS, MAX_VOCAB, MAX_WIDTH};
+use crate::model::checkpoint::generation::Ids;
+
+/// What an architecture's config says beside its vision.
+pub struct Words {
+    pub text: TextConfig,
+    /// The output head is the embedding matrix.
+    pub tied: bool,
+    /// The token that stands for the video in a prompt.
+    pub video_token: u32,
+    pub end_ids: Vec<u32>,
+}
+
+/// The Qwen2 decoder's sizes.
+#[derive(Clone, Debug)]
+pub struct TextConfig {
+    pub vocab_size: usize,
+    pub hidden_size: usize,
+    pub intermediate_size: usize,
+    pub layers: usize,
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub head_dim: usize,
+    pub max_positions: usize,
+    pub rms_norm_eps: f64,
+    pub rope_theta: f64,
+    /// How many pairs turn with time, height and width, if not all of them with one position.
+    pub mrope_section: Option<[usize; 3]>,
+    pub act: Activation,
+}
+
+/// Defaults of `Qwen2Config`.
+#[derive(Deserialize)]
+#[serde(default)]
+pub struct RawText {
+    pub model_type: String,
+    pub vocab_size: usize,
+    pub hidden_size: usize,
+    pub intermediate_size: usize,
+    pub num_hidden_layers: usize,
+    pub num_attention_heads: usize,
+    pub num_key_value_heads: Option<usize>,
+    pub head_dim: Option<usize>,
+    pub hidden_act: String,
+    pub max_position_embeddings: usize,
+    pub rms_norm_eps: f64,
+    pub rope_theta: Option<f64>,
+    pub rope_parameters: Option<RawRope>,
+    pub rope_scaling: Option<RawRope>,
+    pub mrope_section: Option<Vec<usize>>,
+    pub use_sliding_window: bool,
+    pub tie_word_embeddings: bool,
+    pub eos_token_id: Ids,
+}
+
+impl Default for RawText {
+    fn default() -> Self {
+        Self {
+            model_type: "qwen2".into(),
+            vocab_size: 151_936,
+            hidden_size: 4096,
+            intermediate_size: 22_016,
+            num_hidden_layers: 32,
+            num_attention_heads: 32,
+            num_key_value_heads: Some(32),
+            head_dim: None,
+            hidden_act: "silu".into(),
+            max_position_embeddings: 32_768,
+            rms_norm_eps: 1e-6,
+            rope_theta: None,
+            rope_parameters: None,
+            rope_scaling: None,
+            mrope_section: None,
+            use_sliding_window: false,
+            tie_word_embeddings: false,
+            eos_token_id: Ids::None,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+pub struct RawRope {
+    #[serde(alias = "type")]
+    pub rope_type: Option<String>,
+    pub rope_theta: Option<f64>,
+    pub mrope_section: Option<Vec<usize>>,
+}
+
+pub fn checked_text(check: &Checker, raw: &RawText) -> Result<TextConfig> {
+    if raw.model_type != "qwen2" {
+        return check.fault(format!(
+            "`text_config.model_type` is `{}`; supported: `qwen2`",
+            raw.model_type
+        ));
+    }
+    if raw.use_sliding_window {
+        return check.fault(
+            "`text_config.use_sliding_window` is true; only full attention is supported".into(),
+        );
+    }
+    let hidden_size = check.within("text_config.hidden_size", raw.hidden_size, MAX_WIDTH)?;
+    let heads = check.within("text_config.num_attention_heads", raw.num_attention_heads, 4096)?;
+    let kv_heads = raw.num_key_value_heads.unwrap_or(heads);
+    let kv_heads = check.within("text_config.num_key_value_heads", kv_heads, heads)?;
+    if heads % kv_heads != 0 {
+        return check.fault(format!(
+            "`text_config.num_attention_heads` {heads} is no multiple of `num_key_value_heads` \
+             {kv_heads}"
+        ));
+    }
+    if raw.head_dim.is_none() {
+        check.whole_heads("text_config", hidden_size, heads)?;
+    }
+    let head_dim =
+        check.within("text_config.head_dim", raw.head_dim.unwrap_or(hidden_size / heads), 1024)?;
+    if head_dim % 2 != 0 {
+        return check.fault(format!("the head dim {head_dim} is odd; RoPE turns pairs"));
+    }
+    Ok(TextConfig {
+        vocab_size: check.within("text_config.vocab_size", raw.vocab_size, MAX_VOCAB)?,
+        hidden_size,
+        intermediate_size: check.within(
+            "text_config.intermediate_size",
+            raw.intermediate_size,
+            MAX_WIDTH,
+        )?,
+        layers: check.within("text_config.num_hidden_layers", raw.num_hidden_layers, MAX_LAYERS)?,
+        heads,
+        kv_heads,
+        head_dim,
+        max_positions: check.within(
+            "text_config.max_position_embeddings",
+            raw.max_position_embeddings,
+            MAX_POSITIONS,
+        )?,
+        rms_norm_eps: check.positive("text_config.rms_norm_eps", raw.rms_norm_eps)?,
+        rope_theta: rope_theta(check, raw)?,
+        mrope_section: mrope_section(check, raw.mrope_section.as_deref(), head_dim)?,
+        act: check.activation("text_config.hidden_act", &raw.hidden_act)?,
+    })
+}
+
+/// The RoPE base, from `rope_parameters` or the legacy pair `rope_theta`, `rope_scaling`.
+fn rope_theta(check: &Checker, raw: &RawText) -> Result<f64> {
+    for (field, rope) in
+        [("rope_parameters", &raw.rope_parameters), ("rope_scaling", &raw.rope_scaling)]
+    {
+        let kind = rope.as_ref().and_then(|rope| rope.rope_type.as_deref());
+        if let Some(kind) = kind.filter(|&kind| kind != "default") {
+            return check.fault(format!(
+                "`text_config.{field}` asks for RoPE of type `{kind}`; supported: `default`"
+            ));
+        }
+    }
+    let new = raw.rope_parameters.as_ref().and_then(|rope| rope.rope_theta);
+    check.positive("text_config.rope_theta", new.or(raw.rope_theta).unwrap_or(10_000.0))
+}
+
+fn mrope_section(
+    check: &Checker,
+    raw: Option<&[usize]>,
+    head_dim: usize,
+) -> Result<Option<[usize; 3]>> {
+    let Some(section) = raw else { return Ok(None) };
+    match <[usize; 3]>::try_from(section) {
+        Ok(section)
+            if section.iter().try_fold(0usize, |sum, &n| sum.checked_add(n))
+                == Some(head_dim / 2) =>
+        {
+            Ok(Some(section))
+        }
+        _ => check.fault(format!(
+            "`mrope_section` is {section:?}; expected three numbers that add up to {}, half of the \
+             head dim",
+            head_dim / 2
+        )),
+    }
+}

@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Where tokens stand: places in time and in the picture, and the layout of a video, which turns
+//! "tokens 98 to 196 of the video" or "what is left of these units" into [`Positions`].
+
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Where a token stands in time and in the picture. Text stands at the same number on every axis,
+/// and so does everything in a model with one axis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Place {
+    pub t: usize,
+    pub h: usize,
+    pub w: usize,
+}
+
+impl Place {
+    pub fn text(position: usize) -> Self {
+        Self { t: position, h: position, w: position }
+    }
+
+    /// The largest of the three.
+    pub fn max(&self) -> usize {
+        self.t.max(self.h).max(self.w)
+    }
+}
+
+/// The positions of `n` rows. Runs, which is all that text and models with one axis need, stay
+/// two numbers and are read from a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Positions(pub(super) Kind);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Run { start: usize, n: usize },
+    Constant { position: usize, n: usize },
+    Listed(Arc<[Place]>),
+}
+
+impl Positions {
+    /// `start, start + 1, ..` on every axis.
+    pub fn run(start: usize, n: usize) -> Self {
+        Self(Kind::Run { start, n })
+    }
+
+    /// The same position `n` times, on every axis.
+    pub fn constant(position: usize, n: usize) -> Self {
+        Self(Kind::Constant { position, n })
+    }
+
+    /// Any places, row by row.
+    pub fn listed(places: Vec<Place>) -> Self {
+        Self(Kind::Listed(places.into()))
+    }
+
+    pub fn len(&self) -> usize {
+        match &self.0 {
+            Kind::Run { n, .. } | Kind::Constant { n, .. } => *n,
+            Kind::Listed(places) => places.len(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Row by row.
+    pub fn places(&self) -> Vec<Place> {
+        match &self.0 {
+            Kind::Run { start, n } => (*start..start + n).map(Place::text).collect(),
+            Kind::Constant { position, n } => vec![Place::text(*position); *n],
+            Kind::Listed(places) => places.to_vec(),
+        }
+    }
+
+    /// These rows and `others` behind them. Runs that meet stay a run.
+    pub fn then(&self, others: &Self) -> Self {
+        match (&self.0, &others.0) {
+            _ if others.is_empty() => self.clone(),
+            _ if self.is_empty() => others.clone(),
+            (Kind::Run { start, n }, Kind::Run { start: next, n: more }) if start + n == *next => {
+                Self::run(*start, n + more)
+            }
+            _ => Self::listed([self.places(), others.places()].concat()),
+        }
+    }
+}
+
+/// How the tokens of a video are placed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Layout {
+    /// One behind the other.
+    Run,
+    /// By time and by their place in the picture (M-RoPE). The token in row `r` and column `c` of
+    /// the `i`-th unit of a video that starts at `s` stands at `t = s + floor(i * step)`,
+    /// `h = s + r`, `w = s + c`.
+    Grid {
+        /// Rows and columns of a unit's tokens, row by row; both at least 1.
+        rows: usize,
+        cols: usize,
+        /// Positions on the time axis from one unit to the next, at least 0; for Qwen2.5-VL
+        /// `tokens_per_second` times the seconds that a unit stands for. In f32, as transformers
+        /// rounds it.
+        step: f32,
+        /// What follows a video stands behind the largest position in it; with this, behind its
+        /// first picture, however long the video (transformers 5).
+        compat: bool,
+    },
+}
+
+/// A stretch of video with its positions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placed {
+    pub positions: Positions,
+    /// The position of a text token right behind it.
+    pub next: usize,
+}
+
+impl Placed {
+    /// Text, or anything on one axis.
+    pub fn run(start: usize, n: usize) -> Self {
+        Self { positions: Positions::run(start, n), next: start + n }
+    }
+}
+
+/// What is left of a retrieved unit: offsets of its tokens, counted as it entered the decoder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept<'a> {
+    /// The first so many, without a gap.
+    All(usize),
+    /// These, ascending.
+    Some(&'a [usize]),
+}
+
+impl Kept<'_> {
+    pub fn len(&self) -> usize {
+        match self {
+            Self::All(n) => *n,
+            Self::Some(offsets) => offsets.len(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn offset(&self, index: usize) -> Option<usize> {
+        match self {
+            Self::All(n) => (index < *n).then_some(index),
+            Self::Some(offsets) => offsets.get(index).copied(),
+        }
+    }
+}
+
+impl Layout {
+    /// The tokens `tokens` of a video that starts at `start`, in the places they have in the
+    /// stream. Token 0 is the video's first.
+    pub fn stretch(&self, start: usize, tokens: Range<usize>) -> Placed {
+        if *self == Self::Run {
+            return Placed::run(start + tokens.start, tokens.len());
+        }
+        self.listed(start, tokens.map(|token| self.place(start, 0, token)).collect())
+    }
+
+    /// What is left of some units, side by side behind `start` as if the stream had consisted of
+    /// nothing else: without a gap on one axis; on three, each unit has the time of its rank
+    /// among them and its tokens keep their places in the picture.
+    ///
+    /// A unit of more tokens than a picture has takes as many steps of time as it covers.
+    pub fn packed<'a>(&self, start: usize, units: impl IntoIterator<Item = Kept<'a>>) -> Placed {
+        let Self::Grid { rows, cols, .. } = self else {
+            let n = units.into_iter().map(|unit| unit.len()).sum();
+            return Placed::run(start, n);
+        };
+        let mut places = Vec::new();
+        let mut rank = 0;
+        for unit in units {
+            let offsets = (0..unit.len()).filter_map(|i| unit.offset(i));
+            places.extend(offsets.map(|token| self.place(start, rank, token)));
+            let last = unit.len().checked_sub(1).and_then(|i| unit.offset(i));
+            rank += last.map_or(0, |last| last / (rows * cols) + 1);
+        }
+        self.listed(start, places)
+    }
+
+    /// How many positions apart two tokens are, one a picture's last and the other `tokens` tokens
+    /// before it: the distance at which a window of that width ends.
+    pub fn reach(&self, tokens: usize) -> usize {
+        match *self {
+            Self::Run => tokens,
+            Self::Grid { rows, cols, step, .. } => steps(tokens / (rows * cols), step),
+        }
+    }
+
+    /// `token` counts from the first of unit `rank`.
+    fn place(&self, start: usize, rank: usize, token: usize) -> Place {
+        match *self {
+            Self::Run => Place::text(start + token),
+            Self::Grid { rows, cols, step, .. } => {
+                let (unit, token) = (token / (rows * cols), token % (rows * cols));
+                Place {
+                    t: start + steps(rank + unit, step),
+                    h: start + token / cols,
+                    w: start + token % cols,
+                }
+            }
+        }
+    }
+
+    fn listed(&self, start: usize, places: Vec<Place>) -> Placed {
+        let end = places.iter().map(Place::max).max().map_or(start, |last| last + 1);
+        let next = match *self {
+            Self::Grid { rows, cols, compat: true, .. } if end > start => start + rows.max(cols),
+            _ => end,
+        };
+        Placed { positions: Positions::listed(places), next }
+    }
+}
+
+/// Positions on the time axis that `units` steps take.
+fn steps(units: usize, step: f32) -> usize {
+    (units as f32 * step) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_that_meet_stay_a_run() {
+        assert_eq!(Positions::run(0, 3).then(&Positions::run(3, 4)), Positions::run(0, 7));
+        let apart = Positions::run(0, 1).then(&Positions::run(5, 1));
+        assert_eq!(apart, Positions::listed(vec![Place::text(0), Place::text(5)]));
+        assert_eq!(apart.then(&Positions::run(9, 0)), apart);
+    }
+
+    fn places(placed: &Placed) -> Vec<(usize, usize, usize)> {
+        placed.positions.places().iter().map(|p| (p.t, p.h, p.w)).collect()
+    }
+
+    /// Two by three tokens, two positions a unit: the example of transformers' documentation.
+    fn grid(compat: bool) -> Layout {
+        Layout::Grid { rows: 2, cols: 3, step: 2.0, compat }
+    }
+
+    #[test]
+    fn a_grid_places_by_time_row_and_column() {
+        let placed = grid(false).stretch(3, 4..8);
+        assert_eq!(places(&placed), [(3, 4, 4), (3, 4, 5), (5, 3, 3), (5, 3, 4)]);
+        // Three units: what follows stands behind the last one's time, or, in compat, behind the
+        // first picture.
+        assert_eq!(grid(false).stretch(3, 0..18).next, 8);
+        assert_eq!(grid(true).stretch(3, 0..18).next, 6);
+        assert_eq!(grid(false).stretch(3, 0..6).next, 6);
+        assert_eq!(grid(false).stretch(3, 0..0).next, 3);
+    }
+
+    #[test]
+    fn a_fraction_of_a_step_is_rounded_down_once() {
+        let layout = Layout::Grid { rows: 1, cols: 1, step: 0.7, compat: false };
+        let t: Vec<usize> = places(&layout.stretch(0, 0..6)).iter().map(|p| p.0).collect();
+        assert_eq!(t, [0, 0, 1, 2, 2, 3]);
+    }
+
+    #[test]
+    fn packed_units_get_their_rank_as_time_and_keep_their_picture() {
+        let kept = [Kept::All(6), Kept::Some(&[1, 5]), Kept::Some(&[]), Kept::Some(&[0])];
+        let placed = grid(false).packed(10, kept);
+        assert_eq!(placed.positions.len(), 9);
+        assert_eq!(places(&placed)[6..], [(12, 10, 11), (12, 11, 12), (14, 10, 10)]);
+        assert_eq!(placed.next, 15);
+        assert_eq!(grid(false).packed(10, [Kept::All(12)]), grid(false).stretch(10, 0..12));
+        let run = Layout::Run.packed(10, kept);
+        assert_eq!(run, Placed::run(10, 9));
+        assert_eq!(Layout::Run.stretch(10, 3..9).positions, Positions::run(13, 6));
+    }
+
+    #[test]
+    fn a_window_reaches_as_far_as_its_pictures_in_time() {
+        assert_eq!(Layout::Run.reach(14), 14);
+        assert_eq!(grid(false).reach(14), 4);
+    }
+}

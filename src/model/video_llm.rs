@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: MPL-2.0
+//! A loaded Video-LLM: the half that sees, the decoder and the words, read from one folder.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor};
+use candle_nn::VarBuilder;
+
+use super::checkpoint::{Checkpoint, ProcessorConfig, Recommendations, VisionConfig};
+use super::decoder::Decoder;
+use super::device::{self, Formats};
+use super::hub;
+use super::load::LoadOptions;
+use super::preprocess::Resampler;
+use super::preprocess::patches::Patches;
+use super::preprocess::square::Squares;
+use super::prompt::Prompts;
+use super::rope::Layout;
+use super::text_image::TextImage;
+use super::text_image::shared::TextImages;
+use super::vision::one_vision::OneVision;
+use super::vision::qwen::Qwen;
+use super::vision::{Picture, Vision};
+use crate::cancel::Cancel;
+use crate::error::Result;
+use crate::frame::Frame;
+
+/// A loaded Video-LLM. Cloning shares the weights.
+#[derive(Clone)]
+pub struct VideoLlm(Arc<Parts>);
+
+struct Parts {
+    vision: Box<dyn Vision>,
+    decoder: Decoder,
+    prompts: Prompts,
+    recommendations: Recommendations,
+    device: Device,
+    fallback: Option<String>,
+    formats: Formats,
+    weight_bytes: u64,
+    text_images: TextImages,
+}
+
+/// Patches per batch through the vision tower: enough to keep the threads busy, few enough that
+/// the widest activation of a large tower stays below 100 MB.
+const BATCH_PATCHES: usize = 4096;
+
+impl VideoLlm {
+    /// Reads a Hugging Face model folder, or a model by its name on the hub (`hf:owner/name`, see
+    /// [`hub`]).
+    ///
+    /// # Errors
+    /// What is wrong with the folder, by file and tensor; [`Hub`](crate::EngineError::Hub) for a
+    /// name that is not in the cache; [`Device`](crate::EngineError::Device) if the device is not
+    /// there; [`Cancelled`](crate::EngineError::Cancelled) between two tensors.
+    pub fn load(dir: impl AsRef<Path>, options: &LoadOptions) -> Result<Self> {
+        let checkpoint = Checkpoint::open(&hub::folder(dir.as_ref(), options)?)?;
+        let config = checkpoint.config();
+        let processor = checkpoint.processor()?;
+        let recommendations = checkpoint.recommendations()?;
+        let prompts = Prompts::new(&checkpoint)?;
+        let (device, fallback) = device::open(options.device)?;
+        let weights = checkpoint.weights()?;
+        let stored = weights.dtype("language_model.embed_tokens.weight");
+        let formats = Formats::new(options.dtype, &device, stored);
+        let unread = |name: &str| config.is_unread(name);
+        let (built, weight_bytes) = weights.build(formats, &device, options, unread, |vb| {
+            let vision = vision(&config.vision, &processor, vb.clone())?;
+            // A tied checkpoint may carry a copy of the head; an untied one must have it.
+            let head = (!config.tied).then(|| vb.pp("lm_head"));
+            let decoder = Decoder::new(&config.text, vb.pp("language_model"), head)?;
+            Ok((vision, decoder))
+        })?;
+        let (vision, decoder) = built;
+        let parts = Parts {
+            vision,
+            decoder,
+            prompts,
+            recommendations,
+            device,
+            fallback,
+            formats,
+            weight_bytes,
+            text_images: TextImages::default(),
+        };
+        Ok(Self(Arc::new(parts)))
+    }
+
+    pub fn decoder(&self) -> &Decoder {
+        &self.0.decoder
+    }
+
+    pub fn prompts(&self) -> &Prompts {
+        &self.0.prompts
+    }
+
+    /// The half that sees.
+    pub fn vision(&self) -> &dyn Vision {
+        &*self.0.vision
+    }
+
+    pub fn device(&self) -> &Device {
+        &self.0.device
+    }
+
+    /// What the weights take in memory.
+    pub fn weight_bytes(&self) -> u64 {
+        self.0.weight_bytes
+    }
+
+    /// Why the choice of a device fell back to the CPU, if it did; worth a warning.
+    pub fn device_fallback(&self) -> Option<&str> {
+        self.0.fallback.as_deref()
+    }
+
+    /// The number format of what flows between the layers, keys and values included.
+    pub fn dtype(&self) -> DType {
+        self.0.formats.flow
+    }
+
+    /// The number format in which the weights are held.
+    pub fn weights_dtype(&self) -> DType {
+        self.0.formats.matrices
+    }
+
+    /// Frames that become one unit.
+    pub fn frames_per_unit(&self) -> usize {
+        self.0.vision.frames_per_unit()
+    }
+
+    /// The shape of the units of a stream that begins with this frame. Later frames of another
+    /// shape are fitted into it.
+    pub fn picture(&self, first: &Frame) -> Result<Picture> {
+        self.0.vision.picture(first)
+    }
+
+    /// Where the tokens of a stream stand that has `rate` frames a second. `compat` puts what
+    /// follows a video where transformers 5 does; see [`Layout`].
+    pub fn layout(&self, picture: &Picture, rate: f64, compat: bool) -> Layout {
+        self.0.vision.layout(picture, rate, compat)
+    }
+
+    /// Unit tokens `[u, M, C]`; the last frame is repeated if it does not fill its unit. Units go
+    /// through the vision tower in batches; `cancel` is looked at between its layers.
+    pub fn encode_frames(
+        &self,
+        frames: &[Frame],
+        picture: &Picture,
+        cancel: &Cancel,
+    ) -> Result<Tensor> {
+        let vision = self.vision();
+        let units = (BATCH_PATCHES / vision.patches(picture).max(1)).max(1);
+        let batches = frames.chunks(units * vision.frames_per_unit());
+        let tokens = batches.map(|frames| {
+            cancel.check()?;
+            vision.tokens(&self.vision_features(frames, picture, cancel)?, picture)
+        });
+        let mut tokens = tokens.collect::<Result<Vec<_>>>()?;
+        match tokens.len() {
+            0 => {
+                let shape = (0, picture.tokens(), self.decoder().hidden_size());
+                Ok(Tensor::zeros(shape, self.dtype(), self.device())?)
+            }
+            1 => Ok(tokens.remove(0)),
+            _ => Ok(Tensor::cat(&tokens, 0)?),
+        }
+    }
+
+    /// What the vision tower sees in each patch, `[u, n, D]`, before it is brought to the decoder's
+    /// width: the features that compare scenes.
+    pub fn vision_features(
+        &self,
+        frames: &[Frame],
+        picture: &Picture,
+        cancel: &Cancel,
+    ) -> Result<Tensor> {
+        let pixels = self.0.vision.pixels(frames, picture, self.device())?;
+        self.0.vision.features(&pixels.to_dtype(self.dtype())?, picture, cancel)
+    }
+
+    /// The embedding `[1, C]` that closes a video in the checkpoint's own prompt, if it has one.
+    pub fn image_newline(&self) -> Option<&Tensor> {
+        self.0.vision.closing()
+    }
+
+    /// What the model's folder recommends (`streamkvqa.json`); empty if it has none.
+    pub fn recommendations(&self) -> &Recommendations {
+        &self.0.recommendations
+    }
+
+    /// The text-image pair of a folder, on this model's device; streams that name the same folder
+    /// share it.
+    ///
+    /// # Errors
+    /// As [`TextImage::load`].
+    pub fn text_image(&self, dir: &Path, options: &LoadOptions) -> Result<Arc<TextImage>> {
+        let load = || TextImage::load(dir, self.device(), options);
+        // However it is spelt; a name on the hub is no path, and what is missing has no other name.
+        let same = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
+        self.0.text_images.get(&same, &options.cancel, load)
+    }
+
+    pub fn recommended_sample_rate(&self) -> Option<f64> {
+        self.0.recommendations.sample_rate
+    }
+}
+
+/// The half that sees, of the architecture that the config says. `vb` is the root.
+fn vision(
+    config: &VisionConfig,
+    processor: &ProcessorConfig,
+    vb: VarBuilder,
+) -> Result<Box<dyn Vision>> {
+    let resampler = Resampler::new(processor);
+    Ok(match config {
+        VisionConfig::OneVision(config) => {
+            let squares = Squares { resampler, side: config.tower.image_size, edge: None };
+            Box::new(OneVision::new(config, squares, vb)?)
+        }
+        VisionConfig::Qwen(config) => {
+            let patches = Patches {
+                resampler,
+                side: config.patch_size,
+                merge: config.merge,
+                frames: config.frames_per_unit,
+                min_pixels: processor.min_pixels,
+                max_pixels: processor.max_pixels,
+            };
+            Box::new(Qwen::new(config, patches, vb)?)
+        }
+    })
+}
+
+const _: () = {
+    const fn shared_between_threads<T: Send + Sync>() {}
+    shared_between_threads::<VideoLlm>();
+};
