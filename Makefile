@@ -21,7 +21,7 @@ pluginsdir = $(shell pkg-config $(if $(PREFIX),--define-variable=prefix=$(PREFIX
 help:
 	@echo 'make demo      play a video through the element and ask it questions'
 	@echo 'make test      all tests'
-	@echo 'make lint      formatting, clippy and documentation, warnings are errors'
+	@echo 'make lint      formatting, clippy, imports and documentation, warnings are errors'
 	@echo 'make build     the plugin, in $(plugin_path:$(CURDIR)/%=%)'
 	@echo 'make compare   measure every method on the same questions; renews docs/benchmarks.md'
 	@echo 'make install   the plugin into the GStreamer plugin folder; PREFIX and DESTDIR are honoured'
@@ -59,6 +59,8 @@ lint:
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	@echo '==> the engine without GStreamer'
 	$(CARGO) clippy --no-default-features --all-targets --locked -- -D warnings
+	@echo '==> imports against the plan of the house, tools/floors/house.txt'
+	$(CARGO) run --quiet --package floors --locked
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --locked
 
 install:
