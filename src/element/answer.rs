@@ -5,20 +5,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use glib::subclass::prelude::*;
 use gst::ClockTime;
-use gst::prelude::*;
 use gstreamer as gst;
 use serde_json::json;
 
-use super::TextFormat;
-use super::imp::{CAT, StreamKvqa};
 use super::question::{Question, without_nul};
 use super::timeline::{Moment, Timeline};
-use crate::{Answer, EngineError, Finish};
-
-/// Answers that wait for a video buffer to carry them.
-const MAX_METAS: usize = 64;
+use crate::{Answer, Finish};
 
 /// Name of the element message and of the structure in the `answer` signal.
 pub(super) const MESSAGE_NAME: &str = "streamkvqa/answer";
@@ -243,132 +236,6 @@ fn minutes(time: ClockTime) -> String {
         format!("{hours}:{minutes:02}:{seconds:02}")
     } else {
         format!("{minutes}:{seconds:02}")
-    }
-}
-
-/// Answers out; called from the inference thread.
-impl StreamKvqa {
-    pub(super) fn emit_token(&self, id: u64, token: &str) {
-        self.obj().emit_by_name::<()>("token", &[&id, &without_nul(token)]);
-    }
-
-    /// Carries a record out in every shape; `unchanged` ones only end their asking.
-    pub(super) fn deliver(&self, number: u64, record: Record, unchanged: bool) {
-        let settings = self.settings();
-        if let Some(text) = self.text() {
-            let line = match settings.text_format {
-                TextFormat::Json => Some(record.json()),
-                TextFormat::Plain if record.status == Status::Ok => {
-                    Some(record.plain(&settings.text_template))
-                }
-                TextFormat::Plain => None,
-            };
-            let line = line.filter(|line| !unchanged && !line.is_empty());
-            text.release_hold(number, line.map(|line| (line, settings.text_duration)));
-        }
-        if unchanged {
-            return;
-        }
-        if record.status == Status::Ok {
-            *self.last_answer.lock() = Some(record.text.clone());
-            let mut metas = self.metas.lock();
-            if metas.len() == MAX_METAS {
-                metas.pop_front();
-            }
-            metas.push_back(record.clone());
-            drop(metas);
-            self.obj().notify("last-answer");
-        }
-        self.post_answer(&record);
-        // Last, because a handler may stop the pipeline.
-        self.obj().emit_by_name::<()>("answer", &[&record.structure()]);
-    }
-
-    pub(super) fn post_answer(&self, record: &Record) {
-        gst::info!(
-            CAT,
-            imp = self,
-            "answer {}: {:?} ({:?})",
-            record.question.id,
-            record.text,
-            record.status
-        );
-        if self.settings.lock().post_messages {
-            let obj = self.obj();
-            let message = gst::message::Element::builder(record.structure()).src(&*obj).build();
-            let _ = obj.post_message(message);
-        }
-    }
-
-    pub(super) fn post_progress(&self, kind: gst::ProgressType, code: &str, text: &str) {
-        let obj = self.obj();
-        let text = without_nul(text);
-        let message = gst::message::Progress::builder(kind, code, &text).src(&*obj).build();
-        let _ = obj.post_message(message);
-    }
-
-    pub(super) fn post_engine_error(&self, error: &EngineError) {
-        let text = without_nul(&error.to_string());
-        let detail = format!("{error:?}");
-        match error {
-            EngineError::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
-                gst::element_imp_error!(
-                    self,
-                    gst::ResourceError::NotFound,
-                    ("{text}"),
-                    ["{detail}"]
-                );
-            }
-            EngineError::Hub { .. } => {
-                gst::element_imp_error!(
-                    self,
-                    gst::ResourceError::NotFound,
-                    ("{text}"),
-                    ["{detail}"]
-                );
-            }
-            EngineError::Read { .. } => {
-                gst::element_imp_error!(
-                    self,
-                    gst::ResourceError::OpenRead,
-                    ("{text}"),
-                    ["{detail}"]
-                );
-            }
-            EngineError::UnknownMethod { .. } | EngineError::Option { .. } => {
-                gst::element_imp_error!(
-                    self,
-                    gst::ResourceError::Settings,
-                    ("{text}"),
-                    ["{detail}"]
-                );
-            }
-            EngineError::Compute(_) => {
-                gst::element_imp_error!(self, gst::LibraryError::Failed, ("{text}"), ["{detail}"]);
-            }
-            _ => {
-                gst::element_imp_error!(self, gst::ResourceError::Failed, ("{text}"), ["{detail}"]);
-            }
-        }
-    }
-
-    pub(super) fn post_engine_warning(&self, error: &EngineError) {
-        let text = without_nul(&error.to_string());
-        gst::element_imp_warning!(self, gst::StreamError::Failed, ("{text}"), ["{error:?}"]);
-    }
-
-    /// Puts the answers since the last buffer on this one.
-    pub(super) fn attach_metas(&self, buffer: &mut gst::Buffer) {
-        let records = std::mem::take(&mut *self.metas.lock());
-        if records.is_empty() {
-            return;
-        }
-        let buffer = buffer.make_mut();
-        for record in records {
-            if let Err(error) = record.attach(buffer) {
-                gst::warning!(CAT, imp = self, "no {}: {error}", META_NAME);
-            }
-        }
     }
 }
 

@@ -56,12 +56,14 @@
  *
  * Since: 0.1.0
  */
-use std::collections::VecDeque;
+mod events;
+mod run;
+mod signals;
+
 use std::sync::{Arc, LazyLock};
 
 use glib::subclass::Signal;
 use glib::subclass::prelude::*;
-use gst::ClockTime;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 use gst_base::prelude::*;
@@ -69,133 +71,45 @@ use gst_base::subclass::BaseTransformMode;
 use gst_base::subclass::prelude::*;
 use gstreamer as gst;
 use gstreamer_base as gst_base;
-use gstreamer_video as gst_video;
 use parking_lot::Mutex;
 
-use super::answer::{Record, Status};
-use super::question::{self, Question, Seen};
-use super::sampler::Reader;
-use super::schedule::Schedule;
-use super::settings::{self, Fault, Settings};
+use super::bus::CAT;
+use super::enums::ResetOn;
+use super::inlet::Inlet;
+use super::outlet::Outlet;
+use super::settings::Settings;
 use super::shared_model::LoadKey;
 use super::text_pad::TextPad;
 use super::video::Video;
 use super::worker::{Refused, Worker};
+use super::{properties, stats};
 use crate::VideoLlm;
 
-pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
-    gst::DebugCategory::new("streamkvqa", gst::DebugColorFlags::empty(), Some("Video questions"))
-});
-
-/// Lock order: `video`, `schedule`, then one of the leaves (all others). No lock is held while
-/// something is pushed, posted, emitted or queried, and none while a thread waits for the engine.
-#[derive(Default)]
+/// Lock order: `video`, then one of the leaves (all others, those of the rooms included). No lock
+/// is held while something is pushed, posted, emitted or queried, and none while a thread waits for
+/// the engine.
 pub struct StreamKvqa {
-    pub(super) settings: Mutex<Settings>,
-    pub(super) video: Mutex<Video>,
-    pub(super) schedule: Mutex<Schedule>,
-    pub(super) worker: Mutex<Option<Arc<Worker>>>,
-    pub(super) text: Mutex<Option<Arc<TextPad>>>,
+    settings: Arc<Mutex<Settings>>,
+    video: Video,
+    inlet: Inlet,
+    outlet: Arc<Outlet>,
+    /// From READY to READY.
+    worker: Mutex<Option<Arc<Worker>>>,
     /// Kept over READY, so that a second run need not load again.
-    pub(super) model: Mutex<Option<(LoadKey, Arc<VideoLlm>)>>,
-    /// The standing question of the `question` property.
-    pub(super) standing: Mutex<Option<u64>>,
-    pub(super) seen: Mutex<Seen>,
-    pub(super) metas: Mutex<VecDeque<Record>>,
-    pub(super) last_answer: Mutex<Option<String>>,
+    model: Mutex<Option<(LoadKey, Arc<VideoLlm>)>>,
 }
 
 impl StreamKvqa {
-    pub(super) fn settings(&self) -> Settings {
+    fn settings(&self) -> Settings {
         self.settings.lock().clone()
     }
 
-    pub(super) fn worker(&self) -> Option<Arc<Worker>> {
+    fn worker(&self) -> Option<Arc<Worker>> {
         self.worker.lock().clone()
     }
 
-    pub(super) fn text(&self) -> Option<Arc<TextPad>> {
-        self.text.lock().clone()
-    }
-}
-
-/// A run: READY to PAUSED, and back.
-impl StreamKvqa {
-    /// Checks everything that can be checked without the model, and begins to load it.
-    fn start_run(&self) -> Result<(), gst::StateChangeError> {
-        let settings = self.settings();
-        let key = settings.load_key().and_then(|key| {
-            settings.recipe(None)?;
-            settings.check_store()?;
-            Ok(key)
-        });
-        let key = key.map_err(|fault| {
-            match fault {
-                Fault::Unset(text) => {
-                    gst::element_imp_error!(self, gst::ResourceError::Settings, ("{text}"));
-                }
-                Fault::Engine(error) => self.post_engine_error(&error),
-            }
-            gst::StateChangeError
-        })?;
-        let from_file = settings.questions_file.as_deref().map(question::from_file);
-        let from_file = from_file.unwrap_or(Ok(Vec::new())).map_err(|error| {
-            let text = error.to_string();
-            match error {
-                question::FileError::Read { source, .. }
-                    if source.kind() == std::io::ErrorKind::NotFound =>
-                {
-                    gst::element_imp_error!(self, gst::ResourceError::NotFound, ("{text}"));
-                }
-                question::FileError::Read { .. } => {
-                    gst::element_imp_error!(self, gst::ResourceError::OpenRead, ("{text}"));
-                }
-                question::FileError::Line { .. } => {
-                    gst::element_imp_error!(self, gst::ResourceError::Settings, ("{text}"));
-                }
-            }
-            gst::StateChangeError
-        })?;
-
-        *self.video.lock() = Video::default();
-        *self.seen.lock() = Seen::default();
-        let model = self.model.lock().take().filter(|(old, _)| *old == key).map(|(_, model)| model);
-        let worker = Worker::start(&self.obj(), settings, &key, model).map_err(|error| {
-            gst::element_imp_error!(self, gst::ResourceError::NoSpaceLeft, ("no thread: {error}"));
-            gst::StateChangeError
-        })?;
-        *self.worker.lock() = Some(Arc::new(worker));
-        {
-            let mut schedule = self.schedule.lock();
-            for question in from_file {
-                schedule.add(Arc::new(Question { id: question::next_id(), ..question }));
-            }
-        }
-        self.arm_question();
-        Ok(())
-    }
-
-    /// Before the parent's state change: that waits for the streaming thread, which may wait for
-    /// the engine.
-    fn stop_run(&self) {
-        let worker = self.worker.lock().take();
-        let Some(worker) = worker else { return };
-        let (model, unanswered) = worker.stop();
-        if let Some(text) = self.text() {
-            text.stop();
-        }
-        if let (Some(model), Ok(key)) = (model, self.settings().load_key()) {
-            *self.model.lock() = Some((key, model));
-        }
-        *self.standing.lock() = None;
-        let scheduled = self.schedule.lock().clear();
-        for asked in unanswered {
-            self.post_answer(&Record::unanswered(asked.question, asked.at, Status::Cancelled));
-        }
-        for question in scheduled {
-            gst::debug!(CAT, imp = self, "question {} never fell due", question.id);
-        }
-        self.metas.lock().clear();
+    fn text(&self) -> Option<Arc<TextPad>> {
+        self.outlet.text()
     }
 }
 
@@ -204,16 +118,29 @@ impl ObjectSubclass for StreamKvqa {
     const NAME: &'static str = "GstStreamKvqa";
     type Type = super::StreamKvqa;
     type ParentType = gst_base::BaseTransform;
+
+    fn new() -> Self {
+        let settings = Arc::default();
+        Self {
+            outlet: Arc::new(Outlet::new(Arc::clone(&settings))),
+            settings,
+            video: Video::default(),
+            inlet: Inlet::default(),
+            worker: Mutex::default(),
+            model: Mutex::default(),
+        }
+    }
 }
 
 impl ObjectImpl for StreamKvqa {
     fn constructed(&self) {
         self.parent_constructed();
         self.obj().set_passthrough(true);
+        self.outlet.belong_to(self.obj().upcast_ref());
     }
 
     fn properties() -> &'static [glib::ParamSpec] {
-        settings::properties()
+        properties::properties()
     }
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
@@ -226,53 +153,21 @@ impl ObjectImpl for StreamKvqa {
     }
 
     fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
+        let worker = self.worker();
         match pspec.name() {
-            "last-answer" => self.last_answer.lock().to_value(),
-            "pending" => self.worker().map_or(0, |worker| worker.pending()).to_value(),
-            "stats" => self.stats().to_value(),
+            "last-answer" => self.outlet.last_answer().to_value(),
+            "pending" => worker.map_or(0, |worker| worker.pending()).to_value(),
+            "stats" => {
+                let stats = worker.map(|worker| worker.stats()).unwrap_or_default();
+                stats::structure(&stats, self.video.live().unwrap_or(false)).to_value()
+            }
             _ => self.settings.lock().get(pspec).unwrap_or_else(|| pspec.default_value().clone()),
         }
     }
 
     fn signals() -> &'static [Signal] {
-        static SIGNALS: LazyLock<Vec<Signal>> = LazyLock::new(question::signals);
+        static SIGNALS: LazyLock<Vec<Signal>> = LazyLock::new(signals::all);
         &SIGNALS
-    }
-}
-
-impl StreamKvqa {
-    fn stats(&self) -> gst::Structure {
-        let (counters, memory, queue, users) =
-            self.worker().map(|worker| worker.stats()).unwrap_or_default();
-        let mean = |total: std::time::Duration, count: u64| {
-            if count == 0 { 0.0 } else { total.as_secs_f64() * 1e3 / count as f64 }
-        };
-        gst::Structure::builder("streamkvqa/stats")
-            .field("frames-in", counters.frames_in)
-            .field("sampled", counters.sampled)
-            .field("dropped", counters.dropped)
-            .field("unreadable", counters.unreadable)
-            .field("encoded", counters.encoded)
-            .field("questions", counters.questions)
-            .field("answers", counters.answers)
-            .field("queue", queue as u64)
-            .field("memory-bytes", memory.bytes)
-            .field("device-bytes", memory.store.device)
-            .field("host-bytes", memory.store.host)
-            .field("disk-bytes", memory.store.disk)
-            .field("blocks", memory.store.blocks)
-            .field("hits", memory.store.hits)
-            .field("loads", memory.store.loads)
-            .field("lost-blocks", memory.store.lost)
-            .field("units", memory.units)
-            .field("open-frames", memory.open_frames)
-            .field("segments", memory.segments)
-            .field("encode-ms-per-frame", mean(counters.encoding, counters.encoded))
-            .field("answer-ms", mean(counters.answering, counters.answers))
-            .field("live", self.video.lock().live.unwrap_or(false))
-            .field("model-loaded", users.is_some())
-            .field("model-users", users.unwrap_or(0) as u64)
-            .build()
     }
 }
 
@@ -333,15 +228,14 @@ impl ElementImpl for StreamKvqa {
             })
             .build();
         let text = TextPad::new(pad.clone());
-        *self.text.lock() = Some(text.clone());
         let running = self.worker().is_some();
         if running && pad.set_active(true).is_err() {
             gst::warning!(CAT, imp = self, "cannot activate the text pad");
         }
         if self.obj().add_pad(&pad).is_err() {
-            *self.text.lock() = None;
             return None;
         }
+        self.outlet.set_text(Arc::clone(&text));
         if running {
             text.start();
         }
@@ -349,8 +243,7 @@ impl ElementImpl for StreamKvqa {
     }
 
     fn release_pad(&self, pad: &gst::Pad) {
-        let text = self.text.lock().take_if(|text| text.pad() == pad);
-        if let Some(text) = text {
+        if let Some(text) = self.outlet.take_text(pad) {
             text.release();
             let _ = self.obj().remove_pad(pad);
         }
@@ -386,114 +279,26 @@ impl BaseTransformImpl for StreamKvqa {
     const TRANSFORM_IP_ON_PASSTHROUGH: bool = false;
 
     fn set_caps(&self, incaps: &gst::Caps, _outcaps: &gst::Caps) -> Result<(), gst::LoggableError> {
-        let reader = match Reader::new(incaps, self.settings.lock().frame_size) {
-            Ok(reader) => reader,
-            Err(reason) => {
-                gst::element_imp_error!(
-                    self,
-                    gst::StreamError::Format,
-                    ("cannot read video of {incaps}: {reason}")
-                );
-                return Err(gst::loggable_error!(CAT, "cannot read {}: {}", incaps, reason));
-            }
-        };
-        let fps = gst_video::VideoInfo::from_caps(incaps).ok().map(|info| info.fps());
-        let changed = {
-            let mut video = self.video.lock();
-            video.frame_duration = fps.filter(|fps| fps.numer() > 0).and_then(|fps| {
-                ClockTime::SECOND.mul_div_floor(
-                    fps.denom().unsigned_abs().into(),
-                    fps.numer().unsigned_abs().into(),
-                )
-            });
-            video.reader = Some(reader);
-            video.warned_map = false;
-            video.caps.replace(incaps.clone()).is_some_and(|old| old != *incaps)
-        };
+        let frame_size = self.settings.lock().frame_size;
+        let changed = self.video.set_caps(incaps, frame_size).map_err(|reason| {
+            gst::element_imp_error!(
+                self,
+                gst::StreamError::Format,
+                ("cannot read video of {incaps}: {reason}")
+            );
+            gst::loggable_error!(CAT, "cannot read {incaps}: {reason}")
+        })?;
         if changed {
-            self.reset(super::ResetOn::Caps);
+            self.reset(ResetOn::Caps);
         }
         Ok(())
     }
 
     fn sink_event(&self, event: gst::Event) -> bool {
-        let worker = self.worker();
-        match event.view() {
-            gst::EventView::StreamStart(_) => {
-                {
-                    let mut video = self.video.lock();
-                    video.live = None;
-                    if let Some((_, sampler)) = &mut video.sampler {
-                        sampler.restart();
-                    }
-                }
-                if let Some(worker) = &worker {
-                    worker.break_epoch();
-                }
-                if let Some(text) = self.text() {
-                    text.stream_start();
-                }
-                self.reset(super::ResetOn::StreamStart);
-            }
-            gst::EventView::Segment(segment) => {
-                self.video.lock().segment = segment.segment().downcast_ref::<ClockTime>().cloned();
-                if let Some(worker) = &worker {
-                    worker.break_epoch();
-                }
-                self.reset(super::ResetOn::Segment);
-            }
-            gst::EventView::Gap(gap) => {
-                let (start, duration) = gap.get();
-                let segment = self.video.lock().segment.clone();
-                let running = segment.and_then(|segment| segment.to_running_time(start));
-                if let (Some(text), Some(running)) = (self.text(), running) {
-                    text.video(running, running.saturating_add(duration.unwrap_or_default()));
-                }
-            }
-            gst::EventView::FlushStart(_) => {
-                if let Some(worker) = &worker {
-                    worker.flush_start();
-                }
-                if let Some(text) = self.text() {
-                    text.flush_start(event.clone());
-                }
-            }
-            gst::EventView::FlushStop(flush) => {
-                {
-                    let mut video = self.video.lock();
-                    video.segment = None;
-                    video.last = None;
-                    if let Some((_, sampler)) = &mut video.sampler {
-                        sampler.restart();
-                    }
-                }
-                if flush.resets_time() {
-                    self.schedule.lock().restart();
-                }
-                if let Some(worker) = &worker {
-                    worker.flush_stop();
-                }
-                if let Some(text) = self.text() {
-                    text.flush_stop(event.clone());
-                }
-                self.reset(super::ResetOn::Flush);
-            }
-            gst::EventView::Eos(_) => {
-                if let Some(worker) = &worker {
-                    self.end(worker);
-                }
-                if let Some(text) = self.text() {
-                    text.end();
-                }
-            }
-            gst::EventView::CustomDownstream(custom) => {
-                if let Some(handled) = self.ask_event(custom) {
-                    return handled;
-                }
-            }
-            _ => {}
+        match self.downstream_event(&event) {
+            Some(handled) => handled,
+            None => self.parent_sink_event(event),
         }
-        self.parent_sink_event(event)
     }
 
     fn src_event(&self, event: gst::Event) -> bool {
@@ -514,7 +319,7 @@ impl BaseTransformImpl for StreamKvqa {
                 Refused::Failed => gst::FlowError::Error,
             })?;
         }
-        self.attach_metas(&mut inbuf);
+        self.outlet.attach_metas(&mut inbuf);
         self.parent_submit_input_buffer(is_discont, inbuf)
     }
 }

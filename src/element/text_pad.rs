@@ -20,15 +20,12 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use glib::subclass::prelude::*;
 use gst::ClockTime;
 use gst::prelude::*;
-use gst_base::prelude::*;
 use gstreamer as gst;
-use gstreamer_base as gst_base;
 use parking_lot::{Condvar, Mutex};
 
-use super::imp::{CAT, StreamKvqa};
+use super::bus::CAT;
 
 /// How long a push may go on before release forces downstream to let go.
 const RELEASE_GRACE: Duration = Duration::from_millis(100);
@@ -344,36 +341,5 @@ impl TextPad {
         self.pad.push_event(start);
         let caps = gst::Caps::builder("text/x-raw").field("format", "utf8").build();
         self.pad.push_event(gst::event::Caps::new(&caps));
-    }
-}
-
-/// The text pad's functions.
-impl StreamKvqa {
-    pub(super) fn text_event(&self, pad: &gst::Pad, event: gst::Event) -> bool {
-        match event.type_() {
-            // How late the text is says nothing about the video.
-            gst::EventType::Qos | gst::EventType::Reconfigure => return true,
-            // The video's source pad forwards it.
-            gst::EventType::Latency => return true,
-            _ => {}
-        }
-        match self.upstream_event(event) {
-            Ok(handled) => handled,
-            Err(event) => gst::Pad::event_default(pad, Some(&*self.obj()), event),
-        }
-    }
-
-    pub(super) fn text_query(&self, pad: &gst::Pad, query: &mut gst::QueryRef) -> bool {
-        if let gst::QueryViewMut::Latency(query) = query.view_mut() {
-            let mut upstream = gst::query::Latency::new();
-            if !self.obj().sink_pad().peer_query(&mut upstream) {
-                return false;
-            }
-            let (live, min, max) = upstream.result();
-            let own = self.settings.lock().latency;
-            query.set(live, min.saturating_add(own), max.map(|max| max.saturating_add(own)));
-            return true;
-        }
-        gst::Pad::query_default(pad, Some(&*self.obj()), query)
     }
 }

@@ -1,86 +1,136 @@
 // SPDX-License-Identifier: MPL-2.0
-//! The video that passes: every buffer is timed, some are sampled, and the questions that fall due
-//! with them are asked.
+//! The video that passes: every buffer is timed, some are sampled.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use glib::subclass::prelude::*;
 use gst::ClockTime;
 use gst::prelude::*;
-use gst_base::prelude::*;
 use gstreamer as gst;
-use gstreamer_base as gst_base;
+use gstreamer_video as gst_video;
+use parking_lot::Mutex;
 
-use super::imp::{CAT, StreamKvqa};
-use super::sampler::{Reader, Sampler};
-use super::settings::DEFAULT_RATE;
+use super::sampler::{Picture, Reader, Sampler};
 use super::timeline::Moment;
-use super::worker::{Drained, Refused, Worker};
-use super::{Leaky, ResetOn, TextTimestamp};
-use crate::Frame;
 
 /// Assumed duration of a frame about which nothing is known.
 const DEFAULT_DURATION: ClockTime = ClockTime::from_mseconds(40);
 
-/// What the streaming thread knows of the video.
+/// What the streaming thread knows of the video. Its lock is held while a due question is looked
+/// for on the schedule, and never while something leaves the element.
 #[derive(Default)]
-pub(super) struct Video {
-    pub segment: Option<gst::FormattedSegment<ClockTime>>,
-    pub caps: Option<gst::Caps>,
-    pub reader: Option<Reader>,
+pub(super) struct Video(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    segment: Option<gst::FormattedSegment<ClockTime>>,
+    caps: Option<gst::Caps>,
+    reader: Option<Reader>,
     /// From the caps; `None` for a variable frame rate.
-    pub frame_duration: Option<ClockTime>,
-    pub sampler: Option<(f64, Sampler)>,
+    frame_duration: Option<ClockTime>,
+    sampler: Option<(f64, Sampler)>,
     /// `None` until the first frame, and again after a new stream-start.
-    pub live: Option<bool>,
+    live: Option<bool>,
     /// Running time and duration of the last buffer.
-    pub last: Option<(ClockTime, ClockTime)>,
-    pub warned_pts: bool,
-    pub warned_map: bool,
+    last: Option<(ClockTime, ClockTime)>,
+    warned_pts: bool,
+    warned_map: bool,
 }
-/// The video that passes.
-impl StreamKvqa {
-    /// Looks at one buffer; may wait for the engine where nothing may be lost.
-    pub(super) fn observe(&self, worker: &Worker, buffer: &gst::BufferRef) -> Result<(), Refused> {
-        worker.count(|counters| counters.frames_in += 1);
-        let settings = self.settings();
-        let live = self.is_live();
-        let lossless = self.is_lossless();
-        if lossless && settings.rate().is_none() {
-            // The model says how often it wants to look; until then no frame may be judged.
-            worker.wait_for_model()?;
+
+impl State {
+    fn restart_sampling(&mut self) {
+        if let Some((_, sampler)) = &mut self.sampler {
+            sampler.restart();
         }
-        let clock = live.then(|| self.obj().current_running_time()).flatten();
-        let rate = settings.rate().or_else(|| worker.recommended_rate()).unwrap_or(DEFAULT_RATE);
-        let Some(seen) = self.look(worker, buffer, rate, clock) else { return Ok(()) };
-        if let Some(frame) = seen.frame {
-            worker.push(frame, lossless)?;
-        }
-        worker.enter(seen.at)?;
-        loop {
-            let due = self.schedule.lock().next_due(seen.at.running);
-            let Some(question) = due else { break };
-            if lossless && let Err(refused) = worker.wait_for_room() {
-                self.schedule.lock().add(question);
-                return Err(refused);
-            }
-            self.ask_now(worker, question);
-        }
-        if let Some(text) = self.text() {
-            text.video(seen.at.running, seen.at.running.saturating_add(seen.duration));
-        }
-        Ok(())
+    }
+}
+
+/// One buffer as the element saw it.
+pub(super) struct Look {
+    pub at: Moment,
+    pub duration: ClockTime,
+    /// `None` if it is not sampled, or could not be read.
+    pub sample: Option<Sample>,
+    pub unreadable: bool,
+}
+
+/// A frame that the model is to see.
+pub(super) struct Sample {
+    pub picture: Picture,
+    /// Stream time that passes per running time.
+    pub speed: f64,
+    /// Between this sample and the next.
+    pub period: ClockTime,
+}
+
+impl Video {
+    /// A new run.
+    pub fn begin(&self) {
+        *self.0.lock() = State::default();
+    }
+
+    /// Video of these caps comes next; whether they are other ones than before.
+    ///
+    /// # Errors
+    /// Says why it cannot be read.
+    pub fn set_caps(&self, caps: &gst::Caps, frame_size: u32) -> Result<bool, String> {
+        let reader = Reader::new(caps, frame_size)?;
+        let fps = gst_video::VideoInfo::from_caps(caps).ok().map(|info| info.fps());
+        let mut state = self.0.lock();
+        state.frame_duration = fps.filter(|fps| fps.numer() > 0).and_then(|fps| {
+            ClockTime::SECOND
+                .mul_div_floor(fps.denom().unsigned_abs().into(), fps.numer().unsigned_abs().into())
+        });
+        state.reader = Some(reader);
+        state.warned_map = false;
+        Ok(state.caps.replace(caps.clone()).is_some_and(|old| old != *caps))
+    }
+
+    pub fn stream_start(&self) {
+        let mut state = self.0.lock();
+        state.live = None;
+        state.restart_sampling();
+    }
+
+    pub fn set_segment(&self, segment: &gst::Segment) {
+        self.0.lock().segment = segment.downcast_ref::<ClockTime>().cloned();
+    }
+
+    pub fn flush(&self) {
+        let mut state = self.0.lock();
+        state.segment = None;
+        state.last = None;
+        state.restart_sampling();
+    }
+
+    /// The stretch of running time that a gap covers.
+    pub fn gap(&self, gap: &gst::event::Gap) -> Option<(ClockTime, ClockTime)> {
+        let (start, duration) = gap.get();
+        let segment = self.0.lock().segment.clone();
+        let running = segment?.to_running_time(start)?;
+        Some((running, running.saturating_add(duration.unwrap_or_default())))
+    }
+
+    /// Whether the source is live, if that is known.
+    pub fn live(&self) -> Option<bool> {
+        self.0.lock().live
+    }
+
+    pub fn set_live(&self, live: bool) {
+        self.0.lock().live = Some(live);
     }
 
     /// Times the buffer and, if it is sampled, reads it. `None` for one outside of its segment.
-    fn look(
+    /// `clock` is the running time now, if the source is live; `is_due` says whether somebody asks
+    /// at a running time.
+    pub fn look(
         &self,
-        worker: &Worker,
+        element: &gst::Element,
         buffer: &gst::BufferRef,
         rate: f64,
         clock: Option<ClockTime>,
+        is_due: impl FnOnce(ClockTime) -> bool,
     ) -> Option<Look> {
-        let mut guard = self.video.lock();
+        let mut guard = self.0.lock();
         let video = &mut *guard;
         let mut warn_pts = false;
         let running = match (buffer.pts(), &video.segment) {
@@ -109,117 +159,40 @@ impl StreamKvqa {
         if video.sampler.as_ref().is_none_or(|(old, _)| *old != rate) {
             video.sampler = Some((rate, Sampler::new(rate)));
         }
-        let asked = self.schedule.lock().is_due(running);
-        let mut frame = None;
-        let mut unreadable = None;
+        let asked = is_due(running);
+        let mut sample = None;
+        let mut fault = None;
         if let (Some((_, sampler)), Some(reader)) = (&mut video.sampler, &video.reader)
             && sampler.take(running, asked)
         {
+            let period = sampler.period();
+            let speed = video.segment.as_ref().map_or(1.0, |s| s.rate() * s.applied_rate());
             match reader.read(buffer) {
-                Ok(picture) => {
-                    let speed = video.segment.as_ref().map_or(1.0, |s| s.rate() * s.applied_rate());
-                    let time = worker.engine_time(at, speed, sampler.period());
-                    frame = Frame::new(picture.rgb, picture.width, picture.height, time).ok();
-                }
-                Err(reason) => {
-                    worker.count(|counters| counters.unreadable += 1);
-                    if !std::mem::replace(&mut video.warned_map, true) {
-                        unreadable = Some((reason, video.caps.clone()));
-                    }
-                }
+                Ok(picture) => sample = Some(Sample { picture, speed, period }),
+                Err(reason) => fault = Some(reason),
             }
         }
+        let unreadable = fault.is_some();
+        let fault = fault.filter(|_| !std::mem::replace(&mut video.warned_map, true));
+        let fault = fault.map(|reason| (reason, video.caps.clone()));
         drop(guard);
         if warn_pts {
-            gst::element_imp_warning!(
-                self,
+            gst::element_warning!(
+                element,
                 gst::StreamError::Format,
                 ("buffers without timestamps: their times are guessed")
             );
         }
-        if let Some((reason, caps)) = unreadable {
+        if let Some((reason, caps)) = fault {
             let caps = caps.map(|caps| caps.to_string()).unwrap_or_default();
-            gst::element_imp_warning!(
-                self,
+            gst::element_warning!(
+                element,
                 gst::StreamError::Format,
                 ("cannot read a frame of {caps}: {reason}; the video goes on, the model misses frames")
             );
         }
-        Some(Look { frame, at, duration })
+        Some(Look { at, duration, sample, unreadable })
     }
-
-    /// Whether a full queue holds the video back.
-    fn is_lossless(&self) -> bool {
-        let leaky = self.settings.lock().leaky;
-        match leaky {
-            Leaky::Auto => !self.is_live(),
-            Leaky::Never => true,
-            Leaky::Always => false,
-        }
-    }
-
-    fn is_live(&self) -> bool {
-        if let Some(live) = self.video.lock().live {
-            return live;
-        }
-        let mut query = gst::query::Latency::new();
-        let live = self.obj().sink_pad().peer_query(&mut query) && query.result().0;
-        self.video.lock().live = Some(live);
-        let settings = self.settings();
-        if live && settings.question.is_some() && settings.question_interval == ClockTime::ZERO {
-            gst::element_imp_info!(
-                self,
-                gst::ResourceError::Settings,
-                ("`question` without `question-interval` is asked at the end of this live stream")
-            );
-        }
-        live
-    }
-
-    /// Whether the text stream waits for answers.
-    pub(super) fn text_waits(&self) -> bool {
-        let timestamp = self.settings.lock().text_timestamp;
-        match timestamp {
-            TextTimestamp::Question => true,
-            TextTimestamp::Answer => false,
-            TextTimestamp::Auto => self.video.lock().live != Some(true),
-        }
-    }
-
-    /// The end: what never fell due is asked now, and pending answers are waited for.
-    pub(super) fn end(&self, worker: &Worker) {
-        let lossless = self.is_lossless();
-        loop {
-            let next = self.schedule.lock().next_at_end();
-            let Some(question) = next else { break };
-            if lossless && worker.wait_for_room().is_err() {
-                break;
-            }
-            self.ask_now(worker, question);
-        }
-        let timeout = self.settings.lock().eos_timeout;
-        if let Drained::TimedOut(pending) = worker.drain(timeout.map(Into::into)) {
-            gst::element_imp_warning!(
-                self,
-                gst::ResourceError::Busy,
-                ("{pending} questions were not answered within eos-timeout and are cancelled")
-            );
-        }
-    }
-
-    pub(super) fn reset(&self, on: ResetOn) {
-        if self.settings.lock().reset_on == on {
-            gst::debug!(CAT, imp = self, "forgetting everything: {on:?}");
-            self.clear_memory();
-        }
-    }
-}
-
-/// One buffer as the element saw it.
-struct Look {
-    frame: Option<Frame>,
-    at: Moment,
-    duration: ClockTime,
 }
 
 /// Nanoseconds since 1970: from the sender, or from the local clock if the buffer belongs to now.

@@ -21,6 +21,8 @@ use gstreamer as gst;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::answer::Status;
+use super::bus::CAT;
+use super::outlet::Outlet;
 use super::question::Question;
 use super::settings::Settings;
 use super::shared_model::{self, LoadKey, Ticket, Waiter};
@@ -76,6 +78,17 @@ pub(super) struct Counters {
     pub answering: Duration,
 }
 
+/// What the property `stats` tells of a run.
+#[derive(Default)]
+pub(super) struct Stats {
+    pub counters: Counters,
+    pub memory: StreamStats,
+    /// Frames that wait.
+    pub queue: usize,
+    /// `None` until the model is loaded.
+    pub model_users: Option<usize>,
+}
+
 #[derive(Default)]
 struct Queue {
     jobs: VecDeque<Job>,
@@ -127,7 +140,8 @@ impl Queue {
 ///
 /// Lock order: `queue` before `timeline`; neither is held while anything leaves the element.
 struct Shared {
-    element: glib::WeakRef<super::StreamKvqa>,
+    outlet: Arc<Outlet>,
+    /// As they were when the run began.
     settings: Settings,
     queue: Mutex<Queue>,
     changed: Condvar,
@@ -147,13 +161,13 @@ impl Worker {
     /// # Errors
     /// The system has no more threads.
     pub fn start(
-        element: &super::StreamKvqa,
+        outlet: Arc<Outlet>,
         settings: Settings,
         key: &LoadKey,
         model: Option<Arc<VideoLlm>>,
     ) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
-            element: glib::object::ObjectExt::downgrade(element),
+            outlet,
             settings,
             queue: Mutex::default(),
             changed: Condvar::new(),
@@ -202,7 +216,7 @@ impl Worker {
             && thread.thread().id() != std::thread::current().id()
             && thread.join().is_err()
         {
-            gst::error!(super::imp::CAT, "the inference thread panicked");
+            gst::error!(CAT, "the inference thread panicked");
         }
         (self.shared.queue.lock().model.take(), unanswered)
     }
@@ -408,7 +422,9 @@ impl Worker {
                     1 => gst::ProgressType::Start,
                     _ => gst::ProgressType::Continue,
                 };
-                MutexGuard::unlocked(&mut queue, || self.shared.post("answer", kind, &text));
+                MutexGuard::unlocked(&mut queue, || {
+                    self.shared.outlet.progress(kind, "answer", &text);
+                });
                 continue;
             }
             let next = Duration::from_secs(told + 1);
@@ -417,7 +433,8 @@ impl Worker {
         };
         drop(queue);
         if told > 0 {
-            self.shared.post("answer", gst::ProgressType::Complete, "Answering has ended");
+            let kind = gst::ProgressType::Complete;
+            self.shared.outlet.progress(kind, "answer", "Answering has ended");
         }
         outcome
     }
@@ -426,9 +443,13 @@ impl Worker {
         u32::try_from(self.shared.queue.lock().pending).unwrap_or(u32::MAX)
     }
 
-    pub fn stats(&self) -> (Counters, StreamStats, usize, Option<usize>) {
+    pub fn stats(&self) -> Stats {
         let queue = self.shared.queue.lock();
-        let users = queue.model.as_ref().map(Arc::strong_count);
-        (queue.counters, queue.memory, queue.frames, users)
+        Stats {
+            counters: queue.counters,
+            memory: queue.memory,
+            queue: queue.frames,
+            model_users: queue.model.as_ref().map(Arc::strong_count),
+        }
     }
 }

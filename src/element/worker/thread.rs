@@ -8,7 +8,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use glib::subclass::prelude::*;
 use gstreamer as gst;
 
 use super::{Asked, Job, Queue, Shared};
@@ -172,7 +171,7 @@ impl Shared {
         let stream = Stream::open(VideoLlm::clone(model), recipe, options)?;
         if let Some(why) = model.device_fallback() {
             let reason = format!("{why}; the model runs on the CPU");
-            self.warn(&EngineError::Device { name: self.settings.device.clone(), reason });
+            self.outlet.warn(&EngineError::Device { name: self.settings.device.clone(), reason });
         }
         let told = self.progress.lock().is_some();
         self.settle(|queue| {
@@ -230,7 +229,7 @@ impl Shared {
             Ok(()) | Err(EngineError::Cancelled) => {}
             Err(error @ EngineError::Frame { .. }) => {
                 self.count_lost(frames.len() as u64);
-                self.warn(&error);
+                self.outlet.warn(&error);
             }
             Err(error) => self.fail(&error),
         }
@@ -251,14 +250,13 @@ impl Shared {
         }
         stream.set_cancel(cancel);
         let id = asked.question.id;
-        let question = crate::Question::new(asked.question.text.clone())
-            .max_tokens(asked.question.max_tokens.unwrap_or_else(|| self.max_tokens()) as usize);
+        let question = crate::Question::new(asked.question.text.clone()).max_tokens(
+            asked.question.max_tokens.unwrap_or_else(|| self.outlet.settings().max_tokens) as usize,
+        );
         let started = Instant::now();
         let result = stream.ask(&question, |token| {
-            if !self.queue.lock().stopped
-                && let Some(element) = self.element.upgrade()
-            {
-                element.imp().emit_token(id, token);
+            if !self.queue.lock().stopped {
+                self.outlet.token(id, token);
             }
         });
         let took = started.elapsed();
@@ -286,7 +284,7 @@ impl Shared {
             }
             Err(EngineError::Cancelled) => self.report(asked, Status::Cancelled),
             Err(error) => {
-                self.warn(&error);
+                self.outlet.warn(&error);
                 self.report(asked, Status::Error(error.to_string()));
             }
         }
@@ -311,14 +309,8 @@ impl Shared {
     /// A tier that fails makes the memory smaller and stops nothing.
     fn warn_of_store(&self, stream: &Stream) {
         for warning in stream.take_warnings() {
-            self.warn(&warning);
+            self.outlet.warn(&warning);
         }
-    }
-
-    fn max_tokens(&self) -> u32 {
-        self.element
-            .upgrade()
-            .map_or(self.settings.max_tokens, |element| element.imp().settings().max_tokens)
     }
 
     /// A piece of work is done.
@@ -345,12 +337,10 @@ impl Shared {
             record.answered = queue.newest.or(record.asked);
             queue.stopped
         };
-        if let Some(element) = self.element.upgrade() {
-            if stopped {
-                element.imp().post_answer(&record);
-            } else {
-                element.imp().deliver(number, record, unchanged);
-            }
+        if stopped {
+            self.outlet.post(&record);
+        } else {
+            self.outlet.deliver(number, record, unchanged);
         }
         let mut queue = self.queue.lock();
         queue.pending = queue.pending.saturating_sub(1);
@@ -367,26 +357,14 @@ impl Shared {
             queue.withdraw(&Status::Error(error.to_string()));
             queue.stopped
         };
-        if !stopped && let Some(element) = self.element.upgrade() {
-            element.imp().post_engine_error(error);
+        if !stopped {
+            self.outlet.error(error);
         }
         self.changed.notify_all();
     }
 
-    fn warn(&self, error: &EngineError) {
-        if let Some(element) = self.element.upgrade() {
-            element.imp().post_engine_warning(error);
-        }
-    }
-
     pub fn post_progress(&self, kind: gst::ProgressType, text: &str) {
         self.progress.lock().get_or_insert_with(Instant::now);
-        self.post("load-model", kind, text);
-    }
-
-    pub fn post(&self, code: &str, kind: gst::ProgressType, text: &str) {
-        if let Some(element) = self.element.upgrade() {
-            element.imp().post_progress(kind, code, text);
-        }
+        self.outlet.progress(kind, "load-model", text);
     }
 }

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Questions in: from signals, events, properties and files, to the schedule or the worker.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use gst::ClockTime;
+use gstreamer as gst;
+use parking_lot::Mutex;
+
+use super::answer::Status;
+use super::bus::CAT;
+use super::question::{Question, When, next_id};
+use super::schedule::Schedule;
+use super::settings::Settings;
+use super::text_pad::TextPad;
+use super::worker::{Refused, Worker};
+
+/// Events seen lately; one upstream event arrives once per sink.
+const MAX_SEQNUMS: usize = 64;
+/// Name of the custom event that asks, upstream or downstream.
+const EVENT_NAME: &str = "streamkvqa/ask";
+
+/// Where questions go: to the worker of the run, and through it to the text pad that waits for
+/// their answers.
+#[derive(Clone, Copy)]
+pub(super) struct Way<'a> {
+    pub worker: &'a Worker,
+    pub text: Option<&'a TextPad>,
+}
+
+impl Way<'_> {
+    fn ask(&self, question: Arc<Question>) {
+        self.worker.ask(question, |asked| {
+            if let (Some(text), Some(at)) = (self.text, asked.at) {
+                text.hold(asked.number, at.running);
+            }
+        });
+    }
+}
+
+/// Each lock is a leaf.
+#[derive(Default)]
+pub(super) struct Inlet {
+    schedule: Mutex<Schedule>,
+    /// The question of the `question` property.
+    standing: Mutex<Option<u64>>,
+    seen: Mutex<Seen>,
+}
+
+/// Upstream events that have been seen.
+#[derive(Default)]
+struct Seen {
+    asks: VecDeque<gst::Seqnum>,
+    seek: Option<gst::Seqnum>,
+}
+
+impl Inlet {
+    /// Asks now if a frame has entered, else at the first frame or whenever the question says.
+    pub fn ask(&self, question: Question, way: Option<Way>) -> u64 {
+        let id = next_id();
+        let question = Arc::new(Question { id, ..question });
+        gst::debug!(CAT, "question {id}: {:?}", question.text);
+        match way {
+            Some(way) if question.when == When::Now && way.worker.has_seen() => way.ask(question),
+            _ => self.schedule.lock().add(question),
+        }
+        id
+    }
+
+    /// Puts the questions of a file on the schedule.
+    pub fn add(&self, questions: Vec<Question>) {
+        let mut schedule = self.schedule.lock();
+        for question in questions {
+            schedule.add(Arc::new(Question { id: next_id(), ..question }));
+        }
+    }
+
+    /// Puts the `question` property on the schedule, in place of what it said before.
+    pub fn arm(&self, settings: &Settings, way: Way) {
+        let standing = self.standing.lock().take();
+        if let Some(id) = standing {
+            self.schedule.lock().remove(id);
+        }
+        let Some(Ok(question)) = settings.question.as_deref().map(Question::new) else { return };
+        let interval = settings.question_interval;
+        let playing = way.worker.has_seen();
+        let when = match (interval > ClockTime::ZERO, playing) {
+            (true, _) => When::Every { from: playing.then_some(ClockTime::ZERO), interval },
+            (false, true) => When::Now,
+            (false, false) => When::AtEnd,
+        };
+        let id = self.ask(Question { when, ..question }, Some(way));
+        *self.standing.lock() = Some(id);
+    }
+
+    /// Whether a question falls due at a frame of this running time.
+    pub fn is_due(&self, running: ClockTime) -> bool {
+        self.schedule.lock().is_due(running)
+    }
+
+    /// Asks what falls due at a frame of this running time. `lossless` waits until there is room.
+    pub fn ask_due(&self, running: ClockTime, lossless: bool, way: Way) -> Result<(), Refused> {
+        loop {
+            let due = self.schedule.lock().next_due(running);
+            let Some(question) = due else { return Ok(()) };
+            if lossless && let Err(refused) = way.worker.wait_for_room() {
+                self.schedule.lock().add(question);
+                return Err(refused);
+            }
+            way.ask(question);
+        }
+    }
+
+    /// Asks what never fell due.
+    pub fn ask_at_end(&self, lossless: bool, way: Way) {
+        loop {
+            let next = self.schedule.lock().next_at_end();
+            let Some(question) = next else { return };
+            if lossless && way.worker.wait_for_room().is_err() {
+                return;
+            }
+            way.ask(question);
+        }
+    }
+
+    /// Takes a question back, wherever it is; whether it was anywhere.
+    pub fn cancel(&self, id: u64, worker: Option<&Worker>) -> bool {
+        let scheduled = self.schedule.lock().remove(id);
+        let running = worker.is_some_and(|worker| worker.cancel(id));
+        let found = scheduled.is_some() || running;
+        if let (Some(question), Some(worker), false) = (scheduled, worker, running) {
+            worker.report(question, Status::Cancelled);
+        }
+        found
+    }
+
+    /// Running time starts again.
+    pub fn restart(&self) {
+        self.schedule.lock().restart();
+    }
+
+    /// A new run has seen no events.
+    pub fn begin(&self) {
+        *self.seen.lock() = Seen::default();
+    }
+
+    /// The run is over: what never fell due.
+    pub fn end(&self) -> Vec<Arc<Question>> {
+        *self.standing.lock() = None;
+        self.schedule.lock().clear()
+    }
+
+    /// Whether an event that asks comes for the first time.
+    pub fn is_new_ask(&self, seqnum: gst::Seqnum) -> bool {
+        let mut seen = self.seen.lock();
+        if seen.asks.contains(&seqnum) {
+            return false;
+        }
+        if seen.asks.len() == MAX_SEQNUMS {
+            seen.asks.pop_front();
+        }
+        seen.asks.push_back(seqnum);
+        true
+    }
+
+    /// Both source pads get the same seek when a pipeline is sought; whether this is the first.
+    pub fn is_new_seek(&self, seqnum: gst::Seqnum) -> bool {
+        self.seen.lock().seek.replace(seqnum) != Some(seqnum)
+    }
+}
+
+/// What a custom event asks the element of this name; `None` if it is somebody else's.
+pub(super) fn asked_of<'a>(event: &'a gst::EventRef, name: &str) -> Option<&'a gst::StructureRef> {
+    let structure = event.structure().filter(|structure| structure.name() == EVENT_NAME)?;
+    let element = structure.get::<Option<String>>("element").ok().flatten();
+    element.is_none_or(|element| element == name).then_some(structure)
+}

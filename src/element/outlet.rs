@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Answers out: to the bus, the signals, the text pad, the next video buffer and `last-answer`.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use glib::prelude::*;
+use gstreamer as gst;
+use parking_lot::Mutex;
+
+use super::answer::{META_NAME, Record, Status};
+use super::bus::{self, CAT};
+use super::enums::TextFormat;
+use super::question::without_nul;
+use super::settings::Settings;
+use super::text_pad::TextPad;
+use crate::EngineError;
+
+/// Answers that wait for a video buffer to carry them.
+const MAX_METAS: usize = 64;
+
+/// Each lock is a leaf; none is held while anything leaves the element.
+pub(super) struct Outlet {
+    /// Weak: the inference thread has an outlet and must not keep its element alive.
+    element: glib::WeakRef<gst::Element>,
+    settings: Arc<Mutex<Settings>>,
+    text: Mutex<Option<Arc<TextPad>>>,
+    metas: Mutex<VecDeque<Record>>,
+    last_answer: Mutex<Option<String>>,
+}
+
+impl Outlet {
+    pub fn new(settings: Arc<Mutex<Settings>>) -> Self {
+        Self {
+            element: glib::WeakRef::new(),
+            settings,
+            text: Mutex::default(),
+            metas: Mutex::default(),
+            last_answer: Mutex::default(),
+        }
+    }
+
+    /// Whose answers these are; before anything else.
+    pub fn belong_to(&self, element: &gst::Element) {
+        self.element.set(Some(element));
+    }
+
+    /// The settings as they are now.
+    pub fn settings(&self) -> Settings {
+        self.settings.lock().clone()
+    }
+
+    pub fn text(&self) -> Option<Arc<TextPad>> {
+        self.text.lock().clone()
+    }
+
+    pub fn set_text(&self, text: Arc<TextPad>) {
+        *self.text.lock() = Some(text);
+    }
+
+    pub fn take_text(&self, pad: &gst::Pad) -> Option<Arc<TextPad>> {
+        self.text.lock().take_if(|text| text.pad() == pad)
+    }
+
+    pub fn last_answer(&self) -> Option<String> {
+        self.last_answer.lock().clone()
+    }
+
+    pub fn token(&self, id: u64, token: &str) {
+        if let Some(element) = self.element.upgrade() {
+            element.emit_by_name::<()>("token", &[&id, &without_nul(token)]);
+        }
+    }
+
+    /// Carries a record out in every shape; `unchanged` ones only end their asking.
+    pub fn deliver(&self, number: u64, record: Record, unchanged: bool) {
+        let Some(element) = self.element.upgrade() else { return };
+        let settings = self.settings();
+        if let Some(text) = self.text() {
+            let line = match settings.text_format {
+                TextFormat::Json => Some(record.json()),
+                TextFormat::Plain if record.status == Status::Ok => {
+                    Some(record.plain(&settings.text_template))
+                }
+                TextFormat::Plain => None,
+            };
+            let line = line.filter(|line| !unchanged && !line.is_empty());
+            text.release_hold(number, line.map(|line| (line, settings.text_duration)));
+        }
+        if unchanged {
+            return;
+        }
+        if record.status == Status::Ok {
+            *self.last_answer.lock() = Some(record.text.clone());
+            let mut metas = self.metas.lock();
+            if metas.len() == MAX_METAS {
+                metas.pop_front();
+            }
+            metas.push_back(record.clone());
+            drop(metas);
+            element.notify("last-answer");
+        }
+        self.post(&record);
+        // Last, because a handler may stop the pipeline.
+        element.emit_by_name::<()>("answer", &[&record.structure()]);
+    }
+
+    /// Tells the bus alone.
+    pub fn post(&self, record: &Record) {
+        let Some(element) = self.element.upgrade() else { return };
+        let Record { question, text, status, .. } = record;
+        gst::info!(CAT, obj = element, "answer {}: {text:?} ({status:?})", question.id);
+        if self.settings.lock().post_messages {
+            bus::message(&element, record.structure());
+        }
+    }
+
+    /// Puts the answers since the last buffer on this one.
+    pub fn attach_metas(&self, buffer: &mut gst::Buffer) {
+        let records = std::mem::take(&mut *self.metas.lock());
+        if records.is_empty() {
+            return;
+        }
+        let buffer = buffer.make_mut();
+        for record in records {
+            if let Err(error) = record.attach(buffer) {
+                gst::warning!(CAT, "no {META_NAME}: {error}");
+            }
+        }
+    }
+
+    pub fn forget_metas(&self) {
+        self.metas.lock().clear();
+    }
+
+    pub fn progress(&self, kind: gst::ProgressType, code: &str, text: &str) {
+        if let Some(element) = self.element.upgrade() {
+            bus::progress(&element, kind, code, text);
+        }
+    }
+
+    pub fn error(&self, error: &EngineError) {
+        if let Some(element) = self.element.upgrade() {
+            bus::engine_error(&element, error);
+        }
+    }
+
+    pub fn warn(&self, error: &EngineError) {
+        if let Some(element) = self.element.upgrade() {
+            bus::engine_warning(&element, error);
+        }
+    }
+}

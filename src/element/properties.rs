@@ -1,0 +1,335 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The property table: names, ranges, defaults, descriptions and what a change takes.
+
+use std::sync::LazyLock;
+
+use glib::prelude::*;
+use gst::prelude::*;
+use gstreamer as gst;
+
+use super::enums::{DType, Leaky, PromptStyle, ResetOn, Store, TextFormat, TextTimestamp};
+use super::question::MAX_TOKENS;
+use super::settings::{
+    DEFAULT_DEVICE, DEFAULT_EOS_TIMEOUT, DEFAULT_FRAME_SIZE, DEFAULT_MAX_PENDING,
+    DEFAULT_MAX_QUEUE, DEFAULT_METHOD, DEFAULT_STORE_RESIDUAL, DEFAULT_TEXT_DURATION,
+    DEFAULT_TEXT_TEMPLATE,
+};
+use crate::memory::recipe::RecipeOption;
+use crate::{Question, Recipe};
+
+/// All properties in the order in which `gst-inspect-1.0` lists them by name.
+pub(super) fn properties() -> &'static [glib::ParamSpec] {
+    static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
+        [model_properties(), video_properties(), question_properties(), answer_properties()]
+            .concat()
+    });
+    &PROPERTIES
+}
+
+fn model_properties() -> Vec<glib::ParamSpec> {
+    let methods = format!(
+        "How the video is remembered: {}. Options of a method go into method-options",
+        Recipe::names().join(", ")
+    );
+    // A line each, below the text of the property as gst-inspect-1.0 places it.
+    let lines = Recipe::all_options().into_iter().map(|option| {
+        let RecipeOption { name, value, help, source } = option;
+        format!("\n{:26}{name} ({value}): {help} [{source}]", "")
+    });
+    let options = format!(
+        "Changes to the method as \"key=value,key=value\". An option that the method does not have \
+         fails the state change. Options, their defaults where no method is named and in the \
+         methods that are, and where they come from:{}",
+        lines.collect::<String>()
+    );
+    vec![
+        glib::ParamSpecString::builder("model-path")
+            .nick("Model path")
+            .blurb(
+                "Hugging Face folder of the Video-LLM (LLaVA-OneVision or Qwen2.5-VL), for \
+                 instance models/toyworld, or hf:owner/name[@revision] for one in the Hugging Face cache \
+                 (HF_HUB_CACHE, HF_HOME). Unset: the environment variable STREAMKVQA_MODEL. \
+                 Elements with equal model-path, device and dtype share one loaded model",
+            )
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecBoolean::builder("allow-download")
+            .nick("Allow download")
+            .blurb(
+                "Download a model-path of the form hf:owner/name into the Hugging Face cache if it \
+                 is not there (HF_ENDPOINT, HF_TOKEN). Progress is on the bus",
+            )
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecString::builder("device")
+            .nick("Device")
+            .blurb(
+                "Where the model runs: auto (the first CUDA device, else the CPU), cpu, cuda or \
+                 cuda:N. CUDA needs a build with the cargo feature cuda",
+            )
+            .default_value(Some(DEFAULT_DEVICE))
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecEnum::builder::<DType>("dtype")
+            .nick("Data type")
+            .blurb("Number format of the weights. The CPU computes in f32 with any of them")
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecString::builder("method")
+            .nick("Memory method")
+            .blurb(&methods)
+            .default_value(Some(DEFAULT_METHOD))
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecString::builder("method-options")
+            .nick("Method options")
+            .blurb(&options)
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecEnum::builder::<PromptStyle>("prompt-style")
+            .nick("Prompt style")
+            .blurb("Who decides the words around the video and the question")
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecBoolean::builder("mrope-compat")
+            .nick("M-RoPE as in transformers 5")
+            .blurb(
+                "Put the question behind the video's first picture, as transformers 5 does, instead \
+                 of behind its last moment, as Qwen2.5-VL was trained; of no effect on other models",
+            )
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecString::builder("system-prompt")
+            .nick("System prompt")
+            .blurb("System message in front of the video. Unset: the prompt style's own")
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecUInt64::builder("max-memory")
+            .nick("Maximum memory")
+            .blurb(
+                "Upper bound in bytes for what is remembered of the video; the oldest goes first, to \
+                 the tiers of max-host-memory and disk-path where they are set. With them, or with a \
+                 store coarser than the model computes, it bounds what is held decoded on the \
+                 model's device. 0: no bound but the method's",
+            )
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecUInt64::builder("max-host-memory")
+            .nick("Maximum host memory")
+            .blurb(
+                "Upper bound in bytes for what lies encoded in main memory, apart from max-memory. \
+                 It takes what max-memory cannot hold, and passes the oldest on to disk-path. 0: what \
+                 is encoded counts against max-memory or, with a disk-path, goes to disk at once",
+            )
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecUInt64::builder("max-disk")
+            .nick("Maximum disk")
+            .blurb(
+                "Upper bound in bytes for the files in disk-path; the oldest are deleted first. 0: \
+                 what the disk has room for",
+            )
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecString::builder("disk-path")
+            .nick("Disk path")
+            .blurb(
+                "Folder for what neither max-memory nor max-host-memory can hold; each stream makes \
+                 a folder of its own in it and deletes it at its end. A disk that is full or fails \
+                 makes the memory smaller, with a warning. Unset: nothing is written",
+            )
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecEnum::builder::<Store>("store")
+            .nick("Store")
+            .blurb("Number format of what is remembered, except for the newest tokens (store-residual)")
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecUInt::builder("store-residual")
+            .nick("Store residual")
+            .blurb(
+                "Newest tokens of each layer that stay as the model computed them where store is \
+                 coarser",
+            )
+            .maximum(1 << 24)
+            .default_value(DEFAULT_STORE_RESIDUAL)
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecUInt::builder("max-tokens")
+            .nick("Maximum answer length")
+            .blurb("Longest answer in tokens, where a question does not say otherwise")
+            .minimum(1)
+            .maximum(MAX_TOKENS)
+            .default_value(Question::DEFAULT_MAX_TOKENS as u32)
+            .mutable_playing()
+            .build(),
+    ]
+}
+
+fn video_properties() -> Vec<glib::ParamSpec> {
+    vec![
+        gst::ParamSpecFraction::builder("sample-rate")
+            .nick("Sample rate")
+            .blurb(
+                "Frames per second of running time that the model sees. 0/1: as the model's folder \
+                 recommends, else 1/1",
+            )
+            .minimum(gst::Fraction::new(0, 1))
+            .maximum(gst::Fraction::new(1000, 1))
+            .default_value(gst::Fraction::new(0, 1))
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecUInt::builder("frame-size")
+            .nick("Frame size")
+            .blurb(
+                "Sampled frames whose longer side has more pixels are scaled down to it, keeping \
+                 the aspect ratio, before the model's own preprocessing. 0: never",
+            )
+            .maximum(32768)
+            .default_value(DEFAULT_FRAME_SIZE)
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecEnum::builder::<Leaky>("leaky")
+            .nick("Leaky")
+            .blurb("What happens when frames come faster than the model takes them; stats counts losses")
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecUInt::builder("max-queue")
+            .nick("Maximum queue")
+            .blurb("Sampled frames that may wait for the model; waiting frames are encoded as one batch")
+            .minimum(1)
+            .maximum(4096)
+            .default_value(DEFAULT_MAX_QUEUE)
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecEnum::builder::<ResetOn>("reset-on")
+            .nick("Reset on")
+            .blurb("Which event makes the element forget everything seen")
+            .mutable_playing()
+            .build(),
+        glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
+            .nick("Statistics")
+            .blurb(
+                "frames-in, sampled, dropped, unreadable, encoded (frames); questions, answers; \
+                 queue (frames waiting); memory-bytes, units, segments, open-frames (what is \
+                 remembered; open frames are not compressed yet); device-bytes, host-bytes, disk-bytes \
+                 (the same by tier); blocks (a unit in a layer), hits and loads (blocks that \
+                 questions found on the device or had to decode), lost-blocks (to damaged files); \
+                 encode-ms-per-frame, answer-ms (means); live, model-loaded",
+            )
+            .read_only()
+            .build(),
+    ]
+}
+
+fn question_properties() -> Vec<glib::ParamSpec> {
+    vec![
+        glib::ParamSpecString::builder("question")
+            .nick("Question")
+            .blurb(
+                "Set while video is playing: asked at once. Set before: asked every \
+                 question-interval, or once at the end of the stream",
+            )
+            .mutable_playing()
+            .build(),
+        glib::ParamSpecUInt64::builder("question-interval")
+            .nick("Question interval")
+            .blurb("Running time in ns after which `question` is asked again. 0: it is asked once")
+            .maximum(u64::MAX - 1)
+            .mutable_playing()
+            .build(),
+        glib::ParamSpecString::builder("questions-file")
+            .nick("Questions file")
+            .blurb(
+                "JSON Lines, one question each: {\"question\": \"...\", \"at\": s, \"interval\": s, \
+                 \"on-change\": bool, \"tag\": \"...\", \"max-tokens\": n}; only question is needed, \
+                 times are seconds of running time. Without at or interval: asked at the end of the \
+                 stream. on-change reports an answer only if it differs from the last one. Blank \
+                 lines and lines that begin with # are skipped",
+            )
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecUInt::builder("max-pending")
+            .nick("Maximum pending questions")
+            .blurb(
+                "Questions that may wait for an answer. Another one holds the video back where \
+                 nothing may be lost and a schedule asks it, and is answered with \
+                 status=dropped otherwise",
+            )
+            .minimum(1)
+            .default_value(DEFAULT_MAX_PENDING)
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecUInt::builder("pending")
+            .nick("Pending questions")
+            .blurb("Questions asked and not yet answered; those whose time has not come do not count")
+            .read_only()
+            .build(),
+        glib::ParamSpecUInt64::builder("eos-timeout")
+            .nick("EOS timeout")
+            .blurb(
+                "Longest time in ns that the end of the stream is held back for pending answers; \
+                 what is not answered by then is cancelled. 18446744073709551615: for ever",
+            )
+            .default_value(DEFAULT_EOS_TIMEOUT.nseconds())
+            .mutable_playing()
+            .build(),
+    ]
+}
+
+fn answer_properties() -> Vec<glib::ParamSpec> {
+    vec![
+        glib::ParamSpecString::builder("last-answer")
+            .nick("Last answer")
+            .blurb("Text of the last answer; notifies")
+            .read_only()
+            .build(),
+        glib::ParamSpecBoolean::builder("post-messages")
+            .nick("Post messages")
+            .blurb(
+                "Post an element message streamkvqa/answer for every answer: id, question, answer, \
+                 tag, status (ok, cancelled, dropped, error), asked-at and answered-at (running \
+                 time, ns), asked-at-stream (ns), wall-clock (ns since 1970, if known), evidence \
+                 (list of start, end in ns and score), tokens, latency-ms, truncated",
+            )
+            .default_value(true)
+            .mutable_playing()
+            .build(),
+        glib::ParamSpecEnum::builder::<TextFormat>("text-format")
+            .nick("Text format")
+            .blurb("What a buffer on the text pad holds")
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecString::builder("text-template")
+            .nick("Text template")
+            .blurb(
+                "Plain text of an answer; {question}, {answer}, {tag}, {start} and {end} (of the \
+                 strongest evidence) are filled in, {br} or \\n is a line feed",
+            )
+            .default_value(Some(DEFAULT_TEXT_TEMPLATE))
+            .mutable_playing()
+            .build(),
+        glib::ParamSpecUInt64::builder("text-duration")
+            .nick("Text duration")
+            .blurb("Duration in ns of a buffer on the text pad")
+            .minimum(1)
+            .maximum(u64::MAX - 1)
+            .default_value(DEFAULT_TEXT_DURATION.nseconds())
+            .mutable_playing()
+            .build(),
+        glib::ParamSpecEnum::builder::<TextTimestamp>("text-timestamp")
+            .nick("Text timestamp")
+            .blurb("To which moment an answer on the text pad belongs")
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecUInt64::builder("latency")
+            .nick("Text latency")
+            .blurb(
+                "Latency in ns that the text pad adds to the pipeline's. It delays every sink; \
+                 sync=false on the text branch is mostly the better way",
+            )
+            .maximum(u64::MAX - 1)
+            .mutable_ready()
+            .build(),
+    ]
+}

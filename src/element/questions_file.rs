@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Questions from a file: JSON Lines with comments, every fault with its line.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::question::{Question, When, seconds_field};
+
+/// One line of a questions file.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Line {
+    question: String,
+    at: Option<f64>,
+    interval: Option<f64>,
+    #[serde(default)]
+    on_change: bool,
+    tag: Option<String>,
+    max_tokens: Option<u64>,
+}
+
+impl TryFrom<Line> for Question {
+    type Error = String;
+
+    fn try_from(line: Line) -> Result<Self, String> {
+        let at = line.at.map(|at| seconds_field("at", at)).transpose()?;
+        let interval = line.interval.map(|time| seconds_field("interval", time)).transpose()?;
+        let question = Self::new(&line.question)?;
+        question.with(at, interval, When::AtEnd, line.on_change, line.tag, line.max_tokens)
+    }
+}
+
+/// Why a questions file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FileError {
+    #[error("cannot read questions-file {path}: {source}")]
+    Read { path: String, source: std::io::Error },
+    #[error(
+        "questions-file {path}, line {line}: {reason}; a line is one JSON object such as \
+         {{\"question\": \"what color is the ball?\", \"at\": 12.5, \"tag\": \"ball\"}}"
+    )]
+    Line { path: String, line: usize, reason: String },
+}
+
+/// Reads a questions file.
+pub(super) fn read(path: &str) -> Result<Vec<Question>, FileError> {
+    let bytes = std::fs::read(Path::new(path))
+        .map_err(|source| FileError::Read { path: path.into(), source })?;
+    let fault = |line, reason| FileError::Line { path: path.into(), line, reason };
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        fault(1 + good.iter().filter(|&&byte| byte == b'\n').count(), "is not UTF-8".into())
+    })?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let mut questions = Vec::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let parsed: Line = serde_json::from_str(line)
+            .map_err(|error| fault(number, without_position(&error.to_string())))?;
+        questions.push(Question::try_from(parsed).map_err(|reason| fault(number, reason))?);
+    }
+    Ok(questions)
+}
+
+/// serde_json counts lines inside the one line it was given.
+fn without_position(message: &str) -> String {
+    match message.rsplit_once(" at line 1 column ") {
+        Some((reason, column)) => format!("{reason} (column {column})"),
+        None => message.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use gst::ClockTime;
+    use gstreamer as gst;
+
+    use super::*;
+
+    fn parse(content: &[u8]) -> Result<Vec<Question>, String> {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(content).unwrap();
+        read(file.path().to_str().unwrap()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_questions_file_is_json_lines_with_comments() {
+        let questions = parse(
+            b"\xef\xbb\xbf# what we want to know\n\n\
+              {\"question\": \"who?\", \"at\": 2.5, \"tag\": \"w\", \"max-tokens\": 7}\r\n\
+              {\"question\": \"still?\", \"interval\": 10, \"on-change\": true}\n\
+              {\"question\": \"why?\"}",
+        )
+        .unwrap();
+        assert_eq!(questions.len(), 3);
+        assert_eq!(questions[0].when, When::At(ClockTime::from_mseconds(2500)));
+        assert_eq!((questions[0].tag.as_deref(), questions[0].max_tokens), (Some("w"), Some(7)));
+        let every = When::Every { from: None, interval: ClockTime::from_seconds(10) };
+        assert_eq!((questions[1].when, questions[1].on_change), (every, true));
+        assert_eq!(questions[2].when, When::AtEnd);
+    }
+
+    #[test]
+    fn a_malformed_line_is_named_with_its_number_and_what_is_right() {
+        for (content, expected) in [
+            (&b"{\"question\": \"a\"}\n{\"question\": \"b\""[..], "line 2"),
+            (b"# c\n\n[1]", "line 3"),
+            (b"{\"question\": \"a\", \"att\": 1}", "unknown field `att`"),
+            (b"{\"at\": 1}", "missing field `question`"),
+            (b"{\"question\": \" \"}", "`question` is empty"),
+            (b"{\"question\": \"a\", \"at\": -1}", "`at` is -1"),
+            (b"{\"question\": \"a\", \"at\": 1e300}", "`at` is"),
+            (b"{\"question\": \"a\", \"interval\": 0}", "`interval`"),
+            (b"{\"question\": \"a\", \"max-tokens\": 0}", "`max-tokens`"),
+            (b"{\"question\": \"a\"}\n\xff\xfe", "line 2: is not UTF-8"),
+        ] {
+            let message = parse(content).unwrap_err();
+            assert!(message.contains(expected), "{message}");
+            assert!(message.contains("line ") && message.contains("such as {\"question\""));
+        }
+    }
+
+    #[test]
+    fn an_unreadable_questions_file_is_named() {
+        let message = read("/nowhere/questions.jsonl").unwrap_err().to_string();
+        assert!(message.contains("/nowhere/questions.jsonl"), "{message}");
+    }
+}

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The property `stats`.
+
+use std::time::Duration;
+
+use gstreamer as gst;
+
+use super::worker::Stats;
+
+pub(super) fn structure(stats: &Stats, live: bool) -> gst::Structure {
+    let Stats { counters, memory, queue, model_users } = stats;
+    let mean = |total: Duration, count: u64| {
+        if count == 0 { 0.0 } else { total.as_secs_f64() * 1e3 / count as f64 }
+    };
+    gst::Structure::builder("streamkvqa/stats")
+        .field("frames-in", counters.frames_in)
+        .field("sampled", counters.sampled)
+        .field("dropped", counters.dropped)
+        .field("unreadable", counters.unreadable)
+        .field("encoded", counters.encoded)
+        .field("questions", counters.questions)
+        .field("answers", counters.answers)
+        .field("queue", *queue as u64)
+        .field("memory-bytes", memory.bytes)
+        .field("device-bytes", memory.store.device)
+        .field("host-bytes", memory.store.host)
+        .field("disk-bytes", memory.store.disk)
+        .field("blocks", memory.store.blocks)
+        .field("hits", memory.store.hits)
+        .field("loads", memory.store.loads)
+        .field("lost-blocks", memory.store.lost)
+        .field("units", memory.units)
+        .field("open-frames", memory.open_frames)
+        .field("segments", memory.segments)
+        .field("encode-ms-per-frame", mean(counters.encoding, counters.encoded))
+        .field("answer-ms", mean(counters.answering, counters.answers))
+        .field("live", live)
+        .field("model-loaded", model_users.is_some())
+        .field("model-users", model_users.unwrap_or(0) as u64)
+        .build()
+}
