@@ -43,7 +43,9 @@ pub struct Plan {
 
 impl Plan {
     /// `method` is a name with options behind a colon, joined by plus signs: the method's, and
-    /// `store` and `store-residual` as the element has them.
+    /// `store` and `store-residual` as the element has them. A plain name is the published method;
+    /// names of options joined to it by plus signs, as in `rekv+recent`, take these from the model's
+    /// folder.
     pub fn parse(
         method: &str,
         model: &VideoLlm,
@@ -51,13 +53,23 @@ impl Plan {
         budget: usize,
     ) -> Result<Self, EngineError> {
         let (name, options) = method.split_once(':').unwrap_or((method, ""));
+        let mut parts = name.split('+');
+        let name = parts.next().unwrap_or_default();
         let blind = name == BLIND;
-        let mut recipe = Recipe::for_model(if blind { "full" } else { name }, model)?;
+        let known = if blind { "full" } else { name };
+        let mut recipe = Recipe::published_for(known, model)?;
+        let tuned = Recipe::for_model(known, model)?.options();
+        for key in parts {
+            let option = tuned.iter().find(|option| option.name == key);
+            recipe.set(key, option.map_or("", |option| &option.value))?;
+        }
         // A budget is what a method may use; where the model's folder recommends less, it does.
         let own =
             |key| Some(model.recommendations().recipes.get(name)?.get(key)?.as_u64()? as usize);
         let less = ["retrieve", "cap"].into_iter().filter_map(own).min();
-        recipe.set_budget(less.map_or(budget, |less| less.min(budget)));
+        let frame = Frame::new(vec![0; 3 * PAINTED.0 * PAINTED.1], PAINTED.0, PAINTED.1, 0.0)?;
+        let unit = model.picture(&frame)?.tokens();
+        recipe.set_budget(less.map_or(budget, |less| less.min(budget)), unit);
         let mut store = StoreOptions::default();
         for option in options.split('+').filter(|option| !option.is_empty()) {
             let (key, value) = option.split_once('=').unwrap_or((option, ""));

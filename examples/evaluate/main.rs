@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
-use gststreamkvqa::{LoadOptions, Recipe, VideoLlm};
+use gststreamkvqa::{EngineError, LoadOptions, Recipe, VideoLlm};
 use toyworld::{Kind, seeds};
 
 use crate::bench::{Plan, Work};
@@ -26,8 +26,9 @@ struct Args {
     /// Hugging Face directory of the model.
     #[arg(long, default_value = "models/toyworld")]
     model: PathBuf,
-    /// Methods, each optionally with options: `rekv:recent=4+chunk=2`. `blind` asks without video,
-    /// `all` stands for every method there is.
+    /// Methods as published, each optionally with options: `rekv:recent=4+chunk=2`; `rekv+recent`
+    /// takes the value that the model's folder recommends. `blind` asks without video, `all` stands for
+    /// every method there is, as published and, where the folder makes it another, as recommended.
     #[arg(
         long,
         value_delimiter = ',',
@@ -116,15 +117,22 @@ fn main() -> ExitCode {
 }
 
 /// The methods asked for, `all` spelled out.
-fn methods(asked: &[String]) -> Vec<&str> {
-    let mut methods: Vec<&str> = Vec::new();
+fn methods(asked: &[String], model: &VideoLlm) -> Result<Vec<String>, EngineError> {
+    let mut methods = Vec::new();
     for name in asked {
-        match name.as_str() {
-            "all" => methods.extend(Recipe::names()),
-            name => methods.push(name),
+        if name != "all" {
+            methods.push(name.clone());
+            continue;
+        }
+        for name in Recipe::names() {
+            methods.push((*name).to_owned());
+            let added = Recipe::added_by(name, model)?;
+            if !added.is_empty() {
+                methods.push(format!("{name}+{}", added.join("+")));
+            }
         }
     }
-    methods
+    Ok(methods)
 }
 
 fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
@@ -156,9 +164,10 @@ fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
     if let (true, Some(path)) = (args.resume, &args.out) {
         report.resume(path)?;
     }
+    let methods = methods(&args.methods, &model)?;
     for &frames in &args.frames {
         for &budget in &args.budgets {
-            for method in methods(&args.methods) {
+            for method in &methods {
                 if report.holds(method, frames, budget) {
                     continue;
                 }

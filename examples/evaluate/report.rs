@@ -91,9 +91,11 @@ impl Report {
     }
 }
 
-/// Where a method stands among all; those with options come last, in order of arrival.
-fn rank(method: &str) -> usize {
-    Recipe::names().iter().position(|name| *name == method).unwrap_or(usize::MAX)
+/// Where a method stands among all, with what a folder adds right behind it; those with options come
+/// last, in order of arrival.
+fn rank(method: &str) -> (usize, bool) {
+    let (name, added) = method.split_once('+').map_or((method, false), |(name, _)| (name, true));
+    (Recipe::names().iter().position(|known| *known == name).unwrap_or(usize::MAX), added)
 }
 
 /// One cell in one line, for the progress log.

@@ -93,7 +93,7 @@ fn infinipot(key: &str, pooling: bool) {
     let grid_rows = of("grid_rows");
     let layout = Layout::Grid { rows: grid_rows, cols: unit / grid_rows, step: 1.0, compat: false };
     let geometry = Geometry { layout, ..geometry(depth, (heads, heads, dim), unit) };
-    let budget = shrink_to(&recipe, n, n, unit).unwrap();
+    let budget = shrink_to(&recipe, (0, n), n, unit).unwrap();
     assert_eq!(budget, of("compress_frames") * unit);
     let method = Recipe { places: Places::Kept, ..Recipe::named("infinipot-v").unwrap() };
     let held = Held { geometry: &geometry, recipe: &method, layers: &[], resident: None };
@@ -139,7 +139,7 @@ fn infinipotv_schedule() {
             let n = (recipe.cap - held).min(total - seen).min(if seen == 0 { total } else { 8 });
             held += n;
             let before = held;
-            let to = shrink_to(&recipe, held, seen + n, 1).filter(|_| seen + n < total);
+            let to = shrink_to(&recipe, (0, held), seen + n, 1).filter(|_| seen + n < total);
             held = to.unwrap_or(held);
             steps.push((seen, seen + n, before, to));
             seen += n;

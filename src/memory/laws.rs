@@ -288,6 +288,29 @@ fn the_finer_grains_lean_on_the_coarsest() {
     assert!((0..4).any(|seed| found(0.0, seed) != found(1.0, seed)));
 }
 
+#[test]
+fn the_coarse_context_is_of_candidates_only() {
+    let decoder = decoder();
+    // Two candidates for one coarse piece: more than they cannot say where to look.
+    let found = |top: usize, seed: u64| {
+        let recipe = Recipe {
+            grains: Grains {
+                frames: vec![0.5, 1.0, 2.0],
+                keep: vec![1.0; 3],
+                attention: vec![0.5; 3],
+                retrieve: vec![3, 3, 1],
+            },
+            retrieval: Retrieval::Grains { lean: 1.0, top },
+            ..Recipe::named("mukv").unwrap()
+        };
+        watched(&decoder, &recipe, 16).ask(seed).1.remove(0)
+    };
+    for seed in 0..4 {
+        assert_eq!(found(2, seed), found(8, seed), "seed {seed}");
+    }
+    assert!((0..4).any(|seed| found(1, seed) != found(2, seed)));
+}
+
 fn resident() -> impl Strategy<Value = Resident> {
     let signal = || {
         prop_oneof![
@@ -311,13 +334,14 @@ fn resident() -> impl Strategy<Value = Resident> {
     let leave = prop_oneof![Just(Leave::Nothing), Just(Leave::Prototypes), Just(Leave::Summary)];
     (
         (1..7usize, prop_oneof![Just(1.0), 0.1..1.0], signal(), signal()),
-        (0.0..1.0, prop_oneof![Just(0.0), 0.0..1.0], any::<[bool; 4]>()),
+        (0.0..1.0, prop_oneof![Just(0.0), 0.0..1.0], any::<[bool; 5]>()),
         (pick, probe, leave),
     )
         .prop_map(
             |((cap, floor, signal, then), (share, recent, flags), (pick, probe, leave))| Resident {
                 cap,
                 floor,
+                prefix_counts: flags[4],
                 total: 0,
                 signal,
                 share,

@@ -7,7 +7,8 @@ use candle_core::{Device, Tensor};
 use super::VideoMemory;
 use super::answer::Answering;
 use super::find::Retrieve;
-use super::intake::{Behind, Encoded, InChanged, InPieces, InWindow};
+use super::intake::{Behind, Encoded, Guide, InChanged, InPieces, InWindow};
+use super::kv::Kv;
 use super::recipe::{Recipe, Similarity, Sparse};
 use super::testing::{geometry, random_tensor};
 use super::unit::{Kind, Unit};
@@ -369,6 +370,28 @@ fn pieces_see_the_prefix_and_themselves() {
     for (mass, whole) in received.chunks(4).zip(whole.chunks(4)) {
         let (mass, whole) = (mass.iter().sum::<f32>(), whole.iter().sum::<f32>());
         assert!(mass > 0.0 && mass < 0.9 * whole, "{mass} of {whole}");
+    }
+}
+
+#[test]
+fn guidance_sees_its_segment_or_as_the_reference_has_it_a_window_back() {
+    let all = random_rows(21, 12);
+    let out = |compat: bool, segment: &Rows| -> Vec<Vec<f32>> {
+        let recipe = Recipe { window: Some(5), compat, ..Recipe::named("streamkv").unwrap() };
+        let memory = memory(4, 2, 4, 2, &recipe);
+        let (_, k, v) = rows(segment, 0, 8);
+        let kv = Kv { k, v };
+        let cancel = Cancel::new();
+        let mut guide = Guide::new(memory.held(), vec![&kv], &cancel);
+        let (q, k, v) = rows(&all, 8, 3);
+        guide.attend(0, &q, &k, &v).unwrap().get(0).unwrap().to_vec2().unwrap()
+    };
+    for (token, row, seen) in
+        [(0, 0, false), (3, 0, false), (4, 0, true), (4, 1, false), (7, 2, true)]
+    {
+        let other = disturbed(&all, token);
+        assert_eq!(out(true, &all)[row] != out(true, &other)[row], seen, "{token} by {row}");
+        assert_ne!(out(false, &all)[row], out(false, &other)[row], "{token} by {row}");
     }
 }
 

@@ -98,6 +98,9 @@ impl Checkpoint {
     }
 }
 
+/// Values of method options, by their names with `_` for `-`.
+pub type MethodOptions = serde_json::Map<String, serde_json::Value>;
+
 /// What a model's folder recommends for streaming (`streamkvqa.json`, optional).
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
@@ -106,10 +109,16 @@ pub struct Recommendations {
     pub trained_frames: Option<usize>,
     /// Frames per second to sample.
     pub sample_rate: Option<f64>,
-    /// Method options by name, for every method that has them.
-    pub recipe: serde_json::Map<String, serde_json::Value>,
+    /// Method options by name, for every method that has them: what the model's size, its pictures
+    /// and its words ask of any method.
+    pub recipe: MethodOptions,
     /// The same for single methods, by the method's name; these win.
-    pub recipes: BTreeMap<String, serde_json::Map<String, serde_json::Value>>,
+    pub recipes: BTreeMap<String, MethodOptions>,
+    /// Options that make a method another than the published one because it answers better so, for
+    /// every method that has them.
+    pub added: MethodOptions,
+    /// The same for single methods, by the method's name; these win over all others.
+    pub added_to: BTreeMap<String, MethodOptions>,
     /// The folder that recommends.
     #[serde(skip)]
     pub folder: PathBuf,

@@ -50,13 +50,13 @@ fn pieces(view: View<'_>, query: &[f32], lean: f64, top: usize) -> Vec<u64> {
         let blocks = of_grain(index);
         let vectors: Vec<&[f32]> = blocks.iter().map(|b| b.representative.as_slice()).collect();
         let alike = similarities(query, &vectors);
-        if index == coarsest {
-            context = coarse_context(query, &vectors, &alike, top);
-        }
         let candidates: Vec<usize> = ranked(&alike).into_iter().take(2 * grain.retrieve).collect();
         let near: Vec<&[f32]> = candidates.iter().map(|&i| vectors[i]).collect();
         let mut scores: Vec<f32> = candidates.iter().map(|&i| alike[i]).collect();
-        if index != coarsest {
+        if index == coarsest {
+            // Of the candidates, as released: few where few coarse pieces are wanted.
+            context = coarse_context(query, &near, &scores, top);
+        } else {
             scores = leaning(&scores, &near, &context, lean);
         }
         let best = ranked(&scores).into_iter().take(grain.retrieve);

@@ -14,11 +14,11 @@ use crate::model::rope::{Positions, Rope};
 #[derive(Clone, Copy)]
 pub struct AnswerWindow<'a> {
     /// Tokens a row sees, itself included.
-    width: usize,
+    pub width: usize,
     /// The un-rotated prefix that it sees beyond.
-    sinks: Option<&'a Kv>,
+    pub sinks: Option<&'a Kv>,
     /// How far away that seems.
-    far: usize,
+    pub far: usize,
 }
 
 /// Fresh rows behind a finished context: what they see of it, of each other, and, where answers

@@ -3,7 +3,7 @@
 
 use candle_core::Tensor;
 
-use super::behind::Behind;
+use super::behind::{AnswerWindow, Behind};
 use super::encoded::{Encoded, EncodedLayer};
 use crate::cancel::Cancel;
 use crate::error::Result;
@@ -94,7 +94,10 @@ impl Attend for Guide<'_> {
         let placed = geometry.layout.stretch(0, 0..segment.tokens()?);
         let keys = rope.rotate(&segment.k, &placed.positions)?;
         let context = Kv { k: keys, v: segment.v.clone() };
-        let behind = Behind { rope, scale: geometry.scale, context: Some(&context), window: None };
+        // In the reference it looks back as far as frames do.
+        let window = self.held.recipe.window.filter(|_| self.held.recipe.compat);
+        let window = window.map(|width| AnswerWindow { width, sinks: None, far: 0 });
+        let behind = Behind { rope, scale: geometry.scale, context: Some(&context), window };
         behind.attend_fresh(placed.next, q, k, v)
     }
 }

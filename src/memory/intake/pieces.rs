@@ -42,7 +42,7 @@ impl WayIn for Pieces {
         }
         let mut pieces: Vec<Piece> = Vec::new();
         for (index, grain) in before.held.recipe.grains.iter().enumerate() {
-            let size = tokens_of(&grain, before.held.geometry.unit_tokens.max(1));
+            let size = grain.tokens(before.held.geometry.unit_tokens.max(1));
             let whole = sources.len() - sources.len() % size;
             if whole > 0 {
                 let mut pass = InPieces::new(before.held, size, cancel);
@@ -68,16 +68,6 @@ impl WayIn for Pieces {
     }
 }
 
-/// Tokens of a piece where a frame has `unit`.
-fn tokens_of(grain: &Grain, unit: usize) -> usize {
-    ((grain.frames * unit as f64).round() as usize).max(1)
-}
-
-/// Tokens that are kept of a piece of `n`; 0 would be all of them.
-fn kept_of(grain: &Grain, n: usize) -> usize {
-    (n as f64 * grain.keep) as usize
-}
-
 /// The pieces of `size` tokens that a pass made of these sources, thinned.
 fn cut(
     before: Before<'_>,
@@ -93,7 +83,7 @@ fn cut(
         let keys = mean_heads(&last.rotated.narrow(1, start, size)?)?;
         let received = last.received.get(start..start + size).unwrap_or(&[]);
         let importance = change::importance(received, &keys, grain.attention);
-        let kept = change::choose(&importance, &keys, kept_of(grain, size), recipe.grain_alike);
+        let kept = change::choose(&importance, &keys, grain.kept(size), recipe.grain_alike);
         let (from, to) = (own[0], own[size - 1]);
         // Where in its picture a piece of a grid begins.
         let base = match geometry.layout {

@@ -88,6 +88,11 @@ impl Segmenter {
                     return Ok(None);
                 };
                 let alike = cosine(&feature, &self.newest, self.compat);
+                // The reference compares in f16: 0.99 is 0.990234375 there, and equality cuts.
+                let threshold = match self.compat {
+                    true => half::f16::from_f32(threshold).to_f32(),
+                    false => threshold,
+                };
                 let overdue = frame.end - first.start >= seconds;
                 let full = close_at_max && self.open.len() >= max;
                 if (self.open.len() < min || alike > threshold) && !overdue && !full {
@@ -423,6 +428,22 @@ mod tests {
         let segment = &cut(semantic(1, 64), &[12.0, 12.0, 12.0])[0];
         let summary = segment.summary().unwrap().unwrap().to_vec2::<f32>().unwrap();
         assert!((summary[0][0] - 12f32.to_radians().cos()).abs() < 1e-6);
+    }
+
+    #[test]
+    fn the_references_threshold_is_rounded_to_f16_and_equality_cuts() {
+        let at = |degrees: f64| {
+            let (sin, cos) = degrees.to_radians().sin_cos();
+            let round = |x: f64| half::f16::from_f64(x).to_f32();
+            cosine(&[1.0, 0.0], &[round(cos), round(sin)], true)
+        };
+        let on_it = (780..820).map(|i| f64::from(i) / 100.0).find(|&i| at(i) == 0.990_234_4);
+        let cut = |compat| {
+            let mut segmenter = Segmenter::new(semantic(1, 64), compat);
+            let frames = frames(&[0.0, on_it.unwrap()]).into_iter();
+            frames.filter_map(|frame| segmenter.push(frame).unwrap()).count()
+        };
+        assert_eq!((cut(true), cut(false)), (1, 0));
     }
 
     #[test]

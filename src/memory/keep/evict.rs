@@ -165,13 +165,12 @@ impl Eviction<'_> {
         first: &Scores,
         second: Option<&[Vec<f32>]>,
     ) -> Result<Layer> {
-        let n = layer.tokens();
-        if n <= self.budget {
-            return Ok(layer.clone());
-        }
         let (recipe, layout) = (self.recipe, self.held.geometry.layout);
         let made = residues(layer, (at, self.depth), recipe, self.budget, layout);
         let budget = self.budget - made.len();
+        if layer.tokens() <= budget {
+            return Ok(layer.clone());
+        }
         let keep: Vec<Vec<usize>> = first
             .iter()
             .enumerate()

@@ -13,12 +13,18 @@ use crate::memory::recipe::Resident;
 use crate::memory::weigh::depth::{deep_from, shallow_to};
 use crate::model::decoder::Decoder;
 
-/// To how many tokens a layer has to shrink that holds `held` tokens after `seen` have come in,
-/// `unit` to a frame; `None`: it may stay as it is.
-pub fn shrink_to(recipe: &Resident, held: usize, seen: usize, unit: usize) -> Option<usize> {
+/// To how many tokens a layer has to shrink that holds `held` tokens behind `prefix` after `seen` have
+/// come in, `unit` to a frame; `None`: it may stay as it is.
+pub fn shrink_to(
+    recipe: &Resident,
+    (prefix, held): (usize, usize),
+    seen: usize,
+    unit: usize,
+) -> Option<usize> {
+    let counted = if recipe.prefix_counts { prefix + held } else { held };
     let cap = recipe.cap * unit;
     let floor = ((recipe.cap as f64 * recipe.floor).round() as usize).max(1) * unit;
-    let full = if floor < cap { held >= cap } else { held > cap };
+    let full = if floor < cap { counted >= cap } else { counted > cap };
     if !full {
         return None;
     }
@@ -63,7 +69,8 @@ pub fn shrunk(
     let unit = held.geometry.unit_tokens.max(1);
     let tokens = layers.iter().map(Layer::tokens).max().unwrap_or(0);
     let seen = layers.iter().map(Layer::seen).max().unwrap_or(0);
-    let Some(budget) = shrink_to(recipe, tokens, seen, unit) else { return Ok(layers) };
+    let counted = (held.prefix_tokens(), tokens);
+    let Some(budget) = shrink_to(recipe, counted, seen, unit) else { return Ok(layers) };
     let received = match received {
         None if recipe.asks() => Some(ask(held, &layers, recipe, probes, decoder, cancel)?),
         received => received,
@@ -97,4 +104,31 @@ fn ask(
         scores.unwrap_or_else(|| vec![vec![0.0; layer.tokens()]])
     };
     Ok(layers.iter().enumerate().map(of).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::recipe::Recipe;
+
+    #[test]
+    fn where_the_release_has_it_the_prefix_counts_towards_the_trigger_and_not_towards_what_is_left()
+    {
+        let resident =
+            |method: &str| Resident { cap: 4, ..Recipe::named(method).unwrap().resident.unwrap() };
+        let (hermes, streammem) = (resident("hermes"), resident("streammem"));
+        for (prefix, held, of_hermes, of_streammem) in [
+            (0, 40, None, None),
+            (3, 37, None, None),
+            (3, 38, Some(40), None),
+            (0, 41, Some(40), Some(40)),
+        ] {
+            let to = |recipe: &Resident| shrink_to(recipe, (prefix, held), held, 10);
+            assert_eq!(
+                (to(&hermes), to(&streammem)),
+                (of_hermes, of_streammem),
+                "{prefix}, {held}"
+            );
+        }
+    }
 }

@@ -2,7 +2,7 @@
 //! A method is data: its name stands here, in one table (`table.rs`), and nowhere else.
 //! Everything downstream sees the parts it is composed of.
 //!
-//! The ground floor of the memory. Nothing here does anything but parse and print.
+//! The ground floor of the memory. Nothing here does anything but parse, print and count.
 
 mod composition;
 mod options;
@@ -14,7 +14,7 @@ mod table;
 use std::path::Path;
 
 use crate::error::{EngineError, Result};
-use crate::model::VideoLlm;
+use crate::model::{Recommendations, VideoLlm};
 use options::EXTERNAL_MODEL;
 use table::table;
 
@@ -74,21 +74,56 @@ impl Recipe {
     /// # Errors
     /// As [`Recipe::named`] and [`Recipe::set`].
     pub fn for_model(name: &str, model: &VideoLlm) -> Result<Self> {
+        let mut recipe = Self::published_for(name, model)?;
+        let recommended = model.recommendations();
+        let own = recommended.added_to.get(name).into_iter().flatten();
+        recipe.take(recommended.added.iter().chain(own), recommended)?;
+        Ok(recipe)
+    }
+
+    /// The published method with what the model's size, pictures and words ask of it, and nothing
+    /// that makes it another method (`streamkvqa.json` without `added`).
+    ///
+    /// # Errors
+    /// As [`Recipe::for_model`].
+    pub fn published_for(name: &str, model: &VideoLlm) -> Result<Self> {
         let mut recipe = Self::named(name)?;
         let recommended = model.recommendations();
         let own = recommended.recipes.get(name).into_iter().flatten();
-        for (key, value) in recommended.recipe.iter().chain(own) {
+        recipe.take(recommended.recipe.iter().chain(own), recommended)?;
+        Ok(recipe)
+    }
+
+    /// Names of the options in which the model's folder makes the method another than the published
+    /// one.
+    ///
+    /// # Errors
+    /// As [`Recipe::for_model`].
+    pub fn added_by(name: &str, model: &VideoLlm) -> Result<Vec<&'static str>> {
+        let published = Self::published_for(name, model)?.options();
+        let tuned = Self::for_model(name, model)?.options();
+        let differs = |option: &RecipeOption| !published.contains(option);
+        Ok(tuned.into_iter().filter(differs).map(|option| option.name).collect())
+    }
+
+    /// Sets those of the recommended options whose part the method has.
+    fn take<'a>(
+        &mut self,
+        options: impl Iterator<Item = (&'a String, &'a serde_json::Value)>,
+        recommended: &Recommendations,
+    ) -> Result<()> {
+        for (key, value) in options {
             let mut value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             let key = key.replace('_', "-");
             if key == EXTERNAL_MODEL {
                 value = recommended.model(&value).display().to_string();
             }
             let option = options::named(&key)?;
-            if option.of(&recipe).is_some() {
-                recipe.set(&key, &value)?;
+            if option.of(self).is_some() {
+                self.set(&key, &value)?;
             }
         }
-        Ok(recipe)
+        Ok(())
     }
 
     pub fn name(&self) -> &'static str {
@@ -104,9 +139,10 @@ impl Recipe {
         options::named(key)?.set(self, value.trim())
     }
 
-    /// Sets what the method holds or looks at to so many frames' worth of tokens: the cap of its
+    /// Sets what the method holds or looks at to so many frames' worth of tokens, a frame having
+    /// `unit_tokens`: the cap of its
     /// resident cache if it has one, else the units it retrieves. `false` if it has no such bound.
-    pub fn set_budget(&mut self, frames: usize) -> bool {
+    pub fn set_budget(&mut self, frames: usize, unit_tokens: usize) -> bool {
         let frames = frames.max(1);
         match (&mut self.resident, &mut self.retrieval) {
             (Some(resident), _) => resident.cap = frames,
@@ -118,9 +154,9 @@ impl Recipe {
             ) => *units = frames,
             (None, Retrieval::Grains { .. }) => {
                 // Each grain's share stays; a piece counts with what is kept of it.
-                let cost = |g: &Grain| g.retrieve as f64 * g.frames * g.keep;
+                let cost = |g: &Grain| (g.retrieve * g.kept(g.tokens(unit_tokens))) as f64;
                 let all: f64 = self.grains.iter().map(|grain| cost(&grain)).sum();
-                let scale = frames as f64 / all.max(f64::MIN_POSITIVE);
+                let scale = (frames * unit_tokens) as f64 / all.max(f64::MIN_POSITIVE);
                 for count in &mut self.grains.retrieve {
                     *count = ((*count as f64 * scale) as usize).max(1);
                 }
@@ -195,6 +231,18 @@ mod tests {
                 recipe.set(option.name, &option.value).unwrap();
             }
             assert_eq!(recipe, before);
+        }
+    }
+
+    #[test]
+    fn a_budget_is_never_exceeded_by_pieces_of_which_all_is_kept() {
+        let unit = 16;
+        for frames in [8, 16, 32, 100] {
+            let mut mukv = Recipe::named("mukv").unwrap();
+            assert!(mukv.set_budget(frames, unit));
+            let tokens = mukv.grains.iter().map(|g| g.retrieve * g.kept(g.tokens(unit)));
+            let tokens: usize = tokens.sum();
+            assert!(tokens <= frames * unit && 2 * tokens > frames * unit, "{tokens} of {frames}");
         }
     }
 

@@ -97,6 +97,21 @@ pub struct Grain {
     pub retrieve: usize,
 }
 
+impl Grain {
+    /// Tokens of a piece where a frame has `unit`.
+    pub fn tokens(&self, unit: usize) -> usize {
+        ((self.frames * unit as f64).round() as usize).max(1)
+    }
+
+    /// Tokens that are left of a piece of `n`: where the share is none, all are.
+    pub fn kept(&self, n: usize) -> usize {
+        match (n as f64 * self.keep) as usize {
+            0 => n,
+            kept => kept,
+        }
+    }
+}
+
 /// What is dropped from a closed segment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Compression {

@@ -10,6 +10,9 @@ pub struct Resident {
     /// What is left when it shrinks, as a fraction of the cap. Below 1 it shrinks when it is full,
     /// else when it is more than full.
     pub floor: f64,
+    /// The tokens in front of the video count towards the cap when it is asked whether it is full
+    /// (HERMES's released code); never when it is asked what is left.
+    pub prefix_counts: bool,
     /// Frames of the whole video where that is known, else 0: the last shrinking then leaves just
     /// room for the rest (InfiniPot-V's released code).
     pub total: usize,

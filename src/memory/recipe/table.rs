@@ -121,6 +121,7 @@ pub fn table() -> Vec<Recipe> {
         resident: Some(Resident {
             cap: 32,
             floor: 0.75,
+            prefix_counts: false,
             total: 0,
             signal: Signal::Novelty,
             share: 0.5,
@@ -157,6 +158,7 @@ pub fn table() -> Vec<Recipe> {
         name: "hermes",
         cut: Cut::Uniform { frames: 16 },
         resident: streammem.resident.clone().map(|resident| Resident {
+            prefix_counts: true,
             by_depth: true,
             leave: Leave::Summary,
             probe: Probe::Words { local: HERMES_LOCAL.into(), global: HERMES_GLOBAL.into() },

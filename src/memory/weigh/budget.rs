@@ -122,7 +122,8 @@ pub fn rescale(budgets: &[usize], low: f64, high: f64) -> Vec<usize> {
     let mut values: Vec<f64> = stretched
         .iter()
         .map(|u| {
-            let scaled = if sum == 0.0 { 0.0 } else { u * total / sum };
+            // In this order, as released: halves round by it.
+            let scaled = if sum == 0.0 { 0.0 } else { u * (total / sum) };
             scaled.round_ties_even().max(low).min(high)
         })
         .collect();
@@ -274,7 +275,7 @@ mod tests {
 
     #[test]
     fn rescale_matches_the_golden_vectors() {
-        let cases: [(&[usize], f64, f64, &[usize]); 8] = [
+        let cases: [(&[usize], f64, f64, &[usize]); 10] = [
             (&[4, 5, 5, 4], 1., 8., &[1, 8, 8, 1]),
             (&[3, 2, 2, 3], 1., 6., &[4, 1, 1, 4]),
             (&[2, 6, 1, 9], 1., 9., &[2, 6, 1, 9]),
@@ -283,6 +284,9 @@ mod tests {
             (&[1, 1, 1, 30], 1., 9., &[4, 4, 4, 9]),
             (&[5, 50, 5, 5, 5], 4., 20., &[9, 20, 9, 9, 9]),
             (&[64, 40, 90, 62, 64], 32., 96., &[64, 34, 96, 62, 64]),
+            // Halves that round by the order of the release's product.
+            (&[26, 22, 6], 3., 10., &[10, 10, 9]),
+            (&[20, 1, 34, 1], 5., 20., &[19, 7, 20, 7]),
         ];
         for (budgets, low, high, expected) in cases {
             assert_eq!(rescale(budgets, low, high), expected, "{budgets:?}");

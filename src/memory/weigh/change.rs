@@ -50,11 +50,11 @@ pub fn importance(received: &[f32], keys: &[f32], attention: f64) -> Vec<f32> {
     seen.iter().zip(change).map(|(a, f)| weight * a + (1.0 - weight) * f).collect()
 }
 
-/// The most important `count` tokens, ascending; all if `count` is 0. With `alike` below 1, of two
+/// The most important `count` tokens, ascending. With `alike` below 1, of two
 /// among the best fifth more whose keys are more alike than that the less important one goes.
 pub fn choose(importance: &[f32], keys: &[f32], count: usize, alike: f64) -> Vec<usize> {
     let n = importance.len();
-    if count == 0 || count >= n {
+    if count >= n {
         return (0..n).collect();
     }
     let candidates = ((1.2 * count as f64) as usize).min(n);
@@ -115,7 +115,7 @@ mod tests {
         assert_eq!(kept(&received), kept(&shifted));
         assert!(importance(&[1.0; 4], &[2.0; 8], 0.5).iter().all(|x| x.abs() < 1e-6));
         assert!(importance(&[1.0], &[2.0], 0.5).iter().all(|x| x.is_finite()));
-        assert_eq!(choose(&[1.0, 2.0], &[0.0; 2], 0, 1.0), [0, 1]);
+        assert_eq!(choose(&[1.0, 2.0], &[0.0; 2], 2, 1.0), [0, 1]);
     }
 
     #[test]

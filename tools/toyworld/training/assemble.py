@@ -32,7 +32,6 @@ def main():
     recipe = {
         "window": WINDOW,
         "retrieve": RETRIEVE,
-        "recent": RECENT,
         "experts": "internal",
         "external_model": "../toyworld-pair",
         "guidance": "what do you see now?",
@@ -40,14 +39,16 @@ def main():
         # Scenes last two frames at least.
         "segment_min": 2,
     }
-    recipes = {
+    recipes = {"memstream": {"experts": "both"}}
+    added = {"recent": RECENT}
+    added_to = {
         # Across a cut tokens are often more alike than the published 0.5.
         "cacheflow": {"alike": 0.95},
         # One frame.
         "hermes": {"resident_recent": 0.07},
-        "memstream": {"experts": "both"},
     }
-    export.save_defaults(arguments.out, arguments.trained_frames, recipe, recipes)
+    defaults = {"recipe": recipe, "recipes": recipes, "added": added, "added_to": added_to}
+    export.save_defaults(arguments.out, arguments.trained_frames, defaults)
 
 
 if __name__ == "__main__":

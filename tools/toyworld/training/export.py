@@ -42,13 +42,12 @@ def save(model, tokenizer, folder: str) -> None:
             os.replace(os.path.join(new, name), os.path.join(folder, name))
 
 
-def save_defaults(folder: str, trained_frames: int, recipe: dict, recipes: dict) -> None:
-    """streamkvqa.json: what the engine should use unless told otherwise, and for single methods."""
+def save_defaults(folder: str, trained_frames: int, options: dict) -> None:
+    """streamkvqa.json: what the engine should use unless told otherwise."""
     defaults = {
         "trained_frames": trained_frames,
         "sample_rate": 1.0,
-        "recipe": recipe,
-        "recipes": recipes,
+        **options,
     }
     with open(os.path.join(folder, "streamkvqa.json"), "w") as file:
         json.dump(defaults, file, indent=2)

@@ -22,6 +22,13 @@ pub static ROWS: &[Row] = &[
         field: |r| Some(&mut r.resident.as_mut()?.floor),
     },
     Row {
+        name: "cap-prefix",
+        help: "whether the tokens in front of the video count when it is asked if the cap is reached",
+        source: "HERMES code, `kv_size`",
+        range: ANY,
+        field: |r| Some(&mut r.resident.as_mut()?.prefix_counts),
+    },
+    Row {
         name: "total",
         help: "frames of the whole video, for the last shrinking; 0: not known, a stream",
         source: "InfiniPot-V code",
