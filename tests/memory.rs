@@ -403,7 +403,7 @@ fn the_guidance_prompt_leaves_no_trace_in_what_is_stored() {
             let kv = block.load().unwrap().unwrap();
             [values(&kv.k), values(&kv.v)].concat()
         };
-        view.blocks(layer).map(|block| (block.unit, kv(block))).collect()
+        view.blocks(layer).blocks().into_iter().map(|block| (block.unit, kv(block))).collect()
     };
     assert!(compressed.memory().segments() > 1);
     for layer in 0..model.decoder().layers() {

@@ -17,7 +17,6 @@ use super::recipe::{
     BudgetRule, Compression, Cut, Grains, Heads, Keeps, Leave, Order, Pick, Places, Probe, Recipe,
     Reduce, Resident, Retrieval, Scope, Sees, Signal, Sparse,
 };
-use super::store::Block;
 use super::testing::{Lcg, random_tensor};
 use super::unit::{Geometry, RESIDUE, Row};
 use super::weigh::rank::consensus;
@@ -253,11 +252,12 @@ fn a_consensus_is_one_for_all_layers() {
         let mut bare = Bare::new(view, &run.cancel);
         decoder.forward(&random_tensor(seed, (3, WIDTH)), &mut bare).unwrap();
         let best = |layer: usize| -> Vec<u64> {
-            let blocks: Vec<_> = view.candidates(layer).collect();
-            let score =
-                |b: &&Block| bare.queries[layer].score(&b.representative, recipe.similarity);
-            let scores: Vec<f32> = blocks.iter().map(score).collect();
-            ranked(&scores).into_iter().map(|i| blocks[i].unit).collect()
+            let offered = view.candidates(layer);
+            let units = offered.units();
+            let scores = offered.mean_keys();
+            let score = |key: &&[f32]| bare.queries[layer].score(key, recipe.similarity);
+            let scores: Vec<f32> = scores.iter().map(score).collect();
+            ranked(&scores).into_iter().map(|i| units[i]).collect()
         };
         let mut expected = consensus(&best(0), &best(LAYERS - 1), 4);
         expected.sort_unstable();
@@ -620,8 +620,8 @@ fn pieces_do_not_see_each_other() {
     let blocks = |frames: &[Tensor]| -> Vec<Vec<f32>> {
         let mut run = Run::new(&decoder, &recipe);
         run.push(frames);
-        let blocks = run.memory.layers[LAYERS - 1].blocks.iter();
-        blocks.map(|block| block.representative.clone()).collect()
+        let blocks = &run.memory.layers[LAYERS - 1].blocks;
+        (0..blocks.len()).map(|index| blocks.mean_key(index).to_vec()).collect()
     };
     let all = frames(4, 8);
     let swapped = [&all[4..], &all[..4]].concat();

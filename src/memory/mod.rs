@@ -171,7 +171,7 @@ impl VideoMemory {
     /// What the computation fails with.
     pub fn commit(&mut self, encoded: Encoded) -> Result<()> {
         let held: BTreeSet<u64> =
-            encoded.layers.iter().flat_map(|layer| &layer.blocks).map(|block| block.unit).collect();
+            encoded.layers.iter().flat_map(|layer| layer.blocks.iter()).map(|b| b.unit).collect();
         for input in encoded.inputs.into_iter().filter(|input| held.contains(&input.unit)) {
             self.inputs.push_back(self.tiers.put(self.layers.len(), input)?);
         }
@@ -182,9 +182,7 @@ impl VideoMemory {
             if let Some(changed) = fresh.changed {
                 layer.changed = changed;
             }
-            for block in fresh.blocks {
-                layer.blocks.push_back(self.tiers.put(index, block)?);
-            }
+            layer.blocks.append(fresh.blocks, |block| self.tiers.put(index, block))?;
         }
         self.seen += encoded.tokens;
         self.next_segment += 1;
@@ -204,7 +202,7 @@ impl VideoMemory {
     fn keep_last(&mut self, count: usize) {
         for layer in &mut self.layers {
             let surplus = layer.blocks.len().saturating_sub(count);
-            layer.blocks.drain(..surplus);
+            layer.blocks.drop_front(surplus);
         }
         self.forget_lost_units();
     }
@@ -215,13 +213,9 @@ impl VideoMemory {
     /// # Errors
     /// What the computation fails with; a tier that fails is a [warning](Self::take_warnings).
     pub fn settle(&mut self) -> Result<()> {
-        for layer in &mut self.layers {
-            layer.blocks.retain(|block| !block.is_lost());
+        if self.tiers.has_lost() {
+            self.drop_lost();
         }
-        for lost in self.inputs.iter().filter(|input| input.is_lost()) {
-            self.layers.iter_mut().for_each(|layer| layer.drop_unit(lost.unit));
-        }
-        self.inputs.retain(|input| !input.is_lost());
         let fixed = self.fixed_bytes();
         let mut dropped = None;
         while let Some(unit) = self.tiers.settle(fixed)?
@@ -229,7 +223,7 @@ impl VideoMemory {
             && dropped.replace(unit) != Some(unit)
         {
             for layer in &mut self.layers {
-                layer.drop_unit(unit);
+                layer.blocks.drop_unit(unit);
             }
             self.inputs.retain(|input| input.unit != unit);
             self.units.retain(|held| held.id != unit);
@@ -251,15 +245,27 @@ impl VideoMemory {
         Ok(())
     }
 
+    /// Drops what a damaged or missing file has taken.
+    fn drop_lost(&mut self) {
+        for layer in &mut self.layers {
+            layer.blocks.retain(|_, block| !block.is_lost());
+        }
+        for lost in self.inputs.iter().filter(|input| input.is_lost()) {
+            self.layers.iter_mut().for_each(|layer| layer.blocks.drop_unit(lost.unit));
+        }
+        self.inputs.retain(|input| !input.is_lost());
+        self.tiers.forget_lost();
+    }
+
     fn forget_lost_units(&mut self) {
+        let oldest = self.layers.iter().filter_map(|l| l.blocks.front()).map(|b| b.unit).min();
         if let Some(layers) = &self.resident {
-            let blocks = self.layers.iter().flat_map(|l| l.blocks.iter()).map(|b| b.unit);
             let rows = layers.iter().flat_map(Layer::lists).flatten().map(|row| row.unit);
-            let held: BTreeSet<u64> = blocks.chain(rows).collect();
-            self.units.retain(|unit| held.contains(&unit.id));
+            let held: BTreeSet<u64> = rows.collect();
+            let stored = |id: u64| oldest.is_some_and(|oldest| oldest <= id);
+            self.units.retain(|unit| held.contains(&unit.id) || stored(unit.id));
             return;
         }
-        let oldest = self.layers.iter().filter_map(|l| l.blocks.front()).map(|b| b.unit).min();
         let is_older = |unit| oldest.is_none_or(|oldest| unit < oldest);
         while self.inputs.front().is_some_and(|input| is_older(input.unit)) {
             self.inputs.pop_front();
@@ -298,7 +304,13 @@ impl VideoMemory {
 
     /// What a question may look at; `branch`: the open segment, encoded and not committed.
     pub fn view<'a>(&'a self, branch: Option<&'a Encoded>) -> View<'a> {
-        View { held: self.held(), inputs: &self.inputs, units: &self.units, branch }
+        View {
+            held: self.held(),
+            inputs: &self.inputs,
+            units: &self.units,
+            branch,
+            tiers: Some(&self.tiers),
+        }
     }
 
     /// What lies in each tier, windows, prefix and resident cache included.

@@ -8,10 +8,9 @@ use super::places::Context;
 use super::view::View;
 use crate::cancel::Cancel;
 use crate::error::Result;
-use crate::memory::store::Block;
 use crate::memory::weigh::rank::consensus;
 use crate::memory::weigh::score::MeanQuery;
-use crate::memory::weigh::select::ranked;
+use crate::memory::weigh::select::best;
 use crate::model::decoder::Decoder;
 
 /// `units` units for every layer.
@@ -28,17 +27,14 @@ pub fn agreed(
     let mut bare = Bare::new(view, cancel);
     decoder.forward(question, &mut bare)?;
     let last = view.held.geometry.layers.saturating_sub(1);
-    let ranking = |layer: usize| ranking(view, layer, bare.queries.get(layer));
+    let ranking = |layer: usize| ranking(view, layer, bare.queries.get(layer), units);
     view.pack_shared(&consensus(&ranking(0), &ranking(last), units))
 }
 
-/// A layer's units, best first.
-fn ranking(view: View<'_>, layer: usize, query: Option<&MeanQuery>) -> Vec<u64> {
+/// A layer's best units, best first.
+fn ranking(view: View<'_>, layer: usize, query: Option<&MeanQuery>, count: usize) -> Vec<u64> {
     let Some(query) = query else { return Vec::new() };
-    let blocks: Vec<&Block> = view.candidates(layer).collect();
-    let scores: Vec<f32> = blocks
-        .iter()
-        .map(|b| query.score(&b.representative, view.held.recipe.similarity))
-        .collect();
-    ranked(&scores).into_iter().map(|i| blocks[i].unit).collect()
+    let (offered, units) = (view.candidates(layer), view.candidates(layer).units());
+    let scores = offered.scores(query, view.held.recipe.similarity);
+    best(&scores, count).into_iter().map(|i| units[i]).collect()
 }

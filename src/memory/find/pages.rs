@@ -64,7 +64,7 @@ impl Attend for PickPages<'_> {
             Some(resident) => Some(resident.keep(&[self.picked(resident, &query)?])?),
             None => None,
         };
-        let blocks: Vec<_> = self.view.candidates(layer).collect();
+        let blocks = self.view.candidates(layer).blocks();
         let context = self.view.pack_beside(layer, picked.as_ref(), &blocks)?;
         let start = context.as_ref().map_or(0, |context| context.next);
         let behind = Behind::context(held, layer, context.as_ref().map(|c| &c.kv));

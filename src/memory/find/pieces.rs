@@ -9,7 +9,6 @@ use super::places::Context;
 use super::view::View;
 use crate::cancel::Cancel;
 use crate::error::Result;
-use crate::memory::store::Block;
 use crate::memory::unit::Kind;
 use crate::memory::weigh::rank::{coarse_context, leaning, similarities};
 use crate::memory::weigh::select::ranked;
@@ -37,18 +36,20 @@ pub fn leant(
 fn pieces(view: View<'_>, query: &[f32], lean: f64, top: usize) -> Vec<u64> {
     let last = view.held.geometry.layers.saturating_sub(1);
     let recipe = view.held.recipe;
-    let of_grain = |index: usize| -> Vec<&Block> {
-        let is = |block: &&Block| {
-            view.unit(block.unit).is_some_and(|unit| unit.kind == Kind::Piece { grain: index })
+    let offered = view.candidates(last);
+    let (units, mean_keys) = (offered.units(), offered.mean_keys());
+    let of_grain = |index: usize| -> (Vec<u64>, Vec<&[f32]>) {
+        let is = |unit: &u64| {
+            view.unit(*unit).is_some_and(|unit| unit.kind == Kind::Piece { grain: index })
         };
-        view.candidates(last).filter(is).collect()
+        let pairs = units.iter().zip(&mean_keys).filter(|(unit, _)| is(unit));
+        pairs.map(|(unit, key)| (*unit, *key)).unzip()
     };
     let coarsest = recipe.grains.frames.len().saturating_sub(1);
     let mut context = query.to_vec();
     let mut chosen: Vec<Vec<u64>> = Vec::new();
     for (index, grain) in recipe.grains.iter().enumerate().collect::<Vec<_>>().into_iter().rev() {
-        let blocks = of_grain(index);
-        let vectors: Vec<&[f32]> = blocks.iter().map(|b| b.representative.as_slice()).collect();
+        let (units, vectors) = of_grain(index);
         let alike = similarities(query, &vectors);
         let candidates: Vec<usize> = ranked(&alike).into_iter().take(2 * grain.retrieve).collect();
         let near: Vec<&[f32]> = candidates.iter().map(|&i| vectors[i]).collect();
@@ -60,7 +61,7 @@ fn pieces(view: View<'_>, query: &[f32], lean: f64, top: usize) -> Vec<u64> {
             scores = leaning(&scores, &near, &context, lean);
         }
         let best = ranked(&scores).into_iter().take(grain.retrieve);
-        chosen.push(best.map(|i| blocks[candidates[i]].unit).collect());
+        chosen.push(best.map(|i| units[candidates[i]]).collect());
     }
     chosen.into_iter().rev().flatten().collect()
 }

@@ -7,7 +7,7 @@
 //! model's [`Layout`](crate::model::rope::Layout): the positions 0..n, or a time each and the
 //! picture kept.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use super::view::View;
 use crate::error::Result;
@@ -158,7 +158,7 @@ impl View<'_> {
     pub fn pack_all(&self, last: Option<usize>) -> Result<Vec<Option<Context>>> {
         (0..self.held.geometry.layers)
             .map(|layer| {
-                let blocks: Vec<&Block> = self.candidates(layer).collect();
+                let blocks = self.candidates(layer).blocks();
                 let from = last.map_or(0, |last| blocks.len().saturating_sub(last));
                 self.pack(layer, &blocks[from..])
             })
@@ -173,10 +173,9 @@ impl View<'_> {
         }
         (0..self.held.geometry.layers)
             .map(|layer| {
-                let held: HashMap<u64, &Block> =
-                    self.candidates(layer).map(|block| (block.unit, block)).collect();
+                let offered = self.candidates(layer);
                 let blocks: Vec<&Block> =
-                    units.iter().filter_map(|unit| held.get(unit).copied()).collect();
+                    units.iter().filter_map(|&unit| offered.block(unit)).collect();
                 self.pack(layer, &blocks)
             })
             .collect()

@@ -9,7 +9,7 @@
 //! stands for it while a question looks for what it needs. What it finds is encoded behind the
 //! prefix as a stream of its own: a short one, which is what models are trained on.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use candle_core::Tensor;
 
@@ -29,8 +29,8 @@ use crate::model::decoder::Decoder;
 /// Without those that turn out to be lost, others are chosen.
 pub fn reread(
     view: View<'_>,
-    mut candidates: BTreeMap<u64, f32>,
-    choose: impl Fn(&BTreeMap<u64, f32>) -> Vec<u64>,
+    mut candidates: Vec<(u64, f32)>,
+    choose: impl Fn(&[(u64, f32)]) -> Vec<u64>,
     decoder: &Decoder,
     cancel: &Cancel,
 ) -> Result<Vec<Option<Context>>> {
@@ -42,7 +42,7 @@ pub fn reread(
             match (input, view.unit(id)) {
                 (Some(kv), Some(unit)) => found.push((unit.clone(), unfiled(&kv)?)),
                 _ => {
-                    candidates.remove(&id);
+                    candidates.retain(|(unit, _)| *unit != id);
                 }
             }
         }
@@ -80,7 +80,8 @@ fn read(
         }
     };
     let (inputs, units) = (VecDeque::new(), VecDeque::new());
-    View { held, inputs: &inputs, units: &units, branch: encoded.as_ref() }.pack_all(None)
+    View { held, inputs: &inputs, units: &units, branch: encoded.as_ref(), tiers: None }
+        .pack_all(None)
 }
 
 /// Layers that hold nothing but the prefix.

@@ -14,6 +14,7 @@ use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::memory::intake::Behind;
 use crate::memory::recipe::{BudgetRule, Expert, Keeps, Similarity};
+use crate::memory::unit::Unit;
 use crate::memory::weigh::budget::{retrieve_counts, standardised};
 use crate::memory::weigh::rank::rrf;
 use crate::memory::weigh::score::{MeanQuery, cosine};
@@ -74,21 +75,22 @@ pub fn best(
     };
     // Where there is nothing to rank no question pass is needed: ranking is all it is for.
     if agree || recipe.keeps == Keeps::Inputs {
-        let held = held(view);
-        let liked = if held.len() <= first {
-            held
-        } else {
-            let found = pass(vec![first; layers])?;
-            liked(&found.candidates, &found.scores)
+        let few = (0..layers).all(|layer| view.candidates(layer).len() <= first);
+        let liked = match few.then(|| held(view)).filter(|held| held.len() <= first) {
+            Some(held) => held,
+            None => {
+                let found = pass(vec![first; layers])?;
+                liked(&found.candidates, &found.scores)
+            }
         };
-        let pick = |liked: &Liked| chosen(liked, choice, first);
+        let pick = |liked: &[(u64, f32)]| chosen(liked, choice, first);
         return match recipe.keeps {
             Keeps::KeysAndValues => view.pack_shared(&pick(&liked)),
             Keeps::Inputs => reread(view, liked, pick, decoder, cancel),
         };
     }
     let uniform = rule == BudgetRule::Stretched { temperature: 0.0 };
-    if uniform && (0..layers).all(|layer| view.candidates(layer).count() <= first) {
+    if uniform && (0..layers).all(|layer| view.candidates(layer).len() <= first) {
         return view.pack_all(None);
     }
     let found = pass(vec![first; layers])?;
@@ -100,39 +102,50 @@ pub fn best(
 }
 
 /// Units in stream order, and how much the layers like each of them.
-type Liked = BTreeMap<u64, f32>;
+type Liked = Vec<(u64, f32)>;
 
 /// All units that some layer holds, one liked as well as another.
 fn held(view: View<'_>) -> Liked {
     let layers = 0..view.held.geometry.layers;
-    layers.flat_map(|layer| view.candidates(layer)).map(|block| (block.unit, 0.0)).collect()
+    let units: Vec<Vec<u64>> = layers.map(|layer| view.candidates(layer).units()).collect();
+    let scores: Vec<Vec<f32>> = units.iter().map(|units| vec![0.0; units.len()]).collect();
+    summed(&units, scores)
 }
 
 /// Of each unit the sum of its layers' scores, each in deviations from its layer's mean.
 fn liked(units: &[Vec<u64>], scores: &[Vec<f32>]) -> Liked {
-    let mut liked = Liked::new();
-    for (units, scores) in units.iter().zip(scores) {
-        let standard = standardised(scores).unwrap_or_else(|| vec![0.0; scores.len()]);
-        for (&unit, score) in units.iter().zip(standard) {
-            *liked.entry(unit).or_default() += score;
+    let standard = |scores: &Vec<f32>| standardised(scores).unwrap_or(vec![0.0; scores.len()]);
+    summed(units, scores.iter().map(standard).collect())
+}
+
+/// Scores added up by unit. Mostly all layers have the same units, and it is one sum of lists.
+fn summed(units: &[Vec<u64>], scores: Vec<Vec<f32>>) -> Liked {
+    let Some(first) = units.first() else { return Liked::new() };
+    if units.iter().all(|units| units == first) {
+        let mut sums = vec![0.0; first.len()];
+        for scores in &scores {
+            sums.iter_mut().zip(scores).for_each(|(sum, score)| *sum += score);
         }
+        return first.iter().copied().zip(sums).collect();
     }
-    liked
+    let mut sums: BTreeMap<u64, f32> = BTreeMap::new();
+    for (unit, score) in units.iter().flatten().zip(scores.into_iter().flatten()) {
+        *sums.entry(*unit).or_default() += score;
+    }
+    sums.into_iter().collect()
 }
 
 /// The units, in stream order, that a choice of `count` takes.
-fn chosen(liked: &Liked, choice: Choice, count: usize) -> Vec<u64> {
-    let (units, scores): (Vec<u64>, Vec<f32>) = liked.iter().map(|(&unit, &s)| (unit, s)).unzip();
+fn chosen(liked: &[(u64, f32)], choice: Choice, count: usize) -> Vec<u64> {
+    let (units, scores): (Vec<u64>, Vec<f32>) = liked.iter().copied().unzip();
     choice.of(&scores, count).into_iter().map(|i| units[i]).collect()
 }
 
 /// How alike an outside model finds the question and every unit that has a picture of its own.
 fn opinion(view: View<'_>, embedding: &[f32]) -> HashMap<u64, f32> {
-    let layers = 0..view.held.geometry.layers;
-    let units = layers.flat_map(|layer| view.candidates(layer)).filter_map(|b| view.unit(b.unit));
-    units
-        .filter_map(|unit| Some((unit.id, cosine(embedding, unit.embedding.as_deref()?))))
-        .collect()
+    let alike = |unit: &Unit| Some((unit.id, cosine(embedding, unit.embedding.as_deref()?)));
+    let open = view.branch.map_or(&[][..], |branch| &branch.units);
+    view.units.iter().chain(open).filter_map(alike).collect()
 }
 
 /// A question looks for what it needs: every layer picks its own blocks by its own query and
@@ -206,13 +219,12 @@ impl Attend for Retrieve<'_> {
         let held = self.view.held;
         let query = MeanQuery::of(q, held.geometry.kv_heads)?;
         let (units, scores, context) = loop {
-            let blocks: Vec<_> = self.view.candidates(layer).collect();
-            let scores: Vec<f32> =
-                blocks.iter().map(|b| query.score(&b.representative, self.similarity)).collect();
-            let units: Vec<u64> = blocks.iter().map(|block| block.unit).collect();
-            let scores = self.fused(&units, scores);
+            let offered = self.view.candidates(layer);
+            let units = offered.units();
+            let scores = self.fused(&units, offered.scores(&query, self.similarity));
             let chosen = self.choice.of(&scores, self.counts[layer]);
-            let chosen: Vec<_> = chosen.into_iter().map(|i| blocks[i]).collect();
+            let chosen: Vec<_> =
+                chosen.into_iter().filter_map(|i| offered.block(*units.get(i)?)).collect();
             let context = self.view.pack(layer, &chosen)?;
             // Without those that turned out to be lost, others would have been chosen.
             if !chosen.iter().any(|block| block.is_lost()) {
@@ -237,9 +249,9 @@ mod tests {
     fn a_layer_is_not_heard_more_because_its_scores_are_larger() {
         let liked =
             liked(&[vec![1, 2, 3], vec![1, 2, 3]], &[vec![1.0, 2.0, 3.0], vec![9e3, 6e3, 3e3]]);
-        assert!(liked.values().all(|score| score.abs() < 1e-5), "{liked:?}");
+        assert!(liked.iter().all(|(_, score)| score.abs() < 1e-5), "{liked:?}");
         // A unit that one layer has lost is liked by the others only.
         let liked = super::liked(&[vec![1, 2], vec![2]], &[vec![1.0, -1.0], vec![5.0]]);
-        assert!(liked[&1] > 0.0 && liked[&1] == -liked[&2], "{liked:?}");
+        assert!(liked[0].1 > 0.0 && liked[0].1 == -liked[1].1, "{liked:?}");
     }
 }

@@ -6,8 +6,10 @@ use std::collections::{HashMap, VecDeque};
 
 use crate::memory::intake::Encoded;
 use crate::memory::keep::{Held, Layer};
-use crate::memory::store::Block;
+use crate::memory::recipe::Similarity;
+use crate::memory::store::{Block, Blocks, Store};
 use crate::memory::unit::{RESIDUE, Row, Unit};
+use crate::memory::weigh::score::MeanQuery;
 
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
@@ -17,27 +19,118 @@ pub struct View<'a> {
     /// By ascending id.
     pub units: &'a VecDeque<Unit>,
     pub branch: Option<&'a Encoded>,
+    /// Where the blocks lie; `None`: all are at hand.
+    pub tiers: Option<&'a Store>,
+}
+
+/// What a layer has to offer a question: its blocks in stream order.
+#[derive(Clone, Debug)]
+pub struct Candidates<'a> {
+    stored: Option<&'a Blocks>,
+    /// Which of the stored ones; `None`: all.
+    kept: Option<Vec<usize>>,
+    /// The open segment's.
+    open: Option<&'a Blocks>,
+    open_kept: Option<Vec<usize>>,
+}
+
+impl<'a> Candidates<'a> {
+    fn parts(&self) -> [(Option<&'a Blocks>, Option<&[usize]>); 2] {
+        [(self.stored, self.kept.as_deref()), (self.open, self.open_kept.as_deref())]
+    }
+
+    /// Something of each block, a list for all those of a part.
+    fn gathered<T: Copy>(&self, of: impl Fn(&'a Blocks) -> Vec<T>) -> Vec<T> {
+        let mut all = Vec::new();
+        for (blocks, kept) in self.parts() {
+            let Some(blocks) = blocks else { continue };
+            let values = of(blocks);
+            match kept {
+                None if all.is_empty() => all = values,
+                None => all.extend(values),
+                Some(kept) => all.extend(kept.iter().filter_map(|&index| values.get(index))),
+            }
+        }
+        all
+    }
+
+    pub fn len(&self) -> usize {
+        let count = |(blocks, kept): (Option<&Blocks>, Option<&[usize]>)| {
+            kept.map_or_else(|| blocks.map_or(0, Blocks::len), <[usize]>::len)
+        };
+        self.parts().into_iter().map(count).sum()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub fn units(&self) -> Vec<u64> {
+        self.gathered(|blocks| blocks.iter().map(|block| block.unit).collect())
+    }
+
+    pub fn blocks(&self) -> Vec<&'a Block> {
+        self.gathered(|blocks| blocks.iter().collect())
+    }
+
+    /// Mean keys, `[Hk * d]` each.
+    pub fn mean_keys(&self) -> Vec<&'a [f32]> {
+        self.gathered(|blocks| (0..blocks.len()).map(|index| blocks.mean_key(index)).collect())
+    }
+
+    /// How well each fits a question: one product over the layer's mean keys.
+    pub fn scores(&self, query: &MeanQuery, similarity: Similarity) -> Vec<f32> {
+        self.gathered(|blocks| query.scores(blocks.mean_keys(), similarity))
+    }
+
+    /// The block of a unit, if it is among these.
+    pub fn block(&self, unit: u64) -> Option<&'a Block> {
+        let find = |(blocks, kept): (Option<&'a Blocks>, Option<&[usize]>)| {
+            let (blocks, index) = blocks.and_then(|b| Some((b, b.position(unit)?)))?;
+            let among = kept.is_none_or(|kept| kept.binary_search(&index).is_ok());
+            blocks.get(index).filter(|_| among)
+        };
+        self.parts().into_iter().find_map(find)
+    }
 }
 
 impl<'a> View<'a> {
     /// A layer's blocks in stream order, less those that are lost.
-    pub fn blocks(&self, layer: usize) -> impl Iterator<Item = &'a Block> {
-        let stored = self.held.layers.get(layer).into_iter().flat_map(|l| l.blocks.iter());
-        let stored = stored.filter(|block| !block.is_lost());
-        let branch = self.branch.and_then(|branch| branch.layers.get(layer));
-        stored.chain(branch.into_iter().flat_map(|l| l.blocks.iter()))
+    pub fn blocks(&self, layer: usize) -> Candidates<'a> {
+        self.offered(layer, |_| true)
     }
 
     /// The blocks that a question may want: all but those of which every token is resident.
-    pub fn candidates(&self, layer: usize) -> impl Iterator<Item = &'a Block> {
+    pub fn candidates(&self, layer: usize) -> Candidates<'a> {
         let lists = self.resident(layer).map_or(&[][..], Layer::lists);
         let mut held: HashMap<u64, usize> = HashMap::new();
         if let [rows] = lists {
             let own = rows.iter().filter(|row| row.patch != RESIDUE);
             own.for_each(|row| *held.entry(row.unit).or_default() += 1);
         }
-        self.blocks(layer)
-            .filter(move |block| held.get(&block.unit).is_none_or(|&held| block.tokens() > held))
+        match held.is_empty() {
+            true => self.blocks(layer),
+            false => self.offered(layer, |block| {
+                held.get(&block.unit).is_none_or(|&held| block.tokens() > held)
+            }),
+        }
+    }
+
+    /// Blocks for which `wanted` holds, less those that are lost. They are looked at one by one only
+    /// where they have to be.
+    fn offered(&self, layer: usize, wanted: impl Fn(&Block) -> bool) -> Candidates<'a> {
+        let (resident, lost) =
+            (self.held.resident.is_some(), self.tiers.is_some_and(Store::has_lost));
+        let stored = self.held.layers.get(layer).map(|layer| &layer.blocks);
+        let open = self.branch.and_then(|branch| branch.layers.get(layer));
+        let open = open.map(|layer| &layer.blocks);
+        let kept = |blocks: Option<&Blocks>| {
+            let blocks = blocks.filter(|_| resident || lost)?;
+            let fits = |(_, block): &(usize, &Block)| !block.is_lost() && wanted(block);
+            let kept = blocks.iter().enumerate().filter(fits);
+            Some(kept.map(|(index, _)| index).collect())
+        };
+        Candidates { stored, kept: kept(stored), open, open_kept: kept(open) }
     }
 
     /// What a layer holds without being asked for it.

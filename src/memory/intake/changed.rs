@@ -12,7 +12,7 @@ use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::memory::kv::{Kv, by_token, gather, representative};
 use crate::memory::recipe::Sparse;
-use crate::memory::store::ChangedWindow;
+use crate::memory::store::{Block, ChangedWindow};
 use crate::memory::unit::UNBOUNDED;
 use crate::memory::weigh::novelty::least_alike;
 use crate::model::attention::{self, Stage, Visible};
@@ -44,9 +44,10 @@ impl WayIn for Changed {
             if !before.held.recipe.changed_representative {
                 continue;
             }
-            for (block, kept) in layer.blocks.iter_mut().zip(changed) {
-                if let Some(kv) = block.load()? {
-                    block.representative = representative(&gather(&kv, &[kept])?.k)?;
+            for (index, kept) in changed.into_iter().enumerate() {
+                let block = layer.blocks.get(index).map(Block::load).transpose()?;
+                if let Some(kv) = block.flatten() {
+                    layer.blocks.set_mean_key(index, &representative(&gather(&kv, &[kept])?.k)?);
                 }
             }
         }

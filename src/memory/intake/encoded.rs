@@ -4,9 +4,9 @@
 
 use crate::error::Result;
 use crate::memory::keep::{Held, Layer};
-use crate::memory::kv::{Kv, gist};
+use crate::memory::kv::{Kv, gist, representative};
 use crate::memory::recipe::Keeps;
-use crate::memory::store::{Block, ChangedWindow};
+use crate::memory::store::{Block, Blocks, ChangedWindow};
 use crate::memory::unit::Unit;
 
 #[derive(Debug, Default)]
@@ -25,7 +25,7 @@ pub struct Encoded {
 #[derive(Debug, Default)]
 pub struct EncodedLayer {
     /// Parts of `whole`, or their gists.
-    pub blocks: Vec<Block>,
+    pub blocks: Blocks,
     /// Keys rotated at their place in the stream, for the window; compression spares them.
     pub window: Option<Kv>,
     /// The window of changed keys behind it.
@@ -45,7 +45,7 @@ impl Encoded {
         let mut layers = Vec::with_capacity(fresh.len());
         let lengths: Vec<usize> = units.iter().map(|unit| geometry.length(unit)).collect();
         for (raw, rotated) in fresh {
-            let mut blocks = Vec::with_capacity(units.len());
+            let mut blocks = Blocks::default();
             let mut start = 0;
             for (unit, &len) in units.iter().zip(&lengths).filter(|_| held.recipe.store) {
                 let whole = raw.part(start, len)?;
@@ -53,7 +53,8 @@ impl Encoded {
                     Keeps::KeysAndValues => whole,
                     Keeps::Inputs => gist(&whole)?,
                 };
-                blocks.push(Block::new(unit.id, kept)?);
+                let mean_key = representative(&kept.k)?;
+                blocks.push(Block::new(unit.id, kept)?, &mean_key);
                 start += len;
             }
             layers.push(EncodedLayer { blocks, window: rotated, changed: None, whole: Some(raw) });

@@ -48,20 +48,16 @@ pub fn compress(
 
 fn frame_scores(layers: &[EncodedLayer], queries: &[MeanQuery], frames: usize) -> Vec<Vec<f32>> {
     let score = |layer: &EncodedLayer, query: &MeanQuery| -> Vec<f32> {
-        let frames = layer.blocks.iter().take(frames);
-        frames.map(|b| query.score(&b.representative, Similarity::Dot)).collect()
+        let mut scores = query.scores(layer.blocks.mean_keys(), Similarity::Dot);
+        scores.truncate(frames);
+        scores
     };
     layers.iter().zip(queries).map(|(layer, query)| score(layer, query)).collect()
 }
 
 /// Keeps the chosen ones of the first `frames` blocks (ascending) and all behind them.
 fn keep(layer: &mut EncodedLayer, frames: usize, chosen: &[usize]) {
-    let mut index = 0;
-    layer.blocks.retain(|_| {
-        let keep = index >= frames || chosen.binary_search(&index).is_ok();
-        index += 1;
-        keep
-    });
+    layer.blocks.retain(|index, _| index >= frames || chosen.binary_search(&index).is_ok());
 }
 
 /// The guidance prompt over one encoded segment: sees nothing before it, leaves only its mean

@@ -23,8 +23,8 @@ use crate::model::rope::Layout;
 /// A pass a grain.
 pub struct Pieces;
 
-/// A unit, not numbered yet, with its blocks of all layers.
-type Piece = (Unit, Vec<Block>);
+/// A unit, not numbered yet, with its keys and values in all layers and the mean key of each.
+type Piece = (Unit, Vec<(Kv, Vec<f32>)>);
 
 impl WayIn for Pieces {
     fn encode(
@@ -59,9 +59,8 @@ impl WayIn for Pieces {
         for ((mut unit, blocks), id) in pieces.into_iter().zip(before.next_unit..) {
             unit.id = id;
             units.push(unit);
-            for (layer, mut block) in layers.iter_mut().zip(blocks) {
-                block.unit = id;
-                layer.blocks.push(block);
+            for (layer, (kv, mean_key)) in layers.iter_mut().zip(blocks) {
+                layer.blocks.push(Block::new(id, kv)?, &mean_key);
             }
         }
         Ok(Encoded { tokens: sources.len(), units, layers, ..Encoded::default() })
@@ -106,9 +105,7 @@ fn cut(
             let rotated = layer.rotated.narrow(1, start, size)?;
             let rotated = Kv { v: rotated.clone(), k: rotated };
             let rotated = gather(&rotated, std::slice::from_ref(&kept))?;
-            let mut block = Block::new(0, kv)?;
-            block.representative = representative(&rotated.k)?;
-            Ok(block)
+            Ok((kv, representative(&rotated.k)?))
         });
         Ok((unit, blocks.collect::<Result<_>>()?))
     });

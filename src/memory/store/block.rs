@@ -11,7 +11,7 @@ use super::codec::{self, Codec};
 use super::options::{StoreOptions, StoreStats};
 use super::tier::{Key, Source, Tiers};
 use crate::error::{EngineError, Result};
-use crate::memory::kv::{Kv, representative};
+use crate::memory::kv::Kv;
 
 /// A stream's blocks in their tiers.
 #[derive(Clone, Debug)]
@@ -58,6 +58,16 @@ impl Store {
         self.0.lock().codec()
     }
 
+    /// Whether a block was lost since the last [`forget_lost`](Self::forget_lost).
+    pub fn has_lost(&self) -> bool {
+        self.0.lock().has_lost()
+    }
+
+    /// Says that nobody holds on to lost blocks any more.
+    pub fn forget_lost(&self) {
+        self.0.lock().forget_lost();
+    }
+
     /// What went wrong with a tier since the last call; the memory is smaller for it, and whole.
     pub fn take_warnings(&self) -> Vec<EngineError> {
         self.0.lock().take_warnings()
@@ -95,8 +105,6 @@ impl Store {
 #[derive(Clone, Debug)]
 pub struct Block {
     pub unit: u64,
-    /// Mean key, `[Hk * d]`; always in memory.
-    pub representative: Vec<f32>,
     tokens: usize,
     slot: Slot,
 }
@@ -129,8 +137,7 @@ impl Block {
     /// # Errors
     /// What the computation fails with.
     pub fn new(unit: u64, kv: Kv) -> Result<Self> {
-        let (representative, tokens) = (representative(&kv.k)?, kv.tokens()?);
-        Ok(Self { unit, representative, tokens, slot: Slot::Loose(kv) })
+        Ok(Self { unit, tokens: kv.tokens()?, slot: Slot::Loose(kv) })
     }
 
     pub fn tokens(&self) -> usize {

@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! What one layer holds of a stream.
 
-use std::collections::VecDeque;
-
-use super::block::Block;
+use super::blocks::Blocks;
 use super::window::{ChangedWindow, Window};
 use crate::memory::kv::Kv;
 
@@ -15,8 +13,7 @@ pub struct LayerStore {
     pub window: Window,
     /// The window of changed keys, where new tokens see that.
     pub changed: ChangedWindow,
-    /// In stream order.
-    pub blocks: VecDeque<Block>,
+    pub blocks: Blocks,
 }
 
 impl LayerStore {
@@ -26,18 +23,7 @@ impl LayerStore {
             prefix: None,
             window: Window::new(window),
             changed: ChangedWindow::default(),
-            blocks: VecDeque::new(),
-        }
-    }
-
-    pub fn drop_unit(&mut self, unit: u64) {
-        let is_here = |block: &Block| block.unit == unit;
-        // It is the oldest almost always.
-        if self.blocks.front().is_some_and(is_here) {
-            self.blocks.pop_front();
-        }
-        if self.blocks.front().is_some_and(|first| first.unit <= unit) {
-            self.blocks.retain(|block| !is_here(block));
+            blocks: Blocks::default(),
         }
     }
 

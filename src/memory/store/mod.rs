@@ -17,6 +17,7 @@
 //! touches no tier; what is chosen is then fetched block by block.
 
 mod block;
+mod blocks;
 pub mod codec;
 mod disk;
 mod layer;
@@ -27,6 +28,7 @@ mod tier;
 mod window;
 
 pub use block::{Block, Store};
+pub use blocks::Blocks;
 pub use layer::LayerStore;
 pub use options::{Budget, StoreOptions, StoreStats};
 pub use window::{ChangedWindow, Tail, Window};

@@ -93,6 +93,8 @@ pub struct Tiers {
     hits: u64,
     loads: u64,
     lost: u64,
+    /// Of those, the ones that somebody may still hold on to.
+    held_lost: u64,
     told_full: bool,
     warnings: Vec<EngineError>,
 }
@@ -126,6 +128,7 @@ impl Tiers {
             hits: 0,
             loads: 0,
             lost: 0,
+            held_lost: 0,
             told_full: false,
             warnings: Vec::new(),
         };
@@ -410,6 +413,14 @@ impl Tiers {
         self.warnings.push(EngineError::Store { path, reason });
     }
 
+    pub fn has_lost(&self) -> bool {
+        self.held_lost > 0
+    }
+
+    pub fn forget_lost(&mut self) {
+        self.held_lost = 0;
+    }
+
     /// Where a block's keys and values are to be had; `None`: they are lost.
     pub fn find(&mut self, key: Key) -> Option<Source> {
         let entry = self.entries.get_mut(&key)?;
@@ -462,6 +473,7 @@ impl Tiers {
             if let Some(entry) = self.entries.get(&key) {
                 entry.lost.store(true, Ordering::Relaxed);
                 self.lost += 1;
+                self.held_lost += 1;
             }
             self.forget(key);
         }

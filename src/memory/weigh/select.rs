@@ -6,20 +6,37 @@ use super::budget::standardised;
 /// Indices of the `k` highest scores, ascending; of equal scores the earlier one wins. A score
 /// that is not a number ranks last.
 pub fn top(scores: &[f32], k: usize) -> Vec<usize> {
-    let mut order = ranked(scores);
-    order.truncate(k);
+    let mut order = best(scores, k);
     order.sort_unstable();
     order
+}
+
+/// Indices of the `k` highest scores, the highest first; of equal scores the earlier one comes first.
+/// A score that is not a number ranks last.
+pub fn best(scores: &[f32], k: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    let by_rank =
+        |a: &usize, b: &usize| rank(scores[*b]).total_cmp(&rank(scores[*a])).then(a.cmp(b));
+    // Most questions want few of many: only those are put in order.
+    if k < order.len() {
+        if k > 0 {
+            order.select_nth_unstable_by(k - 1, by_rank);
+        }
+        order.truncate(k);
+    }
+    order.sort_unstable_by(by_rank);
+    order
+}
+
+/// A score as it is compared: what is not a number is the lowest, and both zeros are one.
+fn rank(score: f32) -> f32 {
+    if score.is_nan() { f32::NEG_INFINITY } else { score + 0.0 }
 }
 
 /// All indices, the highest score first; of equal scores the earlier one comes first. A score that
 /// is not a number ranks last.
 pub fn ranked(scores: &[f32]) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..scores.len()).collect();
-    // Zero plus either zero is the positive one, and equal scores stay in order.
-    let rank = |i: usize| if scores[i].is_nan() { f32::NEG_INFINITY } else { scores[i] + 0.0 };
-    order.sort_by(|&a, &b| rank(b).total_cmp(&rank(a)));
-    order
+    best(scores, scores.len())
 }
 
 /// What else than the score decides which candidates are taken.
@@ -228,6 +245,21 @@ mod tests {
     fn even_distances_reach_over_all_there_is() {
         assert_eq!(evenly(10, 4), [0, 2, 5, 7]);
         assert_eq!(evenly(3, 5), [0, 1, 2]);
+    }
+
+    #[test]
+    fn the_best_few_are_the_first_of_all_in_order() {
+        for seed in 0..50 {
+            let mut scores = crate::memory::testing::random_scores(seed, 1, 40).remove(0);
+            // Equals among them.
+            scores.iter_mut().for_each(|score| *score = score.round());
+            scores[7] = f32::NAN;
+            let mut all: Vec<usize> = (0..scores.len()).collect();
+            all.sort_by(|&a, &b| rank(scores[b]).total_cmp(&rank(scores[a])));
+            for k in [0, 1, 5, 39, 40, 60] {
+                assert_eq!(best(&scores, k), all[..k.min(40)], "seed {seed}, {k}");
+            }
+        }
     }
 
     #[test]
