@@ -461,14 +461,15 @@ fn a_ratio_of_one_keeps_everything_and_asks_no_guidance() {
 fn stored_bytes_are_the_sum_of_their_parts() {
     let (model, oracle) = (model(), Oracle::read());
     let mut stream = open(&model, recipe("rekv", &[("window", "50".into())]));
-    let empty = stream.stats().bytes;
+    let empty = stream.stats().store.values();
     stream.push_frames(&oracle.frames()).unwrap();
     let decoder = model.decoder();
     let token = decoder.layers() * decoder.kv_heads() * decoder.head_dim() * 2 * 4;
     let blocks = 28 * model.picture(&oracle.frames()[0]).unwrap().tokens() * token;
-    let window = stream.stats().bytes - empty - blocks as u64;
-    // The window holds at least its width and at most three times that, minus the prefix's share.
-    assert!((30 * token..150 * token).contains(&(window as usize)), "{window} bytes of window");
+    let window = stream.stats().store.values() - empty - blocks as u64;
+    // The window's buffer has room for its width and at most twice that.
+    assert!(window as usize <= 2 * 50 * token, "{window} bytes of window");
+    assert!(stream.stats().store.overhead > 28 * decoder.layers() as u64 * 4);
 }
 
 #[test]
@@ -549,7 +550,7 @@ fn answers_are_the_same_whichever_tier_the_blocks_lie_in() {
             }
         }
         let [device, host, disk] = [device, host, disk].map(|stream| {
-            assert!(stream.take_warnings().is_empty(), "{name}");
+            assert!(damages(&stream).is_empty(), "{name}");
             stream.stats().store
         });
         assert_eq!((device.host, device.disk, device.loads), (0, 0, 0), "{name}");
@@ -558,6 +559,13 @@ fn answers_are_the_same_whichever_tier_the_blocks_lie_in() {
         assert!(host.device < device.device, "{name}: only windows and prefix are left there");
         assert_eq!((host.blocks, disk.blocks), (device.blocks, device.blocks), "{name}");
     }
+}
+
+/// What went wrong, but for a `max-memory` that is less than can be had.
+fn damages(stream: &Stream) -> Vec<EngineError> {
+    let mut warnings = stream.take_warnings();
+    warnings.retain(|warning| !warning.to_string().contains("max-memory"));
+    warnings
 }
 
 #[test]
@@ -622,7 +630,7 @@ fn without_a_segment_file_the_answer_is_that_of_what_is_left() {
         assert_eq!(layer.len(), 6, "others have taken their places");
         assert!(layer.iter().all(|unit| unit / 4 != gone));
     }
-    let warnings = stream.take_warnings();
+    let warnings = damages(&stream);
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     let name = files[gone as usize].display().to_string();
     assert!(warnings[0].to_string().contains(&name), "{warnings:?}");

@@ -130,6 +130,7 @@ pub struct Cell {
     pub evidence: Count,
     pub ingest_ms_per_frame: f64,
     pub first_token_ms: f64,
+    /// Of keys, values and inputs; what a block takes besides would be most of so small a model's.
     pub stored_bytes_per_minute: f64,
     pub peak_bytes: u64,
 }
@@ -224,11 +225,11 @@ fn one_video(model: &VideoLlm, plan: &Plan, work: &Work, seed: u64) -> Result<Ta
             tally.ingest += start.elapsed();
             tally.frames += frames.len() as u64;
             pushed = pushed.max(question.after_frame + 1);
-            tally.peak = tally.peak.max(stream.stats().bytes);
+            tally.peak = tally.peak.max(stream.stats().store.values());
         }
         tally.note(question, &stream.ask(&Question::new(question.text.as_str()), |_| {})?);
     }
-    tally.stored = stream.stats().bytes;
+    tally.stored = stream.stats().store.values();
     Ok(tally)
 }
 

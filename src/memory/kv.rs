@@ -29,6 +29,15 @@ impl Kv {
         Ok(Self { k: self.k.force_contiguous()?, v: self.v.force_contiguous()? })
     }
 
+    /// What two tensors take besides their values: shapes, strides, locks, counts.
+    pub const OVERHEAD: u64 = 2 * 264;
+
+    /// Bytes in memory, values and all.
+    pub fn footprint(&self) -> u64 {
+        self.bytes() + Self::OVERHEAD
+    }
+
+    /// Bytes of the values.
     pub fn bytes(&self) -> u64 {
         [&self.k, &self.v].iter().map(|t| (t.elem_count() * t.dtype().size_in_bytes()) as u64).sum()
     }

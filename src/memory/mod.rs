@@ -44,8 +44,8 @@ use crate::memory::find::View;
 use crate::memory::intake::{Before, Encoded, InWindow, Prompts, Segment};
 use crate::memory::keep::{Held, Layer};
 use crate::memory::recipe::{Keeps, Recipe, Retrieval, Sees};
-use crate::memory::store::{Block, LayerStore, Store, StoreOptions, StoreStats};
-use crate::memory::unit::{Geometry, Unit};
+use crate::memory::store::{Besides, Block, LayerStore, Store, StoreOptions, StoreStats};
+use crate::memory::unit::{Geometry, Unit, Units};
 use crate::model::VideoLlm;
 use crate::model::decoder::Decoder;
 use crate::model::rope::Layout;
@@ -67,7 +67,7 @@ pub struct VideoMemory {
     /// Where the blocks of all layers lie, and behind the last layer the inputs.
     tiers: Store,
     /// Units that some layer may still hold, by ascending id.
-    units: VecDeque<Unit>,
+    units: Units,
     next_unit: u64,
     next_segment: u64,
     /// Tokens encoded so far, prefix included: the place of the next one in the stream.
@@ -114,7 +114,7 @@ impl VideoMemory {
             layers,
             resident,
             inputs: VecDeque::new(),
-            units: VecDeque::new(),
+            units: Units::default(),
             next_unit: 0,
             next_segment: 0,
             seen: 0,
@@ -216,33 +216,42 @@ impl VideoMemory {
         if self.tiers.has_lost() {
             self.drop_lost();
         }
-        let fixed = self.fixed_bytes();
         let mut dropped = None;
-        while let Some(unit) = self.tiers.settle(fixed)?
+        while let Some(unit) = self.tiers.settle(self.besides())?
             && self.units.len() > 1
             && dropped.replace(unit) != Some(unit)
         {
             for layer in &mut self.layers {
                 layer.blocks.drop_unit(unit);
             }
-            self.inputs.retain(|input| input.unit != unit);
-            self.units.retain(|held| held.id != unit);
+            if let Ok(at) = self.inputs.binary_search_by_key(&unit, |input| input.unit) {
+                self.inputs.remove(at);
+            }
+            self.units.remove(unit);
         }
-        // What is left over is the resident cache's, whose oldest tokens go.
-        let over = self.tiers.excess();
-        if let (Some(layers), true) = (&mut self.resident, over > 0) {
+        self.shrink_resident()?;
+        self.forget_lost_units();
+        self.tiers.tell_least(self.besides());
+        Ok(())
+    }
+
+    /// What the device is over its budget when no unit is left to go is the resident cache's, whose
+    /// oldest tokens go.
+    fn shrink_resident(&mut self) -> Result<()> {
+        loop {
+            let over = self.tiers.excess(self.besides());
+            let Some(layers) = self.resident.as_mut().filter(|_| over > 0) else { return Ok(()) };
             let held: u64 = layers.iter().map(Layer::bytes).sum();
             let share = held.saturating_sub(over) as f64 / held.max(1) as f64;
+            if layers.iter().all(|layer| layer.tokens() == 0) {
+                return Ok(());
+            }
             for layer in layers {
                 let n = layer.tokens();
-                let newest = n - (n as f64 * share) as usize..n;
-                if let Ok(left) = layer.keep(&[newest.collect()]) {
-                    *layer = left;
-                }
+                let left = ((n as f64 * share) as usize).min(n.saturating_sub(1));
+                *layer = layer.keep(&[(n - left..n).collect()])?;
             }
         }
-        self.forget_lost_units();
-        Ok(())
     }
 
     /// Drops what a damaged or missing file has taken.
@@ -263,22 +272,23 @@ impl VideoMemory {
             let rows = layers.iter().flat_map(Layer::lists).flatten().map(|row| row.unit);
             let held: BTreeSet<u64> = rows.collect();
             let stored = |id: u64| oldest.is_some_and(|oldest| oldest <= id);
-            self.units.retain(|unit| held.contains(&unit.id) || stored(unit.id));
+            self.units.retain(|unit| held.contains(&unit) || stored(unit));
             return;
         }
         let is_older = |unit| oldest.is_none_or(|oldest| unit < oldest);
         while self.inputs.front().is_some_and(|input| is_older(input.unit)) {
             self.inputs.pop_front();
         }
-        while self.units.front().is_some_and(|unit| is_older(unit.id)) {
-            self.units.pop_front();
-        }
+        self.units.drop_below(oldest.unwrap_or(u64::MAX));
     }
 
-    /// Bytes of the windows, the prefix and the resident cache, which always lie on the device.
-    fn fixed_bytes(&self) -> u64 {
-        self.layers.iter().map(LayerStore::fixed_bytes).sum::<u64>()
-            + self.resident.iter().flatten().map(Layer::bytes).sum::<u64>()
+    /// Bytes that always lie on the device.
+    fn besides(&self) -> Besides {
+        let windows: u64 = self.layers.iter().map(LayerStore::fixed_bytes).sum();
+        let resident: u64 = self.resident.iter().flatten().map(Layer::bytes).sum();
+        let mean_keys: u64 = self.layers.iter().map(|layer| layer.blocks.bytes()).sum();
+        let inputs = self.inputs.len() as u64 * size_of::<Block>() as u64;
+        Besides { fixed: windows + resident, index: mean_keys + inputs + self.units.bytes() }
     }
 
     /// What every look at the memory starts from.
@@ -313,10 +323,15 @@ impl VideoMemory {
         }
     }
 
-    /// What lies in each tier, windows, prefix and resident cache included.
+    /// What lies in each tier; with the device counts all that is in memory of a stream: windows,
+    /// prefix, resident cache, mean keys and where units come from.
     pub fn store_stats(&self) -> StoreStats {
-        let blocks = self.tiers.stats();
-        StoreStats { device: blocks.device + self.fixed_bytes(), ..blocks }
+        let (blocks, Besides { fixed, index }) = (self.tiers.stats(), self.besides());
+        StoreStats {
+            device: blocks.device + fixed + index,
+            overhead: blocks.overhead + index,
+            ..blocks
+        }
     }
 
     /// What went wrong with a tier since the last call.

@@ -2,6 +2,7 @@
 //! The nouns: what a unit of video is, where its tokens come from and where they stand, and the shape
 //! of the model that made them.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -114,6 +115,72 @@ pub struct Unit {
     pub patches: Option<Arc<[u32]>>,
     /// What an outside model makes of its first picture.
     pub embedding: Option<Arc<[f32]>>,
+}
+
+impl Unit {
+    /// Bytes in memory, with half as many more that a growing list has room for.
+    pub fn bytes(&self) -> u64 {
+        let patches = self.patches.as_ref().map_or(0, |patches| size_of_val(&patches[..]) + 16);
+        let embedding = self.embedding.as_ref().map_or(0, |e| size_of_val(&e[..]) + 16);
+        (size_of::<Self>() * 3 / 2 + patches + embedding) as u64
+    }
+}
+
+/// The units that a memory knows, by ascending id.
+#[derive(Clone, Debug, Default)]
+pub struct Units {
+    units: VecDeque<Unit>,
+    bytes: u64,
+}
+
+impl Units {
+    /// Takes in units whose ids are above all that are here.
+    pub fn extend(&mut self, units: impl IntoIterator<Item = Unit>) {
+        for unit in units {
+            self.bytes += unit.bytes();
+            self.units.push_back(unit);
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.units.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.units.is_empty()
+    }
+
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Unit> {
+        self.units.iter()
+    }
+
+    pub fn get(&self, id: u64) -> Option<&Unit> {
+        self.units.get(self.units.binary_search_by_key(&id, |unit| unit.id).ok()?)
+    }
+
+    pub fn remove(&mut self, id: u64) {
+        let at = self.units.binary_search_by_key(&id, |unit| unit.id);
+        if let Some(unit) = at.ok().and_then(|at| self.units.remove(at)) {
+            self.bytes -= unit.bytes();
+        }
+    }
+
+    /// Drops those whose ids are below this one.
+    pub fn drop_below(&mut self, id: u64) {
+        while let Some(unit) = self.units.pop_front_if(|unit| unit.id < id) {
+            self.bytes -= unit.bytes();
+        }
+    }
+
+    pub fn retain(&mut self, keep: impl Fn(u64) -> bool) {
+        self.units.retain(|unit| keep(unit.id));
+        self.bytes = self.units.iter().map(Unit::bytes).sum();
+    }
+
+    /// Bytes in memory.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
 }
 
 /// Where a token that a layer holds comes from and where it stands.

@@ -22,7 +22,7 @@ use crate::memory::keep::Held;
 use crate::memory::kv::unfiled;
 use crate::memory::recipe::{Keeps, Recipe};
 use crate::memory::store::{Block, LayerStore};
-use crate::memory::unit::Unit;
+use crate::memory::unit::{Unit, Units};
 use crate::model::decoder::Decoder;
 
 /// Every layer's context after encoding the chosen units (ascending) as a stream of their own.
@@ -79,7 +79,7 @@ fn read(
             Some(Encoded::cut(held, units, fresh)?)
         }
     };
-    let (inputs, units) = (VecDeque::new(), VecDeque::new());
+    let (inputs, units) = (VecDeque::new(), Units::default());
     View { held, inputs: &inputs, units: &units, branch: encoded.as_ref(), tiers: None }
         .pack_all(None)
 }

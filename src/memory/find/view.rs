@@ -8,7 +8,7 @@ use crate::memory::intake::Encoded;
 use crate::memory::keep::{Held, Layer};
 use crate::memory::recipe::Similarity;
 use crate::memory::store::{Block, Blocks, Store};
-use crate::memory::unit::{RESIDUE, Row, Unit};
+use crate::memory::unit::{RESIDUE, Row, Unit, Units};
 use crate::memory::weigh::score::MeanQuery;
 
 #[derive(Clone, Copy, Debug)]
@@ -16,8 +16,7 @@ pub struct View<'a> {
     pub held: Held<'a>,
     /// What entered the decoder, in stream order, if that is kept.
     pub inputs: &'a VecDeque<Block>,
-    /// By ascending id.
-    pub units: &'a VecDeque<Unit>,
+    pub units: &'a Units,
     pub branch: Option<&'a Encoded>,
     /// Where the blocks lie; `None`: all are at hand.
     pub tiers: Option<&'a Store>,
@@ -148,11 +147,8 @@ impl<'a> View<'a> {
     }
 
     pub fn unit(&self, id: u64) -> Option<&'a Unit> {
-        let stored = self.units.binary_search_by_key(&id, |unit| unit.id);
-        match stored {
-            Ok(index) => self.units.get(index),
-            Err(_) => self.branch?.units.iter().find(|unit| unit.id == id),
-        }
+        let open = || self.branch?.units.iter().find(|unit| unit.id == id);
+        self.units.get(id).or_else(open)
     }
 
     /// Where the `n` tokens of a unit come from.

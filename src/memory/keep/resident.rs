@@ -50,7 +50,9 @@ impl Layer {
     }
 
     pub fn bytes(&self) -> u64 {
-        self.kv.as_ref().map_or(0, Kv::bytes)
+        let rows: usize = self.lists.iter().map(Vec::len).sum();
+        let steps = self.steps.len() * size_of::<(u64, usize)>();
+        self.kv.as_ref().map_or(0, Kv::footprint) + (rows * size_of::<Row>() + steps) as u64
     }
 
     pub fn steps(&self) -> &[(u64, usize)] {

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::codec::{self, Codec};
 use super::options::{StoreOptions, StoreStats};
-use super::tier::{Key, Source, Tiers};
+use super::tier::{Besides, Key, Source, Tiers};
 use crate::error::{EngineError, Result};
 use crate::memory::kv::Kv;
 
@@ -40,13 +40,18 @@ impl Store {
     ///
     /// # Errors
     /// What the computation fails with.
-    pub fn settle(&self, besides: u64) -> Result<Option<u64>> {
+    pub fn settle(&self, besides: Besides) -> Result<Option<u64>> {
         self.0.lock().settle(besides)
     }
 
     /// Bytes by which the device is beyond its budget, all that could be moved being moved.
-    pub fn excess(&self) -> u64 {
-        self.0.lock().excess()
+    pub fn excess(&self, besides: Besides) -> u64 {
+        self.0.lock().excess(besides)
+    }
+
+    /// Says, as a warning and once, that the device's budget cannot be kept.
+    pub fn tell_least(&self, besides: Besides) {
+        self.0.lock().tell_least(besides);
     }
 
     pub fn stats(&self) -> StoreStats {

@@ -97,6 +97,8 @@ impl Blocks {
         // Once in a while, so that dropping costs the same however many there are.
         if self.gone > self.blocks.len() {
             self.mean_keys.drain(..self.gone * self.dim);
+            self.mean_keys.shrink_to(2 * self.mean_keys.len());
+            self.blocks.shrink_to(2 * self.blocks.len());
             self.gone = 0;
         }
     }
@@ -123,8 +125,9 @@ impl Blocks {
 
     /// Bytes in memory, wherever keys and values lie.
     pub fn bytes(&self) -> u64 {
-        let rows = self.mean_keys.len() * size_of::<f32>();
-        (rows + self.blocks.len() * size_of::<Block>()) as u64
+        let block = self.dim * size_of::<f32>() + size_of::<Block>();
+        // Growing by doubling, the arrays have room for half as many more.
+        (self.blocks.len() * block * 3 / 2) as u64
     }
 }
 

@@ -2,7 +2,8 @@
 //! Segment files: runs of encoded blocks on disk, each read back alone.
 //!
 //! A stream has a folder of its own under `disk-path`, readable by nobody else, which goes when the
-//! stream goes; a file goes with its last block. A file is a sequence of records, little-endian:
+//! stream goes; a file goes with its last block. Where a process was killed, the next stream that uses
+//! `disk-path` removes what it left: the segment files of a folder that nobody holds locked. A file is a sequence of records, little-endian:
 //!
 //! | bytes | content |
 //! |---|---|
@@ -15,7 +16,7 @@
 //! | 4 | its CRC-32 |
 //! | .. | keys and values as [`codec`](super::codec) writes them |
 
-use std::fs::{self, File};
+use std::fs::{self, DirEntry, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,10 +33,16 @@ const VERSION: u16 = 1;
 /// Bytes in front of each block.
 pub const HEADER: u64 = 44;
 
+/// How the folders of streams begin, and segment files begin and end.
+const FOLDER: &str = "streamkvqa-";
+const FILE: (&str, &str) = ("segment-", ".kv");
+
 /// A stream's own folder of segment files.
 #[derive(Debug)]
 pub struct Folder {
     dir: TempDir,
+    /// The folder itself, held locked as long as it is used; the system lets go when a process dies.
+    _lock: Option<File>,
     files: u64,
     /// Bytes of the files that are there.
     bytes: Arc<AtomicU64>,
@@ -71,8 +78,15 @@ impl Folder {
     /// A new folder in `parent`, which is made if it is not there.
     pub fn create(parent: &Path) -> io::Result<Self> {
         fs::create_dir_all(parent)?;
-        let dir = tempfile::Builder::new().prefix("streamkvqa-").tempdir_in(parent)?;
-        Ok(Self { dir, files: 0, bytes: Arc::default() })
+        // One at a time, so that no folder is seen between being made and being locked. Where there are
+        // no locks, nothing is taken for an orphan.
+        let gate = locked(parent);
+        if gate.is_some() {
+            remove_orphans(parent);
+        }
+        let dir = tempfile::Builder::new().prefix(FOLDER).tempdir_in(parent)?;
+        let lock = gate.as_ref().and_then(|_| locked(dir.path()));
+        Ok(Self { dir, _lock: lock, files: 0, bytes: Arc::default() })
     }
 
     pub fn bytes(&self) -> u64 {
@@ -81,7 +95,7 @@ impl Folder {
 
     /// Writes blocks into a new file; all of them or, where the disk is full, none.
     pub fn write(&mut self, blocks: &[(Label, &Packed)]) -> io::Result<Vec<Place>> {
-        let path = self.dir.path().join(format!("segment-{:06}.kv", self.files));
+        let path = self.dir.path().join(format!("{}{:06}{}", FILE.0, self.files, FILE.1));
         self.files += 1;
         let bytes = blocks.iter().map(|(_, packed)| HEADER + packed.bytes.len() as u64).sum();
         let out = File::create_new(&path)?;
@@ -101,6 +115,33 @@ impl Folder {
         }
         out.flush()?;
         Ok(places)
+    }
+}
+
+/// A folder, locked for this process once nobody else holds it; `None` where that cannot be had.
+fn locked(folder: &Path) -> Option<File> {
+    let folder = File::open(folder).ok()?;
+    folder.lock().ok()?;
+    Some(folder)
+}
+
+/// Removes what streams have left whose process is gone: their segment files, and their folder if
+/// nothing else is in it. What cannot be read or removed stays.
+fn remove_orphans(parent: &Path) {
+    let is_named = |entry: &DirEntry, (begin, end): (&str, &str)| {
+        let name = entry.file_name();
+        name.to_str().is_some_and(|name| name.starts_with(begin) && name.ends_with(end))
+    };
+    let list = |path: &Path| fs::read_dir(path).into_iter().flatten().flatten();
+    for entry in list(parent).filter(|entry| is_named(entry, (FOLDER, ""))) {
+        let Ok(folder) = File::open(entry.path()) else { continue };
+        if folder.try_lock().is_err() {
+            continue;
+        }
+        for file in list(&entry.path()).filter(|file| is_named(file, FILE)) {
+            let _ = fs::remove_file(file.path());
+        }
+        let _ = fs::remove_dir(entry.path());
     }
 }
 

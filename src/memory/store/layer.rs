@@ -29,6 +29,6 @@ impl LayerStore {
 
     /// Bytes of what is not a block.
     pub fn fixed_bytes(&self) -> u64 {
-        self.prefix.as_ref().map_or(0, Kv::bytes) + self.window.bytes() + self.changed.bytes()
+        self.prefix.as_ref().map_or(0, Kv::footprint) + self.window.bytes() + self.changed.bytes()
     }
 }

@@ -31,4 +31,5 @@ pub use block::{Block, Store};
 pub use blocks::Blocks;
 pub use layer::LayerStore;
 pub use options::{Budget, StoreOptions, StoreStats};
+pub use tier::Besides;
 pub use window::{ChangedWindow, Tail, Window};

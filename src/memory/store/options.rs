@@ -58,6 +58,9 @@ pub struct StoreStats {
     pub hits: u64,
     /// Blocks that a question wanted and that were decoded from the host or the disk.
     pub loads: u64,
+    /// Of the device's bytes those that are no keys, values or inputs: mean keys, where units come
+    /// from, what a block takes besides its values.
+    pub overhead: u64,
     /// Blocks lost to missing or damaged files.
     pub lost: u64,
 }
@@ -66,5 +69,10 @@ impl StoreStats {
     /// All tiers together.
     pub fn bytes(&self) -> u64 {
         self.device + self.host + self.disk
+    }
+
+    /// Bytes of keys, values and inputs in all tiers.
+    pub fn values(&self) -> u64 {
+        self.bytes() - self.overhead
     }
 }

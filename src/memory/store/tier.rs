@@ -24,6 +24,20 @@ const AUTO_UNITS: u64 = 3600;
 /// No segment file is made larger than this, but for a single unit that is.
 const FILE_BYTES: u64 = 64 << 20;
 
+/// Bytes of an entry besides keys and values: the maps' nodes are a little more than half full, and
+/// the handle and its flag are allocations of their own.
+pub const RECORD: u64 =
+    (size_of::<(Key, Entry)>() + size_of::<(Key, usize)>()) as u64 * 11 / 6 + 104;
+
+/// Bytes that the device holds besides the blocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Besides {
+    /// Windows, the prefix, a resident cache: they stay whatever is forgotten.
+    pub fixed: u64,
+    /// Mean keys and where units come from: they go with their units.
+    pub index: u64,
+}
+
 /// By unit, then in order of arrival: the order of the stream.
 pub type Key = (u64, u64);
 
@@ -87,9 +101,12 @@ pub struct Tiers {
     /// Bytes of blocks whose home is the device, and of copies.
     plain: u64,
     copies: u64,
+    /// Pairs of tensors among these.
+    tensors: u64,
     host: u64,
     /// Bytes of the device that are not the store's.
-    fixed: u64,
+    besides: Besides,
+    told_least: bool,
     hits: u64,
     loads: u64,
     lost: u64,
@@ -123,8 +140,10 @@ impl Tiers {
             clock: 0,
             plain: 0,
             copies: 0,
+            tensors: 0,
             host: 0,
-            fixed: 0,
+            besides: Besides::default(),
+            told_least: false,
             hits: 0,
             loads: 0,
             lost: 0,
@@ -156,7 +175,8 @@ impl Tiers {
         self.next += 1;
         let rule = self.rule(&kv)?;
         let tokens = kv.tokens()?;
-        self.plain += kv.bytes();
+        self.plain += kv.footprint();
+        self.tensors += 1;
         let lost = Arc::new(AtomicBool::new(false));
         let entry = Entry { layer, home: Home::Device(kv), copy: None, lost: Arc::clone(&lost) };
         self.entries.insert(key, entry);
@@ -236,7 +256,8 @@ impl Tiers {
         let Home::Device(kv) = &entry.home else { return Ok(()) };
         let kv = kv.clone();
         let packed = codec::encode(rule.codec, &kv)?;
-        self.plain -= kv.bytes();
+        self.plain -= kv.footprint();
+        self.tensors -= 1;
         self.host += packed.bytes.len() as u64;
         entry.home = Home::Host(Arc::new(packed));
         let layer = entry.layer;
@@ -248,10 +269,9 @@ impl Tiers {
         Ok(())
     }
 
-    /// Brings every tier within its budget. `fixed` bytes of the device are not the store's. What is
-    /// returned is a unit that has to be forgotten first.
-    pub fn settle(&mut self, fixed: u64) -> Result<Option<u64>> {
-        self.fixed = fixed;
+    /// Brings every tier within its budget. What is returned is a unit that has to be forgotten first.
+    pub fn settle(&mut self, besides: Besides) -> Result<Option<u64>> {
+        self.besides = besides;
         self.trim_copies();
         if let Some(rule @ Rule { residual: Some(_), .. }) = self.rule {
             while self.device_is_over() {
@@ -264,8 +284,7 @@ impl Tiers {
         }
         let over = match self.is_single() {
             true => self.device_is_over(),
-            // A device that is over its budget by its fixed bytes alone is no reason to forget.
-            false => self.host > self.options.budget.host.unwrap_or(0),
+            false => self.host > self.options.budget.host.unwrap_or(0) || self.index_is_over(),
         };
         Ok(self.oldest_that_counts().filter(|_| over).map(|(unit, _)| unit))
     }
@@ -295,14 +314,49 @@ impl Tiers {
     }
 
     fn device_is_over(&self) -> bool {
-        self.excess() > 0
+        self.over() > 0
     }
 
-    /// Bytes by which the device is beyond its budget.
-    pub fn excess(&self) -> u64 {
+    /// Bytes by which the device is beyond its budget, with this besides the blocks.
+    pub fn excess(&mut self, besides: Besides) -> u64 {
+        self.besides = besides;
+        self.over()
+    }
+
+    fn over(&self) -> u64 {
         let shared = if self.is_single() { self.host } else { 0 };
-        let bytes = self.fixed + self.plain + self.copies + shared;
+        let Besides { fixed, index } = self.besides;
+        let bytes = fixed + index + self.records() + self.plain + self.copies + shared;
         self.options.budget.device.map_or(0, |budget| bytes.saturating_sub(budget))
+    }
+
+    /// Bytes that are in memory of every block, wherever its keys and values lie.
+    fn records(&self) -> u64 {
+        self.entries.len() as u64 * RECORD
+    }
+
+    /// Whether what is in memory of units whose blocks lie below is too much. A device that is over
+    /// its budget by its fixed bytes alone is no reason to forget.
+    fn index_is_over(&self) -> bool {
+        let Besides { fixed, index } = self.besides;
+        let budget = self.options.budget.device.filter(|&budget| fixed < budget);
+        budget.is_some_and(|budget| fixed + index + self.records() > budget)
+    }
+
+    /// Says once that the device's budget is less than the least that can be held.
+    pub fn tell_least(&mut self, besides: Besides) {
+        let over = self.excess(besides);
+        let Some(budget) = self.options.budget.device.filter(|_| over > 0) else { return };
+        if !std::mem::replace(&mut self.told_least, true) {
+            self.warnings.push(EngineError::Store {
+                path: "max-memory".into(),
+                reason: format!(
+                    "of {budget} bytes cannot be kept: the tokens before the video, the windows and \
+                     the newest unit take {} bytes, which is the least for this model and method",
+                    budget.saturating_add(over)
+                ),
+            });
+        }
     }
 
     fn trim_copies(&mut self) {
@@ -310,7 +364,8 @@ impl Tiers {
         while self.options.budget.device.is_none() || self.device_is_over() {
             let Some((_, key)) = self.copied.pop_first() else { return };
             if let Some(copy) = self.entries.get_mut(&key).and_then(|entry| entry.copy.take()) {
-                self.copies -= copy.kv.bytes();
+                self.copies -= copy.kv.footprint();
+                self.tensors -= 1;
             }
         }
     }
@@ -455,7 +510,8 @@ impl Tiers {
             return;
         }
         self.clock += 1;
-        self.copies += kv.bytes();
+        self.copies += kv.footprint();
+        self.tensors += 1;
         entry.copy = Some(Copied { kv, used: self.clock });
         self.copied.insert(self.clock, key);
         self.trim_copies();
@@ -487,12 +543,14 @@ impl Tiers {
     pub fn forget(&mut self, key: Key) {
         let Some(entry) = self.entries.remove(&key) else { return };
         if let Some(copy) = entry.copy {
-            self.copies -= copy.kv.bytes();
+            self.copies -= copy.kv.footprint();
+            self.tensors -= 1;
             self.copied.remove(&copy.used);
         }
         match entry.home {
             Home::Device(kv) => {
-                self.plain -= kv.bytes();
+                self.plain -= kv.footprint();
+                self.tensors -= 1;
                 self.leave_residual(entry.layer, key);
             }
             Home::Host(packed) => {
@@ -513,7 +571,8 @@ impl Tiers {
 
     pub fn stats(&self) -> StoreStats {
         StoreStats {
-            device: self.plain + self.copies,
+            device: self.plain + self.copies + self.records(),
+            overhead: self.records() + self.tensors * Kv::OVERHEAD,
             host: self.host,
             disk: self.on_disk(),
             blocks: self.entries.len() as u64,

@@ -19,8 +19,9 @@ pub struct Window {
     len: usize,
 }
 
-/// A bounded window moves its content to the front of the buffer once per this many widths.
-const SLACK: usize = 2;
+/// A bounded window moves its content to the front of the buffer once in a width's such part: a copy
+/// of four tokens for each that comes, which is nothing beside encoding it.
+const SLACK: usize = 4;
 
 impl Window {
     pub fn new(width: Option<usize>) -> Self {
@@ -39,8 +40,11 @@ impl Window {
     }
 
     pub fn append(&mut self, fresh: &Kv) -> Result<()> {
-        let n = fresh.tokens()?;
-        if self.width.is_some_and(|width| n >= width) {
+        // Of more than the window holds, only its newest stay in sight.
+        let seen = self.width.unwrap_or(usize::MAX);
+        let n = fresh.tokens()?.min(seen);
+        let fresh = &fresh.part(fresh.tokens()? - n, n)?;
+        if n == seen {
             self.len = 0;
         }
         let room = self.buffer.as_ref().map_or(Ok(0), Kv::tokens)?;
@@ -55,18 +59,16 @@ impl Window {
         Ok(())
     }
 
-    /// Bytes in use.
+    /// Bytes of the buffer, whatever is in use of it.
     pub fn bytes(&self) -> u64 {
-        let room = self.buffer.as_ref().and_then(|b| b.tokens().ok()).unwrap_or(0);
-        let all = self.buffer.as_ref().map_or(0, Kv::bytes);
-        if room == 0 { 0 } else { all / room as u64 * self.len as u64 }
+        self.buffer.as_ref().map_or(0, Kv::footprint)
     }
 
     /// A buffer that starts with what must stay visible and has room for `n` more.
     fn make_room(&mut self, like: &Kv, n: usize) -> Result<()> {
         let keep = self.width.map_or(self.len, |width| self.len.min(width.saturating_sub(1)));
         let room = match self.width {
-            Some(width) => SLACK * width.min(1 << 16) + n,
+            Some(width) => n.max(width.min(1 << 16) / SLACK),
             None => (2 * (self.len + n)).next_power_of_two(),
         };
         let old = match &self.buffer {
@@ -129,7 +131,8 @@ impl ChangedWindow {
     }
 
     pub fn bytes(&self) -> u64 {
-        self.units.iter().map(Kv::bytes).sum()
+        let units: u64 = self.units.iter().map(Kv::footprint).sum();
+        units + (self.last.len() * size_of::<f32>()) as u64
     }
 }
 
@@ -222,7 +225,7 @@ mod tests {
             }
             if let Some(width) = width {
                 let room = window.buffer.as_ref().unwrap().tokens().unwrap();
-                assert!(room <= 4 * width + 8, "the buffer does not grow: {room}");
+                assert!(room <= width + width / 4 + 4, "the buffer does not grow: {room}");
             }
         }
     }
