@@ -363,6 +363,28 @@ fn retrieved_units_are_packed_by_rank() {
     assert!(newest(&frames[2..4]).iter().zip(differences).any(|(a, b)| (a - b).abs() > 1e-2));
 }
 
+/// A clock may be wrong by any amount.
+#[test]
+fn frames_ages_apart_are_seen_and_asked_about() {
+    let fixture = Fixture::open("qwen-wide");
+    for spacing in [1e18, 1e30, 1e308, -1e18, -1e308, 5e-324] {
+        for &method in Recipe::names() {
+            let mut stream = fixture.stream(method, false);
+            for (i, frame) in fixture.frames().into_iter().enumerate() {
+                let time = (i as f64 - 2.0) * spacing;
+                let rgb = frame.rgb().to_vec();
+                let Ok(frame) = Frame::new(rgb, frame.width(), frame.height(), time) else {
+                    assert!(time.is_infinite());
+                    continue;
+                };
+                stream.push(&frame).unwrap();
+            }
+            let logits = first_logits(&stream, "what?");
+            assert!(logits.iter().all(|x| x.is_finite()), "{method} {spacing}");
+        }
+    }
+}
+
 #[test]
 fn half_formats_run() {
     for dtype in [DTypeChoice::Bf16, DTypeChoice::F16] {

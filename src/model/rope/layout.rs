@@ -217,9 +217,13 @@ impl Layout {
     }
 }
 
+/// The farthest that time carries: so far that nothing is told apart there, and near enough that
+/// positions can be added up.
+const HORIZON: usize = 1 << 48;
+
 /// Positions on the time axis that `units` steps take.
 fn steps(units: usize, step: f32) -> usize {
-    (units as f32 * step) as usize
+    ((units as f32 * step) as usize).min(HORIZON)
 }
 
 #[cfg(test)]
@@ -253,6 +257,19 @@ mod tests {
         assert_eq!(grid(true).stretch(3, 0..18).next, 6);
         assert_eq!(grid(false).stretch(3, 0..6).next, 6);
         assert_eq!(grid(false).stretch(3, 0..0).next, 3);
+    }
+
+    /// Frames may be ages apart; whatever their times, there is a place for each.
+    #[test]
+    fn ages_between_units_end_at_the_horizon() {
+        for step in [1e18, 8e18, f32::MAX, f32::INFINITY, f32::NAN] {
+            let layout = Layout::Grid { rows: 2, cols: 3, step, compat: false };
+            let placed = layout.stretch(7, 0..18);
+            assert!(placed.next <= 7 + HORIZON + 4, "{step}: {}", placed.next);
+            let again = layout.packed(placed.next, [Kept::All(6), Kept::All(6)]);
+            assert!(again.next >= placed.next, "{step}");
+            assert!(layout.reach(usize::MAX / 4) <= HORIZON, "{step}");
+        }
     }
 
     #[test]
