@@ -379,10 +379,7 @@ fn question_trace((asked, answer): (&Asked, &Answer)) -> QuestionTrace {
         after_frame: asked.after_frame,
         answer: answer.text.clone(),
         ids: answer.ids.clone(),
-        finish: match answer.finish {
-            gststreamkvqa::Finish::Stop => "stop",
-            gststreamkvqa::Finish::Length => "length",
-        },
+        finish: answer.finish.name(),
         layers: answer
             .layers
             .iter()

@@ -28,6 +28,14 @@ pub enum EngineError {
     #[error("unknown method `{name}`; known methods: {known}")]
     UnknownMethod { name: String, known: String },
 
+    /// What a method does in a way that the model is not made for.
+    #[error("method `{name}`: {reason}")]
+    Method { name: String, reason: String },
+
+    /// Words in front of the video that cannot be taken.
+    #[error("`{name}`: {reason}")]
+    Words { name: String, reason: String },
+
     /// A method option with an unknown name or a value out of range.
     #[error("method option `{key}`: {reason}")]
     Option { key: String, reason: String },
@@ -35,6 +43,13 @@ pub enum EngineError {
     /// A frame whose buffer does not fit its size, or that has no picture at all.
     #[error("frame at {time:.3} s: {reason}")]
     Frame { time: f64, reason: String },
+
+    /// A computation that gave NaN or infinity. Of a frame: it is not remembered, and a warning.
+    #[error(
+        "{what} are not finite numbers; a damaged weight gives that, or numbers too large for \
+         dtype=f16, where f32 helps"
+    )]
+    NotFinite { what: String },
 
     #[error("question: {0}")]
     Question(String),

@@ -27,6 +27,7 @@ mod evidence;
 pub mod frame;
 pub mod memory;
 pub mod model;
+mod notices;
 pub mod stream;
 
 #[cfg(feature = "element")]
@@ -37,7 +38,7 @@ pub use error::{EngineError, Result};
 pub use evidence::Evidence;
 pub use frame::Frame;
 pub use memory::recipe::Recipe;
-pub use model::generate::Finish;
+pub use model::generate::{Finish, Sampling};
 pub use model::{LoadOptions, VideoLlm};
 pub use stream::{Answer, Question, Stream, StreamOptions};
 

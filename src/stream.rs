@@ -17,11 +17,13 @@ use crate::memory::find::{self, Asked, Context, View};
 use crate::memory::intake::{Encoded, FrameTokens, Prompts, Segment, Segmenter};
 use crate::memory::recipe::{ProbePrompt, Recipe};
 use crate::memory::store::{StoreOptions, StoreStats};
-use crate::model::generate::{Finish, Generated, generate};
-use crate::model::prompt::PromptStyle;
+use crate::model::generate::{Finish, Generated, History, Request, Sampling, generate};
+use crate::model::prompt::{PromptStyle, Tail};
+use crate::model::sound;
 use crate::model::text_image::TextImage;
 use crate::model::vision::Picture;
 use crate::model::{LoadOptions, VideoLlm};
+use crate::notices::{Notices, Part};
 
 /// What does not change during a stream's life.
 #[derive(Clone, Debug, Default)]
@@ -48,13 +50,16 @@ pub struct Question {
     pub max_tokens: usize,
     /// Keep the logits of the first answer token in the [`Answer`].
     pub keep_logits: bool,
+    /// Draw tokens; `None`: take the best each time.
+    pub sampling: Option<Sampling>,
 }
 
 impl Question {
     pub const DEFAULT_MAX_TOKENS: usize = 64;
 
     pub fn new(text: impl Into<String>) -> Self {
-        Self { text: text.into(), max_tokens: Self::DEFAULT_MAX_TOKENS, keep_logits: false }
+        let max_tokens = Self::DEFAULT_MAX_TOKENS;
+        Self { text: text.into(), max_tokens, keep_logits: false, sampling: None }
     }
 
     pub fn max_tokens(self, max_tokens: usize) -> Self {
@@ -129,6 +134,10 @@ pub struct Stream {
     picture: Option<Picture>,
     /// The open segment as the last question saw it. Several questions at one moment share it.
     branch: Mutex<Option<Arc<Encoded>>>,
+    /// The ids in front of the video; `None` where the decoder made no numbers of them, and nothing
+    /// can be seen or said.
+    opening: Option<Vec<u32>>,
+    notices: Notices,
     cancel: Cancel,
 }
 
@@ -151,13 +160,19 @@ impl Stream {
     /// Opens a stream: runs the tokens in front of the video through the decoder.
     ///
     /// # Errors
-    /// [`EngineError::Question`] for a system prompt that cannot be
-    /// encoded, [`EngineError::Cancelled`], and whatever the
-    /// computation fails with.
+    /// [`EngineError::Words`] for words that are too long, [`EngineError::Cancelled`], and whatever
+    /// the computation fails with.
     pub fn open(model: VideoLlm, recipe: Recipe, options: StreamOptions) -> Result<Self> {
         let cancel = options.cancel.clone();
+        let notices = Notices::default();
+        if let Some(unapplied) = model.unapplied() {
+            notices.add(unapplied);
+        }
+        let (memory, opening) = empty_memory(&model, &recipe, &options, &notices)?;
         Ok(Self {
-            memory: empty_memory(&model, &recipe, &options, &cancel)?,
+            memory,
+            opening,
+            notices,
             segmenter: Segmenter::of(&recipe),
             outside: outside(&model, &recipe, &options)?,
             frames: 0,
@@ -203,6 +218,10 @@ impl Stream {
     pub fn push_frames(&mut self, frames: &[Frame]) -> Result<()> {
         *self.branch.get_mut() = None;
         let Some(picture) = self.look_at(frames)? else { return Ok(()) };
+        if self.opening.is_none() {
+            self.frames += frames.len() as u64;
+            return Ok(());
+        }
         let per_unit = self.model.frames_per_unit();
         let mut frames = frames;
         if !self.pending.is_empty() {
@@ -246,25 +265,42 @@ impl Stream {
     /// [`EngineError::Question`] for a text that cannot be asked, [`EngineError::Cancelled`], or what
     /// the computation fails with.
     pub fn ask(&self, question: &Question, mut on_token: impl FnMut(&str)) -> Result<Answer> {
+        let answer = self.answer(question, &mut on_token);
+        match &answer {
+            Err(EngineError::NotFinite { what }) => {
+                self.notices.not_finite(Part::Answer, what.clone());
+            }
+            Ok(_) => self.notices.finite(Part::Answer),
+            Err(_) => {}
+        }
+        answer
+    }
+
+    fn answer(&self, question: &Question, on_token: &mut dyn FnMut(&str)) -> Result<Answer> {
         let asked = Instant::now();
-        let prompt = self.prompt(&question.text)?;
+        let (prompt, tail) = self.prompt(&question.text)?;
         let branch = self.branch()?;
         let branched = asked.elapsed();
+        if let Some(fault) = self.blindness(branch.as_deref()) {
+            return Err(fault);
+        }
 
         let view = self.memory.view(branch.as_deref());
         let contexts = self.look_up(view, &question.text)?;
         let retrieved = asked.elapsed();
 
         let room = prompt.dim(0)? + question.max_tokens.min(ROOM);
+        let positions = contexts.iter().flatten().map(|context| context.next).max();
+        let positions = positions.unwrap_or(0).saturating_add(prompt.dim(0)?);
+        self.notices.length(&self.model, &self.recipe, positions, self.held_frames());
         let mut answering = Answering::new(self.memory.held(), &contexts, room, &self.cancel);
-        let generated = generate(
-            &self.model,
-            &prompt,
-            &mut answering,
-            question.max_tokens,
-            &self.cancel,
-            &mut on_token,
-        )?;
+        let request = Request {
+            prompt: &prompt,
+            before: self.history(&tail),
+            max_tokens: question.max_tokens,
+            sampling: question.sampling,
+        };
+        let generated = generate(&self.model, &request, &mut answering, &self.cancel, on_token)?;
         let evidence = evidence::stretches(&answering.into_mass(), |id| view.unit(id));
         let timings = Timings {
             branch: branched,
@@ -297,11 +333,48 @@ impl Stream {
         }
     }
 
-    /// What went wrong with a tier of the memory since the last call: a full disk, a folder that
-    /// cannot be written to, a file that is missing or damaged. The memory is smaller for it, the
-    /// answers are not wrong.
+    /// What is worth a warning since the last call, each trouble once.
+    ///
+    /// A tier of the memory that failed (a full disk, a folder that cannot be written to, a file
+    /// that is missing or damaged): the memory is smaller for it, the answers are not wrong. A frame
+    /// of which the model makes numbers that are not finite: it is not remembered. More to look at
+    /// than the model was made for. Settings of `generation_config.json` that are not known here.
     pub fn take_warnings(&self) -> Vec<EngineError> {
-        self.memory.take_warnings()
+        let mut warnings = self.memory.take_warnings();
+        warnings.extend(self.notices.take());
+        warnings
+    }
+
+    /// Why no question can be answered: no frame has been seen, or none of which the model made
+    /// numbers. `None` if there is something to look at.
+    pub fn nothing_to_see(&self) -> Option<EngineError> {
+        let stats = self.stats();
+        if stats.units + stats.open_frames > 0 && self.opening.is_some() {
+            return None;
+        }
+        let fault = self.notices.unseen();
+        Some(fault.unwrap_or_else(|| EngineError::Question("no frame has been seen".into())))
+    }
+
+    /// The same where all that may have been seen was not finite.
+    fn blindness(&self, branch: Option<&Encoded>) -> Option<EngineError> {
+        let sees = branch.is_some() || self.memory.units().len() > 0;
+        self.notices.unseen().filter(|_| !sees || self.opening.is_none())
+    }
+
+    /// Frames of which something is held.
+    fn held_frames(&self) -> usize {
+        let units = self.memory.units().len() + self.segmenter.open_frames().len();
+        units * self.model.frames_per_unit() + self.pending.len()
+    }
+
+    /// What stands in front of an answer, as transformers counts it.
+    fn history(&self, tail: &Tail) -> History {
+        let units =
+            (self.frames as usize + self.pending.len()).div_ceil(self.model.frames_per_unit());
+        let closing = usize::from(tail.newline && self.model.image_newline().is_some());
+        let video = self.picture.map_or(0, |picture| units * picture.tokens()) + closing;
+        self.model.history(self.opening.as_deref().unwrap_or_default(), video, &tail.ids)
     }
 
     /// Forgets everything seen; the prefix stays.
@@ -309,7 +382,10 @@ impl Stream {
     /// # Errors
     /// As [`Stream::open`]; nothing is forgotten then.
     pub fn clear(&mut self) -> Result<()> {
-        self.memory = empty_memory(&self.model, &self.recipe, &self.options, &self.cancel)?;
+        let options = StreamOptions { cancel: self.cancel.clone(), ..self.options.clone() };
+        self.notices.begin_anew();
+        (self.memory, self.opening) =
+            empty_memory(&self.model, &self.recipe, &options, &self.notices)?;
         *self.branch.get_mut() = None;
         self.segmenter = Segmenter::of(&self.recipe);
         self.pending.clear();
@@ -340,12 +416,14 @@ impl Stream {
 
     /// Encodes frames and hands their units on. The last unit may be short of frames.
     fn take_in(&mut self, frames: &[Frame], picture: &Picture) -> Result<()> {
+        let end = self.frames + frames.len() as u64;
         for unit in self.units(frames, picture)? {
             self.frames = unit.frames.end;
             if let Some(segment) = self.segmenter.push(unit)? {
                 self.remember(&segment)?;
             }
         }
+        self.frames = end;
         if !self.segmenter.holds_frames()
             && let Some(segment) = self.segmenter.close()?
         {
@@ -354,10 +432,11 @@ impl Stream {
         Ok(())
     }
 
-    /// The next frames of the stream as units.
+    /// The next frames of the stream as units, less those that are not finite.
     fn units(&self, frames: &[Frame], picture: &Picture) -> Result<Vec<FrameTokens>> {
         let tokens = self.model.encode_frames(frames, picture, &self.cancel)?;
         let per_unit = self.model.frames_per_unit();
+        let finite = sound::finite_each(&tokens)?;
         let units = frames.chunks(per_unit).enumerate().filter_map(|(index, frames)| {
             let (first, last) = (frames.first()?, frames.last()?);
             let begin = self.frames + (index * per_unit) as u64;
@@ -374,17 +453,60 @@ impl Stream {
                 unit.embedding = Some(embedding);
             }
         }
+        if finite.contains(&true) {
+            self.notices.finite(Part::Tokens);
+        }
+        let mut finite = finite.into_iter();
+        units.retain(|unit| {
+            let finite = finite.next().unwrap_or(true);
+            if !finite {
+                let what = told("the tokens of the frame", unit.start);
+                self.notices.not_finite(Part::Tokens, what);
+            }
+            finite
+        });
         Ok(units)
     }
 
     fn remember(&mut self, segment: &Segment) -> Result<()> {
-        let encoded = self.encode(segment)?;
+        let Some(encoded) = self.encode(segment)? else { return Ok(()) };
+        self.notices.finite(Part::Keys);
         self.memory.commit(encoded)?;
         self.memory.settle()
     }
 
-    fn encode(&self, segment: &Segment) -> Result<Encoded> {
-        self.memory.encode(self.model.decoder(), segment, &self.cancel)
+    /// A segment as the memory would hold it, less the units of which the decoder makes no finite
+    /// numbers; `None` if that leaves nothing.
+    fn encode(&self, segment: &Segment) -> Result<Option<Encoded>> {
+        let encode = |segment: &Segment| match self.memory.encode(
+            self.model.decoder(),
+            segment,
+            &self.cancel,
+        ) {
+            Err(EngineError::NotFinite { .. }) => Ok(None),
+            encoded => encoded.map(Some),
+        };
+        if let Some(encoded) = encode(segment)? {
+            return Ok(Some(encoded));
+        }
+        let mut sound = Segment::default();
+        for unit in &segment.frames {
+            let alone = Segment { frames: vec![unit.clone()] };
+            if encode(&alone)?.is_some() {
+                sound.frames.push(unit.clone());
+            } else {
+                let what = told("keys and values of the frame", unit.start);
+                self.notices.not_finite(Part::Keys, what);
+            }
+        }
+        if sound.frames.is_empty() {
+            return Ok(None);
+        }
+        let encoded = encode(&sound)?;
+        if encoded.is_none() {
+            self.notices.not_finite(Part::Keys, "keys and values of a segment".into());
+        }
+        Ok(encoded)
     }
 
     /// The open segment as it would be stored if it closed now, with the frames that wait for the
@@ -402,7 +524,7 @@ impl Stream {
             None => Vec::new(),
         };
         let Some(segment) = self.segmenter.open_segment(pending)? else { return Ok(None) };
-        let encoded = Arc::new(self.encode(&segment)?);
+        let Some(encoded) = self.encode(&segment)?.map(Arc::new) else { return Ok(None) };
         *self.branch.lock() = Some(Arc::clone(&encoded));
         Ok(Some(encoded))
     }
@@ -415,25 +537,31 @@ impl Stream {
         find::contexts(view, asked, decoder, &self.cancel)
     }
 
-    /// Everything behind the video, `[n, C]`.
-    fn prompt(&self, text: &str) -> Result<Tensor> {
+    /// Everything behind the video, `[n, C]`, and its ids.
+    fn prompt(&self, text: &str) -> Result<(Tensor, Tail)> {
         let StreamOptions { system_prompt, prompt_style, .. } = &self.options;
         let tail = self.model.prompts().tail(*prompt_style, system_prompt.as_deref(), text)?;
         let ids = self.model.decoder().embed(&tail.ids)?;
-        match self.model.image_newline().filter(|_| tail.newline) {
-            Some(newline) => Ok(Tensor::cat(&[newline, &ids], 0)?),
-            None => Ok(ids),
-        }
+        let embeds = match self.model.image_newline().filter(|_| tail.newline) {
+            Some(newline) => Tensor::cat(&[newline, &ids], 0)?,
+            None => ids,
+        };
+        Ok((embeds, tail))
     }
 }
 
-/// A memory that has seen the tokens in front of the video and nothing else.
+fn told(what: &str, seconds: f64) -> String {
+    format!("{what} at {seconds:.3} s, which is not remembered,")
+}
+
+/// A memory that has seen the tokens in front of the video and nothing else, and their ids; `None`
+/// where the decoder makes no finite numbers of them.
 fn empty_memory(
     model: &VideoLlm,
     recipe: &Recipe,
     options: &StreamOptions,
-    cancel: &Cancel,
-) -> Result<VideoMemory> {
+    notices: &Notices,
+) -> Result<(VideoMemory, Option<Vec<u32>>)> {
     let mut memory = VideoMemory::for_model(model, recipe);
     memory.set_prompts(prompts(model, recipe)?);
     memory.store_in(options.store.clone());
@@ -441,9 +569,16 @@ fn empty_memory(
     let ids = model.prompts().opening(options.prompt_style, system, recipe.system)?;
     if !ids.is_empty() {
         let decoder = model.decoder();
-        memory.open(decoder, &decoder.embed(&ids)?, cancel)?;
+        match memory.open(decoder, &decoder.embed(&ids)?, &options.cancel) {
+            Err(EngineError::NotFinite { .. }) => {
+                let what = "what the decoder makes of the words in front of a video";
+                notices.not_finite(Part::Keys, what.into());
+                return Ok((memory, None));
+            }
+            opened => opened?,
+        }
     }
-    Ok(memory)
+    Ok((memory, Some(ids)))
 }
 
 /// The outside expert of a recipe.
@@ -459,15 +594,15 @@ fn outside(
 
 /// The prompts that say what matters, embedded.
 fn prompts(model: &VideoLlm, recipe: &Recipe) -> Result<Prompts> {
-    let plain = |text: &str| model.decoder().embed(&model.prompts().plain(text)?);
+    let words = |option, text: &str| model.decoder().embed(&model.prompts().words(option, text)?);
     let probe = |prompt: &ProbePrompt| match prompt {
         ProbePrompt::Turn => model.decoder().embed(&model.prompts().turn()?),
-        ProbePrompt::Words(text) => plain(text),
+        ProbePrompt::Words(text) => words("probe-local or probe-global", text),
     };
     let guidance = recipe.compression.as_ref().filter(|rule| rule.keep_ratio < 1.0);
     Ok(Prompts {
         probes: recipe.probes().iter().map(probe).collect::<Result<_>>()?,
-        guidance: guidance.map(|rule| plain(&rule.guidance)).transpose()?,
+        guidance: guidance.map(|rule| words("guidance", &rule.guidance)).transpose()?,
     })
 }
 

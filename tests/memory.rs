@@ -17,7 +17,7 @@ use gststreamkvqa::memory::store::codec::Codec;
 use gststreamkvqa::memory::store::{Block, Budget, StoreOptions};
 use gststreamkvqa::memory::unit::Kind;
 use gststreamkvqa::memory::{VideoMemory, find};
-use gststreamkvqa::model::generate::generate;
+use gststreamkvqa::model::generate::{Request, generate};
 use gststreamkvqa::model::prompt::PromptStyle;
 use gststreamkvqa::model::rope::Layout;
 use gststreamkvqa::{
@@ -186,7 +186,9 @@ fn rekv_from_tokens(model: &VideoLlm, oracle: &Oracle, name: &str) {
         let prompt = decoder.embed(&ids(&oracle.json["prompt_ids"][which])).unwrap();
         let room = prompt.dim(0).unwrap() + 8;
         let mut answering = Answering::new(memory.held(), &contexts, room, &cancel);
-        let generated = generate(model, &prompt, &mut answering, 8, &cancel, &mut |_| {}).unwrap();
+        let generated =
+            generate(model, &Request::greedy(&prompt, 8), &mut answering, &cancel, &mut |_| {})
+                .unwrap();
         let what = format!("{name}.ask{index}");
         assert_close(&generated.first_logits, &oracle.logits(name, index), TOLERANCE, &what);
         assert_eq!(generated.ids, ids(&expected["greedy_ids"]), "{what}");

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor};
 use gststreamkvqa::model::attention::{self, Stage, Visible};
 use gststreamkvqa::model::decoder::Attend;
-use gststreamkvqa::model::generate::generate;
+use gststreamkvqa::model::generate::{Request, generate};
 use gststreamkvqa::model::prompt::PromptStyle;
 use gststreamkvqa::model::rope::Positions;
 use gststreamkvqa::model::vision::Picture;
@@ -187,9 +187,8 @@ fn prompt_ids_logits_and_greedy_answers_agree() {
             let mut told = String::new();
             let answer = generate(
                 model,
-                &embeds,
+                &Request::greedy(&embeds, 12),
                 &mut Causal::new(model),
-                12,
                 &Cancel::new(),
                 &mut |piece| told.push_str(piece),
             )
@@ -294,9 +293,8 @@ fn a_raised_flag_stops_encoding_and_generating() {
     let stop = cancel.clone();
     let result = generate(
         &fixture.model,
-        &embeds,
+        &Request::greedy(&embeds, 1000),
         &mut Causal::new(&fixture.model),
-        1000,
         &cancel,
         &mut |_| {
             tokens += 1;

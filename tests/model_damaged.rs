@@ -2,71 +2,16 @@
 //! Folders that are not what they should be: every one is an error that names the file and says
 //! what is wrong, and none is a panic.
 
-use std::path::{Path, PathBuf};
+mod common;
+
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use candle_core::DType;
+use common::{Copy, fixture};
 use gststreamkvqa::model::{DTypeChoice, DeviceChoice, LoadProgress, LoadStep};
 use gststreamkvqa::{Cancel, EngineError, Frame, LoadOptions, VideoLlm};
 use serde_json::{Value, json};
-
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
-}
-
-/// A copy of a fixture that may be damaged.
-struct Copy(tempfile::TempDir);
-
-impl Copy {
-    fn of(name: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        for entry in std::fs::read_dir(fixture(name)).unwrap() {
-            let path = entry.unwrap().path();
-            let file = path.file_name().unwrap();
-            if !file.to_string_lossy().starts_with("expected") {
-                std::fs::copy(&path, dir.path().join(file)).unwrap();
-            }
-        }
-        Self(dir)
-    }
-
-    fn path(&self, file: &str) -> PathBuf {
-        self.0.path().join(file)
-    }
-
-    fn edit(&self, file: &str, change: impl FnOnce(&mut Value)) {
-        let path = self.path(file);
-        let mut value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
-        change(&mut value);
-        std::fs::write(path, value.to_string()).unwrap();
-    }
-
-    fn write(&self, file: &str, text: &str) {
-        std::fs::write(self.path(file), text).unwrap();
-    }
-
-    fn error(&self) -> EngineError {
-        VideoLlm::load(self.0.path(), &LoadOptions::default()).err().expect("must be refused")
-    }
-
-    /// The folder is refused with a message that has all these parts.
-    fn refused(&self, parts: &[&str]) {
-        let message = self.error().to_string();
-        for part in parts {
-            assert!(message.contains(part), "`{part}` is not in: {message}");
-        }
-    }
-
-    /// Rewrites the safetensors file with other tensors.
-    fn rewrite(&self, change: impl FnOnce(&mut Vec<(String, candle_core::Tensor)>)) {
-        let path = self.path("model.safetensors");
-        let tensors = candle_core::safetensors::load(&path, &candle_core::Device::Cpu).unwrap();
-        let mut tensors: Vec<_> = tensors.into_iter().collect();
-        change(&mut tensors);
-        let tensors: std::collections::HashMap<_, _> = tensors.into_iter().collect();
-        candle_core::safetensors::save(&tensors, path).unwrap();
-    }
-}
 
 #[test]
 fn a_folder_that_is_not_there() {
@@ -90,7 +35,7 @@ fn missing_files_are_named() {
     ] {
         let copy = Copy::of("ov-odd");
         std::fs::remove_file(copy.path(file)).unwrap();
-        copy.refused(&[said, &copy.0.path().display().to_string()]);
+        copy.refused(&[said, &copy.dir().display().to_string()]);
     }
     let copy = Copy::of("ov-even");
     std::fs::remove_file(copy.path("model-00002-of-00003.safetensors")).unwrap();
@@ -234,7 +179,7 @@ fn tensors_without_a_place_are_refused_and_known_ones_are_not() {
         "vision_tower.vision_model.embeddings.position_ids",
         "language_model.model.layers.0.self_attn.rotary_emb.inv_freq",
     ]);
-    VideoLlm::load(copy.0.path(), &LoadOptions::default()).unwrap();
+    VideoLlm::load(copy.dir(), &LoadOptions::default()).unwrap();
     with(&["audio_tower.bias", "language_model.model.layers.3.input_layernorm.weight"]);
     copy.refused(&["no place", "`audio_tower.bias`", "layers.3.input_layernorm.weight"]);
 }
@@ -401,17 +346,17 @@ fn a_folder_without_a_template_gets_the_family_s_own() {
     };
     let copy = Copy::of("ov-odd");
     std::fs::remove_file(copy.path("chat_template.jinja")).unwrap();
-    assert_eq!(tail(copy.0.path()), tail(&fixture("ov-odd")));
+    assert_eq!(tail(copy.dir()), tail(&fixture("ov-odd")));
 }
 
 #[test]
 fn recommendations_are_read_and_checked() {
     let copy = Copy::of("ov-odd");
     let file = "streamkvqa.json";
-    let model = VideoLlm::load(copy.0.path(), &LoadOptions::default()).unwrap();
+    let model = VideoLlm::load(copy.dir(), &LoadOptions::default()).unwrap();
     assert_eq!(model.recommended_sample_rate(), None);
     copy.write(file, r#"{"sample_rate": 2.0, "trained_frames": 64, "recipe": {"retrieve": 8}}"#);
-    let model = VideoLlm::load(copy.0.path(), &LoadOptions::default()).unwrap();
+    let model = VideoLlm::load(copy.dir(), &LoadOptions::default()).unwrap();
     assert_eq!(model.recommended_sample_rate(), Some(2.0));
     assert_eq!(model.recommendations().trained_frames, Some(64));
     assert_eq!(model.recommendations().recipe["retrieve"], 8);

@@ -62,7 +62,8 @@ pub(super) struct Record {
     pub text: String,
     pub evidence: Vec<Span>,
     pub tokens: usize,
-    pub truncated: bool,
+    /// Why the answer ended, if there is one.
+    pub finish: Option<Finish>,
     pub latency: Duration,
 }
 
@@ -77,7 +78,7 @@ impl Record {
             text: String::new(),
             evidence: Vec::new(),
             tokens: 0,
-            truncated: false,
+            finish: None,
             latency: Duration::ZERO,
         }
     }
@@ -97,10 +98,14 @@ impl Record {
             text: without_nul(&answer.text),
             evidence: evidence.collect(),
             tokens: answer.ids.len(),
-            truncated: answer.finish == Finish::Length,
+            finish: Some(answer.finish),
             latency,
             ..Self::unanswered(question, asked, Status::Ok)
         }
+    }
+
+    fn is_truncated(&self) -> bool {
+        self.finish == Some(Finish::Length)
     }
 
     fn fields(&self) -> Vec<(&'static str, glib::SendValue)> {
@@ -143,8 +148,11 @@ impl Record {
             ("evidence", gst::List::new(evidence).to_send_value()),
             ("tokens", (self.tokens as u64).to_send_value()),
             ("latency-ms", (self.latency.as_secs_f64() * 1e3).to_send_value()),
-            ("truncated", self.truncated.to_send_value()),
+            ("truncated", self.is_truncated().to_send_value()),
         ]);
+        if let Some(finish) = self.finish {
+            fields.push(("finish", finish.name().to_send_value()));
+        }
         fields
     }
 
@@ -187,7 +195,8 @@ impl Record {
             })).collect::<Vec<_>>(),
             "tokens": self.tokens,
             "latency-ms": self.latency.as_secs_f64() * 1e3,
-            "truncated": self.truncated,
+            "truncated": self.is_truncated(),
+            "finish": self.finish.map(Finish::name),
         });
         if let Some(map) = object.as_object_mut() {
             map.retain(|_, value| !value.is_null());

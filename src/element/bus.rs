@@ -39,7 +39,9 @@ pub(super) fn engine_error(element: &gst::Element, error: &EngineError) {
         }
         EngineError::Hub { .. } => ResourceError::NotFound,
         EngineError::Read { .. } => ResourceError::OpenRead,
-        EngineError::UnknownMethod { .. } | EngineError::Option { .. } => ResourceError::Settings,
+        EngineError::UnknownMethod { .. }
+        | EngineError::Option { .. }
+        | EngineError::Words { .. } => ResourceError::Settings,
         _ => ResourceError::Failed,
     };
     gst::element_error!(element, resource, ("{text}"), ["{detail}"]);

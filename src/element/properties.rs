@@ -163,6 +163,37 @@ fn model_properties() -> Vec<glib::ParamSpec> {
             .default_value(Question::DEFAULT_MAX_TOKENS as u32)
             .mutable_playing()
             .build(),
+        glib::ParamSpecDouble::builder("temperature")
+            .nick("Temperature")
+            .blurb(
+                "Draw the tokens of an answer, their scores divided by this; likely tokens become \
+                 likelier below 1. 0: the best token each time, whatever the model's \
+                 generation_config.json says of do_sample",
+            )
+            .minimum(0.0)
+            .maximum(100.0)
+            .default_value(0.0)
+            .mutable_playing()
+            .build(),
+        glib::ParamSpecDouble::builder("top-p")
+            .nick("Top p")
+            .blurb(
+                "Where temperature draws tokens: draw from the fewest that have this probability \
+                 together. 1: from all",
+            )
+            .minimum(0.0)
+            .maximum(1.0)
+            .default_value(1.0)
+            .mutable_playing()
+            .build(),
+        glib::ParamSpecUInt64::builder("seed")
+            .nick("Seed")
+            .blurb(
+                "Where temperature draws tokens: the same seed, question and memory give the same \
+                 answer",
+            )
+            .mutable_playing()
+            .build(),
     ]
 }
 
@@ -290,7 +321,8 @@ fn answer_properties() -> Vec<glib::ParamSpec> {
                 "Post an element message streamkvqa/answer for every answer: id, question, answer, \
                  tag, status (ok, cancelled, dropped, error), asked-at and answered-at (running \
                  time, ns), asked-at-stream (ns), wall-clock (ns since 1970, if known), evidence \
-                 (list of start, end in ns and score), tokens, latency-ms, truncated",
+                 (list of start, end in ns and score), tokens, latency-ms, \
+                 truncated, finish (stop, length, loop)",
             )
             .default_value(true)
             .mutable_playing()

@@ -11,7 +11,7 @@ use super::enums::{DType, Leaky, PromptStyle, ResetOn, Store, TextFormat, TextTi
 use super::shared_model::LoadKey;
 use crate::memory::store::{Budget, StoreOptions};
 use crate::model::{DTypeChoice, DeviceChoice, HubOptions, hub, prompt};
-use crate::{EngineError, Question, Recipe, StreamOptions, VideoLlm};
+use crate::{EngineError, Question, Recipe, Sampling, StreamOptions, VideoLlm};
 
 /// Names the model folder where `model-path` is not set.
 const MODEL_VARIABLE: &str = "STREAMKVQA_MODEL";
@@ -46,6 +46,10 @@ pub(super) struct Settings {
     pub store: Store,
     pub store_residual: u32,
     pub max_tokens: u32,
+    /// 0: no drawing, the best token each time.
+    pub temperature: f64,
+    pub top_p: f64,
+    pub seed: u64,
     pub sample_rate: gst::Fraction,
     pub frame_size: u32,
     pub leaky: Leaky,
@@ -84,6 +88,9 @@ impl Default for Settings {
             store: Store::default(),
             store_residual: DEFAULT_STORE_RESIDUAL,
             max_tokens: Question::DEFAULT_MAX_TOKENS as u32,
+            temperature: 0.0,
+            top_p: 1.0,
+            seed: 0,
             sample_rate: gst::Fraction::new(0, 1),
             frame_size: DEFAULT_FRAME_SIZE,
             leaky: Leaky::default(),
@@ -199,6 +206,12 @@ impl Settings {
         }
     }
 
+    /// How answers are drawn, if they are.
+    pub fn sampling(&self) -> Option<Sampling> {
+        let Self { temperature, top_p, seed, .. } = *self;
+        (temperature > 0.0).then_some(Sampling { temperature, top_p, seed })
+    }
+
     pub fn check_store(&self) -> Result<(), Fault> {
         let options = self.store_options();
         if options.budget.disk.is_some() && options.disk_path.is_none() {
@@ -259,6 +272,9 @@ impl Settings {
             "store" => self.store = read(value),
             "store-residual" => self.store_residual = read(value),
             "max-tokens" => self.max_tokens = read(value),
+            "temperature" => self.temperature = read(value),
+            "top-p" => self.top_p = read(value),
+            "seed" => self.seed = read(value),
             "sample-rate" => self.sample_rate = read(value),
             "frame-size" => self.frame_size = read(value),
             "leaky" => self.leaky = read(value),
@@ -306,6 +322,9 @@ impl Settings {
             "store" => self.store.to_value(),
             "store-residual" => self.store_residual.to_value(),
             "max-tokens" => self.max_tokens.to_value(),
+            "temperature" => self.temperature.to_value(),
+            "top-p" => self.top_p.to_value(),
+            "seed" => self.seed.to_value(),
             "sample-rate" => self.sample_rate.to_value(),
             "frame-size" => self.frame_size.to_value(),
             "leaky" => self.leaky.to_value(),

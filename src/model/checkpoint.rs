@@ -8,13 +8,14 @@
 
 mod check;
 mod config;
+mod controls;
 mod generation;
 pub(super) mod pair;
 mod processor;
 pub(super) mod tokenizer;
 mod weights;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -22,10 +23,10 @@ use serde::Deserialize;
 pub use config::{
     Config, OneVisionConfig, QwenVisionConfig, SiglipConfig, TextConfig, VisionConfig,
 };
+pub(crate) use generation::{FILE as GENERATION_CONFIG, Generation};
 pub use processor::ProcessorConfig;
 pub(crate) use weights::Weights;
 
-use self::generation::GenerationConfig;
 use crate::error::{EngineError, Result};
 use crate::model::files::{read_optional, weight_files};
 use crate::model::hub;
@@ -74,12 +75,20 @@ impl Checkpoint {
         Weights::open(&self.dir, &weight_files(&self.dir)?)
     }
 
+    /// Ids of the tokens that the folder's JSON files name for their part in a prompt.
+    pub(crate) fn control_ids(&self) -> Result<BTreeSet<u32>> {
+        controls::control_ids(&self.dir)
+    }
+
+    /// What `generation_config.json` asks of an answer.
+    pub(crate) fn generation(&self) -> Result<Generation> {
+        Generation::read(&self.dir)
+    }
+
     /// Ids that end an answer, from every file that names some.
     pub(crate) fn end_ids(&self) -> Result<Vec<u32>> {
         let mut ids = self.config.end_ids.clone();
-        let generation: Option<GenerationConfig> =
-            read_optional(&self.dir.join("generation_config.json"))?;
-        ids.extend(generation.map(|g| g.eos_token_id.into_vec()).unwrap_or_default());
+        ids.extend(self.generation()?.end_ids);
         Ok(ids)
     }
 

@@ -13,6 +13,7 @@ use candle_nn::{Activation, Embedding, Module, RmsNorm, VarBuilder};
 use super::checkpoint::TextConfig;
 use super::linear::{Linear, linear, linear_no_bias};
 use super::rope::Rope;
+use super::sound::Sum;
 use crate::error::{EngineError, Result};
 
 /// What a forward pass compares its tokens with.
@@ -59,10 +60,13 @@ impl Attention {
         x: &Tensor,
         layer: usize,
         attend: &mut A,
+        sound: &mut Sum,
     ) -> Result<Tensor> {
         let q = self.split(self.q.forward(x)?, self.heads)?;
         let k = self.split(self.k.forward(x)?, self.kv_heads)?;
         let v = self.split(self.v.forward(x)?, self.kv_heads)?;
+        // A key that is no number may weigh nothing to who attends; it must not be kept either.
+        [&q, &k, &v].into_iter().try_for_each(|x| sound.add(x))?;
         let context = attend.attend(layer, &q, &k, &v)?;
         let n = x.dim(0)?;
         let context = context.transpose(0, 1)?.reshape((n, self.heads * self.head_dim))?;
@@ -213,15 +217,30 @@ impl Decoder {
     }
 
     /// One pass over `embeds` `[n, C]`; the result `[n, C]` is after the final norm.
+    ///
+    /// # Errors
+    /// [`NotFinite`](EngineError::NotFinite) where any query, key, value or state was not; and those
+    /// of `attend`.
     pub fn forward<A: Attend + ?Sized>(&self, embeds: &Tensor, attend: &mut A) -> Result<Tensor> {
         let mut x = embeds.clone();
+        let mut sound = Sum::default();
         for (i, layer) in self.layers.iter().enumerate() {
-            let h = layer.attention.forward(&layer.attention_norm.forward(&x)?, i, attend)?;
+            let h = layer.attention.forward(
+                &layer.attention_norm.forward(&x)?,
+                i,
+                attend,
+                &mut sound,
+            )?;
             x = (x + h)?;
             let h = layer.mlp.forward(&layer.mlp_norm.forward(&x)?)?;
             x = (x + h)?;
         }
-        Ok(self.norm.forward(&x)?)
+        let states = self.norm.forward(&x)?;
+        sound.add(&states)?;
+        if !sound.is_finite()? {
+            return Err(EngineError::NotFinite { what: "what the decoder makes of this".into() });
+        }
+        Ok(states)
     }
 
     /// Scores `[n, vocab]` in f32 of the next token after each row of `hidden` `[n, C]`.

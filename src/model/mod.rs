@@ -8,6 +8,7 @@
 
 pub mod attention;
 pub mod checkpoint;
+mod choice;
 pub mod decoder;
 mod device;
 mod files;
@@ -19,6 +20,7 @@ mod picture;
 pub mod preprocess;
 pub mod prompt;
 pub mod rope;
+pub(crate) mod sound;
 pub mod text_image;
 mod video_llm;
 pub mod vision;

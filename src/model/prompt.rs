@@ -8,14 +8,16 @@
 //! that Hugging Face gives to the whole prompt (a template's line break and the first characters
 //! of a question may share a token), while a typed `<|im_end|>` stays seven-odd ordinary tokens.
 
+mod controls;
+mod sandbox;
 mod template;
 
 use std::collections::BTreeSet;
 
-use tokenizers::{DecodeStream, Tokenizer};
-
+use self::controls::Controls;
 use self::template::{ChatTemplate, QUESTION, SYSTEM};
-use super::checkpoint::tokenizer::{TokenizerConfig, read_tokenizer};
+pub(crate) use super::checkpoint::tokenizer::TextStream;
+use super::checkpoint::tokenizer::{SafeTokenizer, TokenizerConfig};
 use super::checkpoint::{Checkpoint, VisionConfig};
 use super::files::read_optional;
 use crate::error::{EngineError, Result};
@@ -43,37 +45,35 @@ pub struct Tail {
 /// The longest question that is taken, in characters.
 pub const MAX_QUESTION_CHARS: usize = 8192;
 
+/// The same of everything else that stands in front of a video or is asked of a method.
+pub const MAX_WORDS_CHARS: usize = MAX_QUESTION_CHARS;
+
 const TURN_END: &str = "<|im_end|>";
+
+/// The property that holds the system message.
+const SYSTEM_PROMPT: &str = "system-prompt";
 
 /// Turns words into token ids and back, for one checkpoint.
 pub struct Prompts {
     /// Recognises control tokens: for the template's own text.
-    trusted: Tokenizer,
+    trusted: SafeTokenizer,
     /// Recognises none: for everything else.
-    untrusted: Tokenizer,
-    /// The control tokens by text.
-    specials: Vec<(String, u32)>,
+    untrusted: SafeTokenizer,
+    controls: Controls,
     template: ChatTemplate,
     /// Whether [`PromptStyle::Rekv`] has pieces of its own.
     pieces: bool,
     ends: BTreeSet<u32>,
+    /// The token that stands for the video.
+    video: u32,
 }
 
 impl Prompts {
     pub(crate) fn new(checkpoint: &Checkpoint) -> Result<Self> {
         let path = checkpoint.dir().join("tokenizer.json");
-        let trusted = read_tokenizer(&path)?;
-        let mut untrusted = trusted.clone();
-        untrusted.set_encode_special_tokens(true);
-        let mut specials: Vec<(String, u32)> = trusted
-            .get_added_tokens_decoder()
-            .into_iter()
-            .filter(|(_, token)| token.special && !token.content.is_empty())
-            .map(|(id, token)| (token.content, id))
-            .collect();
-        specials.sort();
+        let mut trusted = SafeTokenizer::read(&path)?;
         let video = checkpoint.config().video_token;
-        let Some(video) = trusted.id_to_token(video) else {
+        let Some(video_text) = trusted.text(video) else {
             return Err(EngineError::Checkpoint {
                 path,
                 reason: format!("has no token {video}, the video token of config.json"),
@@ -83,11 +83,19 @@ impl Prompts {
             read_optional(&checkpoint.dir().join("tokenizer_config.json"))?.unwrap_or_default();
         let mut ends: BTreeSet<u32> = checkpoint.end_ids()?.into_iter().collect();
         let names = [config.token("eos_token"), Some(TURN_END)];
-        ends.extend(names.into_iter().flatten().filter_map(|name| trusted.token_to_id(name)));
+        ends.extend(names.into_iter().flatten().filter_map(|name| trusted.id(name)));
         let vision = &checkpoint.config().vision;
-        let template = ChatTemplate::find(checkpoint.dir(), &config, vision, video)?;
+        let template = ChatTemplate::find(checkpoint.dir(), &config, vision, video_text)?;
         let pieces = matches!(vision, VisionConfig::OneVision(_));
-        Ok(Self { trusted, untrusted, specials, template, pieces, ends })
+        let used = template.written();
+        let controls = Controls::of(&mut trusted, checkpoint, &config, &used)?;
+        let mut untrusted = trusted.clone();
+        untrusted.blind_to(controls.texts())?;
+        let prompts = Self { trusted, untrusted, controls, template, pieces, ends, video };
+        // What is wrong with the tokenizer shows now and not with the first question.
+        prompts.opening(PromptStyle::Hf, None, "")?;
+        prompts.tail(PromptStyle::Hf, None, "?")?;
+        Ok(prompts)
     }
 
     /// Everything before the video. `system` is the caller's system message; without one, the
@@ -98,6 +106,7 @@ impl Prompts {
         system: Option<&str>,
         rekv_default: &str,
     ) -> Result<Vec<u32>> {
+        check_length(SYSTEM_PROMPT, system.unwrap_or_default())?;
         match style {
             PromptStyle::Hf => {
                 let rendered = self.template.render(system.is_some())?;
@@ -144,12 +153,41 @@ impl Prompts {
     pub fn turn(&self) -> Result<Vec<u32>> {
         let rendered = self.template.render(false)?;
         let after = rendered.after.split_once(QUESTION).map_or("", |(_, after)| after);
-        encode(&self.trusted, after)
+        self.trusted.encode(after, false)
+    }
+
+    /// The words of a method's option as ordinary tokens.
+    ///
+    /// # Errors
+    /// [`EngineError::Words`] that names the option, for words without end.
+    pub fn words(&self, option: &str, text: &str) -> Result<Vec<u32>> {
+        check_length(option, text)?;
+        self.plain(text)
     }
 
     /// Any text as ordinary tokens; nothing in it is a control token.
     pub fn plain(&self, text: &str) -> Result<Vec<u32>> {
-        encode(&self.untrusted, text)
+        let ids = self.untrusted.encode(text, false)?;
+        if !ids.iter().any(|id| self.controls.ids.contains(id)) {
+            return Ok(ids);
+        }
+        // A vocabulary that has a control token among its words puts it together from its letters.
+        let mut ids = Vec::new();
+        for letter in text.chars() {
+            ids.extend(self.untrusted.encode(letter.encode_utf8(&mut [0; 4]), false)?);
+        }
+        ids.retain(|id| !self.controls.ids.contains(id));
+        Ok(ids)
+    }
+
+    /// The tokens that end an answer.
+    pub(crate) fn ends(&self) -> &BTreeSet<u32> {
+        &self.ends
+    }
+
+    /// The token that stands for a video.
+    pub fn video(&self) -> u32 {
+        self.video
     }
 
     /// Whether a token ends an answer.
@@ -159,24 +197,24 @@ impl Prompts {
 
     /// The text of token ids, control tokens left out.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
-        self.trusted.decode(ids, true).map_err(|e| EngineError::Tokenizer(e.to_string()))
+        self.trusted.decode(ids)
     }
 
     /// Decodes token by token; holds back incomplete characters.
     pub(crate) fn stream(&self) -> TextStream<'_> {
-        self.trusted.decode_stream(true)
+        self.trusted.stream()
     }
 
     /// Encodes `text`, control tokens recognised, in which placeholders stand for texts that are
     /// not to be trusted.
     fn encode_filled(&self, text: &str, fills: &[(&str, &str)]) -> Result<Vec<u32>> {
         if !fills.iter().any(|(mark, _)| text.contains(mark)) {
-            return encode(&self.trusted, text);
+            return self.trusted.encode(text, false);
         }
         let mut ids = Vec::new();
         let mut rest = text;
         loop {
-            let (stretch, control, tail) = self.next_control(rest);
+            let (stretch, control, tail) = self.controls.next(rest);
             let mut filled = stretch.to_owned();
             for (mark, fill) in fills {
                 filled = filled.replace(mark, fill);
@@ -187,34 +225,18 @@ impl Prompts {
             rest = tail;
         }
     }
-
-    /// The text up to the first control token, that token, and what follows it. Of two that begin
-    /// at one place the longer counts, as in the tokenizer itself.
-    fn next_control<'a>(&self, text: &'a str) -> (&'a str, Option<u32>, &'a str) {
-        let places = self.specials.iter().filter_map(|(token, id)| {
-            Some((text.find(token.as_str())?, std::cmp::Reverse(token.len()), *id))
-        });
-        match places.min() {
-            Some((start, std::cmp::Reverse(length), id)) => {
-                (&text[..start], Some(id), &text[start + length..])
-            }
-            None => (text, None, ""),
-        }
-    }
 }
 
-pub(crate) type TextStream<'a> = DecodeStream<
-    'a,
-    tokenizers::ModelWrapper,
-    tokenizers::NormalizerWrapper,
-    tokenizers::PreTokenizerWrapper,
-    tokenizers::PostProcessorWrapper,
-    tokenizers::DecoderWrapper,
->;
-
-fn encode(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
-    let encoding = tokenizer.encode_fast(text, false);
-    Ok(encoding.map_err(|e| EngineError::Tokenizer(e.to_string()))?.get_ids().to_vec())
+/// Refuses words that take a model minutes to read.
+fn check_length(name: &str, text: &str) -> Result<()> {
+    let chars = text.chars().count();
+    if chars <= MAX_WORDS_CHARS {
+        return Ok(());
+    }
+    Err(EngineError::Words {
+        name: name.into(),
+        reason: format!("has {chars} characters; at most {MAX_WORDS_CHARS} are taken"),
+    })
 }
 
 fn checked_question(text: &str) -> Result<()> {

@@ -24,6 +24,7 @@ use super::hub;
 use super::load::{DTypeChoice, LoadOptions};
 use super::preprocess::Resampler;
 use super::preprocess::square::Squares;
+use super::sound::finite;
 use crate::error::{EngineError, Result};
 use crate::frame::Frame;
 
@@ -96,6 +97,9 @@ impl TextImage {
             Towers::Siglip(towers) => towers.get_image_features(&pixels)?,
             Towers::Clip(towers) => towers.images(&pixels)?,
         };
+        if !finite(&features)? {
+            return Err(EngineError::NotFinite { what: "what the text-image pair sees".into() });
+        }
         let rows: Vec<Vec<f32>> = features.to_dtype(DType::F32)?.to_vec2()?;
         Ok(rows.into_iter().map(Into::into).collect())
     }
@@ -113,6 +117,9 @@ impl TextImage {
             Towers::Siglip(towers) => towers.get_text_features(&ids)?,
             Towers::Clip(towers) => towers.text(&ids)?,
         };
+        if !finite(&features)? {
+            return Err(EngineError::NotFinite { what: "what the text-image pair reads".into() });
+        }
         Ok(features.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
     }
 

@@ -7,7 +7,10 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 
-use super::checkpoint::{Checkpoint, ProcessorConfig, Recommendations, VisionConfig};
+use super::checkpoint::{
+    Checkpoint, GENERATION_CONFIG, Generation, ProcessorConfig, Recommendations, VisionConfig,
+};
+use super::choice::History;
 use super::decoder::Decoder;
 use super::device::{self, Formats};
 use super::hub;
@@ -23,7 +26,7 @@ use super::vision::one_vision::OneVision;
 use super::vision::qwen::Qwen;
 use super::vision::{Picture, Vision};
 use crate::cancel::Cancel;
-use crate::error::Result;
+use crate::error::{EngineError, Result};
 use crate::frame::Frame;
 
 /// A loaded Video-LLM. Cloning shares the weights.
@@ -34,6 +37,7 @@ struct Parts {
     vision: Box<dyn Vision>,
     decoder: Decoder,
     prompts: Prompts,
+    generation: Generation,
     recommendations: Recommendations,
     device: Device,
     fallback: Option<String>,
@@ -60,6 +64,7 @@ impl VideoLlm {
         let processor = checkpoint.processor()?;
         let recommendations = checkpoint.recommendations()?;
         let prompts = Prompts::new(&checkpoint)?;
+        let generation = checkpoint.generation()?;
         let (device, fallback) = device::open(options.device)?;
         let weights = checkpoint.weights()?;
         let stored = weights.dtype("language_model.embed_tokens.weight");
@@ -77,6 +82,7 @@ impl VideoLlm {
             vision,
             decoder,
             prompts,
+            generation,
             recommendations,
             device,
             fallback,
@@ -93,6 +99,29 @@ impl VideoLlm {
 
     pub fn prompts(&self) -> &Prompts {
         &self.0.prompts
+    }
+
+    /// What `generation_config.json` asks of an answer.
+    pub(crate) fn generation(&self) -> &Generation {
+        &self.0.generation
+    }
+
+    /// Warnings about settings of `generation_config.json` that change answers in transformers and
+    /// not here.
+    pub fn unapplied(&self) -> Option<EngineError> {
+        let Parts { generation, recommendations, .. } = &*self.0;
+        let settings = &generation.unapplied;
+        (!settings.is_empty()).then(|| EngineError::Checkpoint {
+            path: recommendations.folder.join(GENERATION_CONFIG),
+            reason: format!("{} not applied here; answers may differ", settings.join(", ")),
+        })
+    }
+
+    /// What stands before an answer: the ids in front of a video, `tokens` tokens of it, and the ids
+    /// behind it.
+    pub fn history(&self, opening: &[u32], tokens: usize, tail: &[u32]) -> History {
+        let video = (self.prompts().video(), tokens);
+        History::around((opening, tail), video, self.generation().reach())
     }
 
     /// The half that sees.

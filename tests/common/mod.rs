@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: MPL-2.0
 //! What the engine's tests share: the fixtures and a comparison that says where it failed.
-#![allow(dead_code)] // each test binary uses its part
+#![allow(dead_code, unused_imports)] // each test binary uses its part
+
+mod copy;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
+pub use copy::Copy;
 use gststreamkvqa::{Frame, LoadOptions, VideoLlm};
 
 pub fn fixture(name: &str) -> PathBuf {

@@ -242,17 +242,22 @@ impl Shared {
         cancel: Cancel,
         known: &mut HashMap<u64, String>,
     ) {
-        let memory = stream.stats();
-        if memory.units + memory.open_frames == 0 {
-            let status = Status::Error("no frame has been seen".into());
+        if let Some(fault) = stream.nothing_to_see() {
+            let reason = match fault {
+                EngineError::Question(reason) => reason,
+                fault => fault.to_string(),
+            };
             self.settle(|_| {});
-            return self.report(asked, status);
+            return self.report(asked, Status::Error(reason));
         }
         stream.set_cancel(cancel);
         let id = asked.question.id;
-        let question = crate::Question::new(asked.question.text.clone()).max_tokens(
-            asked.question.max_tokens.unwrap_or_else(|| self.outlet.settings().max_tokens) as usize,
-        );
+        let settings = self.outlet.settings();
+        let question = crate::Question {
+            sampling: settings.sampling(),
+            ..crate::Question::new(asked.question.text.clone())
+                .max_tokens(asked.question.max_tokens.unwrap_or(settings.max_tokens) as usize)
+        };
         let started = Instant::now();
         let result = stream.ask(&question, |token| {
             if !self.queue.lock().stopped {
@@ -283,6 +288,10 @@ impl Shared {
                 self.deliver(asked.number, record, unchanged);
             }
             Err(EngineError::Cancelled) => self.report(asked, Status::Cancelled),
+            // The stream has warned of it once.
+            Err(error @ EngineError::NotFinite { .. }) => {
+                self.report(asked, Status::Error(error.to_string()));
+            }
             Err(error) => {
                 self.outlet.warn(&error);
                 self.report(asked, Status::Error(error.to_string()));

@@ -3,11 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
-use minijinja::syntax::SyntaxConfig;
-use minijinja::{Environment, Error, ErrorKind};
 use serde::Deserialize;
 use serde_json::json;
 
+use super::sandbox;
 use crate::error::{EngineError, Result};
 use crate::model::checkpoint::VisionConfig;
 use crate::model::checkpoint::tokenizer::{Source, TokenizerConfig};
@@ -43,6 +42,7 @@ struct TemplateFile {
 }
 
 /// A rendered prompt, cut at the video.
+#[derive(Clone)]
 pub(super) struct Rendered {
     pub before: String,
     pub after: String,
@@ -52,11 +52,9 @@ pub(super) struct ChatTemplate {
     /// Where it came from, for messages.
     path: PathBuf,
     source: String,
-    environment: Environment<'static>,
-    /// Text of the video token.
-    video: String,
-    /// `bos_token` and its like, which templates may mention.
-    tokens: serde_json::Map<String, serde_json::Value>,
+    /// The prompt without a system message, and with one if the template takes it.
+    plain: Rendered,
+    with_system: std::result::Result<Rendered, String>,
 }
 
 impl ChatTemplate {
@@ -93,64 +91,71 @@ impl ChatTemplate {
             .into_iter()
             .filter_map(|name| Some((name.to_owned(), config.token(name)?.into())))
             .collect();
-        let environment = environment().map_err(|e| EngineError::Checkpoint {
-            path: path.clone(),
-            reason: format!("chat template: {e}"),
-        })?;
-        let template =
-            Self { path, source: without_generation_tags(&source), environment, video, tokens };
-        template.render(false)?;
-        Ok(template)
+        let source = without_generation_tags(&source);
+        let plain = match render(&source, &tokens, &video, false) {
+            Ok(plain) => plain,
+            Err(reason) => return Err(fault(&path, &reason)),
+        };
+        let with_system = render(&source, &tokens, &video, true);
+        Ok(Self { path, source, plain, with_system })
+    }
+
+    /// What the template is made of and what it renders.
+    pub fn written(&self) -> String {
+        let Self { source, plain, with_system, .. } = self;
+        let mut written = format!("{source}\n{}{}", plain.before, plain.after);
+        if let Ok(Rendered { before, after }) = with_system {
+            written.push_str(before);
+            written.push_str(after);
+        }
+        written
     }
 
     /// The prompt of one user turn with a video and a question, after a system message if wanted.
-    pub fn render(&self, system: bool) -> Result<Rendered> {
-        let fault = |reason: String| EngineError::Checkpoint {
-            path: self.path.clone(),
-            reason: format!("chat template: {reason}"),
-        };
-        let mut messages = Vec::new();
-        if system {
-            messages.push(json!({"role": "system", "content": [{"type": "text", "text": SYSTEM}]}));
+    pub fn render(&self, system: bool) -> Result<&Rendered> {
+        match &self.with_system {
+            _ if !system => Ok(&self.plain),
+            Ok(rendered) => Ok(rendered),
+            Err(reason) => Err(fault(&self.path, reason)),
         }
-        messages.push(json!({
-            "role": "user",
-            "content": [{"type": "video"}, {"type": "text", "text": QUESTION}],
-        }));
-        let mut context = self.tokens.clone();
-        context.insert("messages".into(), messages.into());
-        context.insert("add_generation_prompt".into(), true.into());
-        let context = minijinja::Value::from(minijinja::value::Serde(context));
-        let text = self
-            .environment
-            .render_str(&self.source, context)
-            .map_err(|e| fault(format!("{e:#}")))?;
-        let Some((before, after)) = text.split_once(&self.video) else {
-            return Err(fault(format!("renders no `{}` for a video", self.video)));
-        };
-        if after.contains(&self.video) || after.matches(QUESTION).count() != 1 {
-            return Err(fault("must render one video and, after it, the question once".into()));
-        }
-        if before.matches(SYSTEM).count() != usize::from(system) {
-            return Err(fault("does not render a system message once, before the video".into()));
-        }
-        Ok(Rendered { before: before.to_owned(), after: after.to_owned() })
     }
 }
 
-/// Jinja as transformers sets it up.
-fn environment() -> std::result::Result<Environment<'static>, Error> {
-    let mut environment = Environment::new();
-    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?;
-    environment.set_syntax(syntax);
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-    environment.add_function(
-        "raise_exception",
-        |message: String| -> std::result::Result<(), Error> {
-            Err(Error::new(ErrorKind::InvalidOperation, message))
-        },
-    );
-    Ok(environment)
+fn fault(path: &Path, reason: &str) -> EngineError {
+    EngineError::Checkpoint { path: path.to_owned(), reason: format!("chat template: {reason}") }
+}
+
+/// Renders a template once, with placeholders. `tokens`: `bos_token` and its like, which it may
+/// mention; `video`: the text of the video token.
+fn render(
+    source: &str,
+    tokens: &serde_json::Map<String, serde_json::Value>,
+    video: &str,
+    system: bool,
+) -> std::result::Result<Rendered, String> {
+    let mut messages = Vec::new();
+    if system {
+        messages.push(json!({"role": "system", "content": [{"type": "text", "text": SYSTEM}]}));
+    }
+    messages.push(json!({
+        "role": "user",
+        "content": [{"type": "video"}, {"type": "text", "text": QUESTION}],
+    }));
+    let mut context = tokens.clone();
+    context.insert("messages".into(), messages.into());
+    context.insert("add_generation_prompt".into(), true.into());
+    let context = minijinja::Value::from(minijinja::value::Serde(context));
+    let text = sandbox::render(source, &context)?;
+    let Some((before, after)) = text.split_once(video) else {
+        return Err(format!("renders no `{video}` for a video"));
+    };
+    if after.contains(video) || after.matches(QUESTION).count() != 1 {
+        return Err("must render one video and, after it, the question once".into());
+    }
+    if before.matches(SYSTEM).count() != usize::from(system) {
+        return Err("does not render a system message once, before the video".into());
+    }
+    Ok(Rendered { before: before.to_owned(), after: after.to_owned() })
 }
 
 /// Replaces transformers' `{% generation %}` blocks, which mark what is trained on and print

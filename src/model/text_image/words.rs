@@ -1,18 +1,17 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Texts to ids, as the processors of SigLIP and CLIP do it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use tokenizers::{PaddingDirection, PaddingParams, PaddingStrategy, Tokenizer, TruncationParams};
+use tokenizers::{PaddingDirection, PaddingParams, PaddingStrategy, TruncationParams};
 
 use crate::error::{EngineError, Result};
 use crate::model::checkpoint::pair::Config;
-use crate::model::checkpoint::tokenizer::{TokenizerConfig, read_tokenizer};
+use crate::model::checkpoint::tokenizer::{SafeTokenizer, TokenizerConfig};
 use crate::model::files::read_optional;
 
 pub(super) struct Words {
-    path: PathBuf,
-    tokenizer: Tokenizer,
+    tokenizer: SafeTokenizer,
     /// SigLIP was trained on small letters, and not every tokenizer.json of SigLIP 2 sees to it.
     small: bool,
 }
@@ -21,7 +20,7 @@ impl Words {
     /// Reads `tokenizer.json` and, if it is there, `tokenizer_config.json`.
     pub fn read(dir: &Path, config: &Config) -> Result<Self> {
         let path = dir.join("tokenizer.json");
-        let mut tokenizer = read_tokenizer(&path)?;
+        let mut tokenizer = SafeTokenizer::read(&path)?;
         let others: TokenizerConfig =
             read_optional(&dir.join("tokenizer_config.json"))?.unwrap_or_default();
         let fault = |reason: String| EngineError::Checkpoint { path: path.clone(), reason };
@@ -30,7 +29,7 @@ impl Words {
         // CLIP's text tower looks back only, so that what follows the end cannot matter.
         let padding = config.pad().map(|pad| {
             // The class default in config.json is often not the tokenizer's.
-            let named = others.token("pad_token").and_then(|name| tokenizer.token_to_id(name));
+            let named = others.token("pad_token").and_then(|name| tokenizer.id(name));
             let left = others.others.get("padding_side").is_some_and(|side| side == "left");
             PaddingParams {
                 strategy: PaddingStrategy::Fixed(length),
@@ -40,12 +39,15 @@ impl Words {
             }
         });
         let pad = padding.as_ref().map(|padding| padding.pad_id);
-        tokenizer.with_padding(padding);
-        tokenizer.with_truncation(Some(cut)).map_err(|e| {
-            fault(format!("does not fit into the {length} tokens of config.json: {e}"))
+        tokenizer.change(|tokenizer| {
+            tokenizer.with_padding(padding);
+            let cut = tokenizer.with_truncation(Some(cut)).map(|_| ());
+            cut.map_err(|e| {
+                format!("does not fit into the {length} tokens of config.json: {e}").into()
+            })
         })?;
 
-        let largest = tokenizer.get_vocab(true).into_values().chain(pad).max();
+        let largest = tokenizer.largest_id().max(pad);
         let vocabulary = config.vocab_size();
         if let Some(largest) = largest.filter(|&id| id as usize >= vocabulary) {
             return Err(fault(format!(
@@ -55,19 +57,16 @@ impl Words {
         }
         let small = config.pad().is_some()
             && others.others.get("do_lower_case").is_none_or(|small| small != false);
-        let words = Self { path, tokenizer, small };
+        let words = Self { tokenizer, small };
         if words.ids("")?.is_empty() {
             let reason = "puts no end token behind a text, where the text tower is read out".into();
-            return Err(EngineError::Checkpoint { path: words.path, reason });
+            return Err(fault(reason));
         }
         Ok(words)
     }
 
     pub fn ids(&self, text: &str) -> Result<Vec<u32>> {
         let small = self.small.then(|| text.to_lowercase());
-        let encoded = self.tokenizer.encode(small.as_deref().unwrap_or(text), true);
-        let encoded =
-            encoded.map_err(|e| EngineError::Tokenizer(format!("{}: {e}", self.path.display())))?;
-        Ok(encoded.get_ids().to_vec())
+        self.tokenizer.encode(small.as_deref().unwrap_or(text), true)
     }
 }
