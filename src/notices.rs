@@ -103,6 +103,6 @@ impl Notices {
 }
 
 /// Whether a question sees all units there have been.
-fn sees_everything(recipe: &Recipe) -> bool {
+pub fn sees_everything(recipe: &Recipe) -> bool {
     recipe.store && recipe.resident.is_none() && recipe.retrieval == Retrieval::All { last: None }
 }

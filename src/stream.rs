@@ -17,13 +17,14 @@ use crate::memory::find::{self, Asked, Context, View};
 use crate::memory::intake::{Encoded, FrameTokens, Prompts, Segment, Segmenter};
 use crate::memory::recipe::{ProbePrompt, Recipe};
 use crate::memory::store::{StoreOptions, StoreStats};
+use crate::memory::unit::Unit;
 use crate::model::generate::{Finish, Generated, History, Request, Sampling, generate};
 use crate::model::prompt::{PromptStyle, Tail};
 use crate::model::sound;
 use crate::model::text_image::TextImage;
 use crate::model::vision::Picture;
 use crate::model::{LoadOptions, VideoLlm};
-use crate::notices::{Notices, Part};
+use crate::notices::{self, Notices, Part};
 
 /// What does not change during a stream's life.
 #[derive(Clone, Debug, Default)]
@@ -56,6 +57,8 @@ pub struct Question {
 
 impl Question {
     pub const DEFAULT_MAX_TOKENS: usize = 64;
+    /// Longer answers are cut off here, whatever is asked for.
+    pub const MAX_TOKENS: usize = 32_768;
 
     pub fn new(text: impl Into<String>) -> Self {
         let max_tokens = Self::DEFAULT_MAX_TOKENS;
@@ -98,6 +101,9 @@ pub struct Answer {
     pub finish: Finish,
     pub timings: Timings,
     pub layers: Vec<LayerContext>,
+    /// Units of the segment that was still open, as the answer saw them. Their ids are those that
+    /// follow the memory's own.
+    pub open_units: Vec<Unit>,
     /// `[vocab]`, if the question asked for it.
     pub first_logits: Option<Vec<f32>>,
 }
@@ -290,14 +296,16 @@ impl Stream {
         let retrieved = asked.elapsed();
 
         let room = prompt.dim(0)? + question.max_tokens.min(ROOM);
-        let positions = contexts.iter().flatten().map(|context| context.next).max();
+        // Where few tokens keep the places of a long stream, that is the method's idea.
+        let reach = |context: &Context| context.next.min(context.tokens());
+        let positions = contexts.iter().flatten().map(reach).max();
         let positions = positions.unwrap_or(0).saturating_add(prompt.dim(0)?);
         self.notices.length(&self.model, &self.recipe, positions, self.held_frames());
         let mut answering = Answering::new(self.memory.held(), &contexts, room, &self.cancel);
         let request = Request {
             prompt: &prompt,
             before: self.history(&tail),
-            max_tokens: question.max_tokens,
+            max_tokens: question.max_tokens.min(Question::MAX_TOKENS),
             sampling: question.sampling,
         };
         let generated = generate(&self.model, &request, &mut answering, &self.cancel, on_token)?;
@@ -317,6 +325,7 @@ impl Stream {
             finish,
             timings,
             layers: contexts.iter().map(layer_context).collect(),
+            open_units: branch.as_ref().map_or_else(Vec::new, |branch| branch.units.clone()),
             first_logits: question.keep_logits.then_some(first_logits),
         })
     }
@@ -360,6 +369,14 @@ impl Stream {
     fn blindness(&self, branch: Option<&Encoded>) -> Option<EngineError> {
         let sees = branch.is_some() || self.memory.units().len() > 0;
         self.notices.unseen().filter(|_| !sees || self.opening.is_none())
+    }
+
+    /// Positions that all units held take behind the prefix.
+    fn positions(&self) -> usize {
+        let held = self.memory.held();
+        let tokens = self.memory.units().len() * held.geometry.unit_tokens;
+        let last = tokens.saturating_sub(1)..tokens;
+        held.geometry.layout.stretch(held.prefix_tokens(), last).next
     }
 
     /// Frames of which something is held.
@@ -472,7 +489,12 @@ impl Stream {
         let Some(encoded) = self.encode(segment)? else { return Ok(()) };
         self.notices.finite(Part::Keys);
         self.memory.commit(encoded)?;
-        self.memory.settle()
+        self.memory.settle()?;
+        if notices::sees_everything(&self.recipe) {
+            let frames = self.held_frames();
+            self.notices.length(&self.model, &self.recipe, self.positions(), frames);
+        }
+        Ok(())
     }
 
     /// A segment as the memory would hold it, less the units of which the decoder makes no finite
