@@ -9,6 +9,7 @@ pub struct Frame {
     rgb: Vec<u8>,
     width: usize,
     height: usize,
+    shape: (usize, usize),
     time: f64,
 }
 
@@ -36,7 +37,21 @@ impl Frame {
                 rgb.len()
             ));
         }
-        Ok(Self { rgb, width, height, time })
+        Ok(Self { rgb, width, height, shape: (width, height), time })
+    }
+
+    /// The same pixels, shown as a picture of this size: their sides may differ, and a model that
+    /// gives larger pictures more tokens counts these pixels as that many. Every pixel stays, so
+    /// that a model resizes once, from the picture as it came.
+    ///
+    /// # Errors
+    /// [`EngineError::Frame`] if a side is 0.
+    pub fn shown_as(self, width: usize, height: usize) -> Result<Self> {
+        if width == 0 || height == 0 {
+            let reason = format!("it is shown as {width}x{height}; both sides must be at least 1");
+            return Err(EngineError::Frame { time: self.time, reason });
+        }
+        Ok(Self { shape: (width, height), ..self })
     }
 
     pub fn rgb(&self) -> &[u8] {
@@ -49,6 +64,12 @@ impl Frame {
 
     pub fn height(&self) -> usize {
         self.height
+    }
+
+    /// Width and height of the picture as it is shown; those of the pixels, unless
+    /// [`shown_as`](Self::shown_as) says otherwise.
+    pub fn shape(&self) -> (usize, usize) {
+        self.shape
     }
 
     /// Seconds of stream time.

@@ -209,6 +209,16 @@ impl Stream {
         &self.memory
     }
 
+    /// Whether a frame can be pushed at all. One that cannot be takes those down with it that are
+    /// pushed in the same call.
+    ///
+    /// # Errors
+    /// [`EngineError::Frame`] with what is wrong with it.
+    pub fn check(&self, frame: &Frame) -> Result<()> {
+        self.model.vision().check(frame)?;
+        self.outside.as_ref().map_or(Ok(()), |outside| outside.check(frame))
+    }
+
     /// # Errors
     /// As [`Stream::push_frames`].
     pub fn push(&mut self, frame: &Frame) -> Result<()> {

@@ -77,6 +77,7 @@ use super::bus::CAT;
 use super::enums::ResetOn;
 use super::inlet::Inlet;
 use super::outlet::Outlet;
+use super::picture;
 use super::settings::Settings;
 use super::shared_model::LoadKey;
 use super::text_pad::TextPad;
@@ -279,18 +280,19 @@ impl BaseTransformImpl for StreamKvqa {
     const TRANSFORM_IP_ON_PASSTHROUGH: bool = false;
 
     fn set_caps(&self, incaps: &gst::Caps, _outcaps: &gst::Caps) -> Result<(), gst::LoggableError> {
-        let frame_size = self.settings.lock().frame_size;
-        let changed = self.video.set_caps(incaps, frame_size).map_err(|reason| {
-            gst::element_imp_error!(
-                self,
-                gst::StreamError::Format,
-                ("cannot read video of {incaps}: {reason}")
-            );
-            gst::loggable_error!(CAT, "cannot read {incaps}: {reason}")
-        })?;
-        if changed {
+        if self.video.set_caps(incaps) {
             self.reset(ResetOn::Caps);
         }
+        Ok(())
+    }
+
+    fn propose_allocation(
+        &self,
+        decide_query: Option<&gst::query::Allocation>,
+        query: &mut gst::query::Allocation,
+    ) -> Result<(), gst::LoggableError> {
+        self.parent_propose_allocation(decide_query, query)?;
+        picture::withdraw_unreadable(query);
         Ok(())
     }
 

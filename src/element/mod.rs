@@ -6,9 +6,9 @@
 //! frame's way through the rooms, and a question's:
 //!
 //! ```text
-//! imp (vfuncs) --video, sampler--> RGB frame --worker queue--> engine
-//!      inlet (who asks what, schedule: when) ----^               |
-//!                                   bus, signals, meta, text_pad <--outlet
+//! imp (vfuncs) --video, sampler--> shot --worker queue--> RGB frame --> engine
+//!      inlet (who asks what, schedule: when) --^                           |
+//!                                   bus, signals, meta, text_pad <-- outlet
 //! ```
 //!
 //! Each room owns its state and offers functions on it; `imp` is the only one that knows all of
@@ -26,6 +26,7 @@ mod enums;
 mod imp;
 mod inlet;
 mod outlet;
+mod picture;
 mod properties;
 mod question;
 mod questions_file;

@@ -108,8 +108,9 @@ impl Outlet {
     /// Tells the bus alone.
     pub fn post(&self, record: &Record) {
         let Some(element) = self.element.upgrade() else { return };
-        let Record { question, text, status, .. } = record;
-        gst::info!(CAT, obj = element, "answer {}: {text:?} ({status:?})", question.id);
+        let Record { question, text, status, latency, .. } = record;
+        let id = question.id;
+        gst::info!(CAT, obj = element, "answer {id} after {latency:.1?}: {text:?} ({status:?})");
         if self.settings.lock().post_messages {
             bus::message(&element, record.structure());
         }
@@ -131,6 +132,13 @@ impl Outlet {
 
     pub fn forget_metas(&self) {
         self.metas.lock().clear();
+    }
+
+    /// For `GST_DEBUG=streamkvqa:6`.
+    pub fn log(&self, text: std::fmt::Arguments<'_>) {
+        if let Some(element) = self.element.upgrade() {
+            gst::log!(CAT, obj = element, "{text}");
+        }
     }
 
     pub fn progress(&self, kind: gst::ProgressType, code: &str, text: &str) {

@@ -213,8 +213,10 @@ fn video_properties() -> Vec<glib::ParamSpec> {
         glib::ParamSpecUInt::builder("frame-size")
             .nick("Frame size")
             .blurb(
-                "Sampled frames whose longer side has more pixels are scaled down to it, keeping \
-                 the aspect ratio, before the model's own preprocessing. 0: never",
+                "Longer side in pixels of what the model looks at, for models that give larger \
+                 pictures more tokens (Qwen2.5-VL). It bounds what a frame costs, and with it what \
+                 can be read in it; what the model looks at is made of all pixels of the frame. 0: \
+                 as the model's processor says",
             )
             .maximum(32768)
             .default_value(DEFAULT_FRAME_SIZE)
@@ -241,12 +243,14 @@ fn video_properties() -> Vec<glib::ParamSpec> {
         glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
             .nick("Statistics")
             .blurb(
-                "frames-in, sampled, dropped, unreadable, encoded (frames); questions, answers; \
+                "frames-in, sampled, dropped, broken (marked as corrupted, a gap or not to be \
+                 shown), unreadable, encoded (frames); questions, answers; \
                  queue (frames waiting); memory-bytes, units, segments, open-frames (what is \
                  remembered; open frames are not compressed yet); device-bytes, host-bytes, disk-bytes \
                  (the same by tier); blocks (a unit in a layer), hits and loads (blocks that \
                  questions found on the device or had to decode), lost-blocks (to damaged files); \
-                 encode-ms-per-frame, answer-ms (means); live, model-loaded",
+                 take-ms-per-frame (in the streaming thread), encode-ms-per-frame, answer-ms (means); \
+                 live, model-loaded",
             )
             .read_only()
             .build(),

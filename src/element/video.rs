@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: MPL-2.0
 //! The video that passes: every buffer is timed, some are sampled.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use gst::ClockTime;
 use gst::prelude::*;
 use gstreamer as gst;
-use gstreamer_video as gst_video;
 use parking_lot::Mutex;
 
-use super::sampler::{Picture, Reader, Sampler};
+use super::bus::CAT;
+use super::picture::{self, Orientation, Shot, Source};
+use super::sampler::Sampler;
 use super::timeline::Moment;
 
 /// Assumed duration of a frame about which nothing is known.
@@ -24,7 +25,9 @@ pub(super) struct Video(Mutex<State>);
 struct State {
     segment: Option<gst::FormattedSegment<ClockTime>>,
     caps: Option<gst::Caps>,
-    reader: Option<Reader>,
+    /// What frames are read from, or why they cannot be read.
+    source: Option<Result<Source, String>>,
+    orientation: Orientation,
     /// From the caps; `None` for a variable frame rate.
     frame_duration: Option<ClockTime>,
     sampler: Option<(f64, Sampler)>,
@@ -42,20 +45,60 @@ impl State {
             sampler.restart();
         }
     }
+
+    /// Copies the buffer if it is sampled.
+    fn sight(
+        &mut self,
+        buffer: &gst::BufferRef,
+        running: ClockTime,
+        is_due: impl FnOnce(ClockTime) -> bool,
+    ) -> Sight {
+        if picture::is_broken(buffer) {
+            return Sight::Broken;
+        }
+        let (Some((_, sampler)), Some(source)) = (&mut self.sampler, &self.source) else {
+            return Sight::Unsampled;
+        };
+        if !sampler.take(running, is_due(running)) {
+            return Sight::Unsampled;
+        }
+        let started = Instant::now();
+        let source = source.as_ref().map_err(String::clone);
+        match source.and_then(|source| source.shoot(buffer, &self.orientation)) {
+            Ok(shot) => Sight::Sample(Sample {
+                shot,
+                took: started.elapsed(),
+                speed: self.segment.as_ref().map_or(1.0, |s| s.rate() * s.applied_rate()),
+                period: sampler.period(),
+            }),
+            Err(reason) => Sight::Unreadable(reason),
+        }
+    }
 }
 
 /// One buffer as the element saw it.
 pub(super) struct Look {
     pub at: Moment,
     pub duration: ClockTime,
-    /// `None` if it is not sampled, or could not be read.
-    pub sample: Option<Sample>,
-    pub unreadable: bool,
+    pub sight: Sight,
+}
+
+/// What of a buffer the model is to see.
+pub(super) enum Sight {
+    /// It is not sampled.
+    Unsampled,
+    Sample(Sample),
+    /// It holds no picture to remember.
+    Broken,
+    /// Why it cannot be read.
+    Unreadable(String),
 }
 
 /// A frame that the model is to see.
 pub(super) struct Sample {
-    pub picture: Picture,
+    pub shot: Shot,
+    /// What taking it cost the streaming thread.
+    pub took: Duration,
     /// Stream time that passes per running time.
     pub speed: f64,
     /// Between this sample and the next.
@@ -68,26 +111,30 @@ impl Video {
         *self.0.lock() = State::default();
     }
 
-    /// Video of these caps comes next; whether they are other ones than before.
-    ///
-    /// # Errors
-    /// Says why it cannot be read.
-    pub fn set_caps(&self, caps: &gst::Caps, frame_size: u32) -> Result<bool, String> {
-        let reader = Reader::new(caps, frame_size)?;
-        let fps = gst_video::VideoInfo::from_caps(caps).ok().map(|info| info.fps());
+    /// Video of these caps comes next; whether they are other ones than before. A pipeline that
+    /// works without us works with us: what cannot be read passes unseen.
+    pub fn set_caps(&self, caps: &gst::Caps) -> bool {
+        let source = Source::new(caps);
+        let fps = caps.structure(0).and_then(|caps| caps.get::<gst::Fraction>("framerate").ok());
+        let fps = fps.filter(|fps| fps.numer() > 0 && fps.denom() > 0);
         let mut state = self.0.lock();
-        state.frame_duration = fps.filter(|fps| fps.numer() > 0).and_then(|fps| {
+        state.frame_duration = fps.and_then(|fps| {
             ClockTime::SECOND
                 .mul_div_floor(fps.denom().unsigned_abs().into(), fps.numer().unsigned_abs().into())
         });
-        state.reader = Some(reader);
+        state.source = Some(source);
         state.warned_map = false;
-        Ok(state.caps.replace(caps.clone()).is_some_and(|old| old != *caps))
+        state.caps.replace(caps.clone()).is_some_and(|old| old != *caps)
+    }
+
+    pub fn tags(&self, tags: &gst::TagListRef) {
+        self.0.lock().orientation.tag(tags);
     }
 
     pub fn stream_start(&self) {
         let mut state = self.0.lock();
         state.live = None;
+        state.orientation = Orientation::default();
         state.restart_sampling();
     }
 
@@ -119,7 +166,7 @@ impl Video {
         self.0.lock().live = Some(live);
     }
 
-    /// Times the buffer and, if it is sampled, reads it. `None` for one outside of its segment.
+    /// Times the buffer and, if it is sampled, copies it. `None` for one outside of its segment.
     /// `clock` is the running time now, if the source is live; `is_due` says whether somebody asks
     /// at a running time.
     pub fn look(
@@ -159,22 +206,13 @@ impl Video {
         if video.sampler.as_ref().is_none_or(|(old, _)| *old != rate) {
             video.sampler = Some((rate, Sampler::new(rate)));
         }
-        let asked = is_due(running);
-        let mut sample = None;
-        let mut fault = None;
-        if let (Some((_, sampler)), Some(reader)) = (&mut video.sampler, &video.reader)
-            && sampler.take(running, asked)
-        {
-            let period = sampler.period();
-            let speed = video.segment.as_ref().map_or(1.0, |s| s.rate() * s.applied_rate());
-            match reader.read(buffer) {
-                Ok(picture) => sample = Some(Sample { picture, speed, period }),
-                Err(reason) => fault = Some(reason),
+        let sight = video.sight(buffer, running, is_due);
+        let fault = match &sight {
+            Sight::Unreadable(reason) if !std::mem::replace(&mut video.warned_map, true) => {
+                Some((reason.clone(), video.caps.clone()))
             }
-        }
-        let unreadable = fault.is_some();
-        let fault = fault.filter(|_| !std::mem::replace(&mut video.warned_map, true));
-        let fault = fault.map(|reason| (reason, video.caps.clone()));
+            _ => None,
+        };
         drop(guard);
         if warn_pts {
             gst::element_warning!(
@@ -191,7 +229,17 @@ impl Video {
                 ("cannot read a frame of {caps}: {reason}; the video goes on, the model misses frames")
             );
         }
-        Some(Look { at, duration, sample, unreadable })
+        match &sight {
+            Sight::Unsampled => {}
+            Sight::Sample(sample) => {
+                gst::log!(CAT, obj = element, "frame at {running} taken in {:.1?}", sample.took);
+            }
+            Sight::Broken => gst::log!(CAT, obj = element, "frame at {running} is broken"),
+            Sight::Unreadable(reason) => {
+                gst::log!(CAT, obj = element, "frame at {running} cannot be read: {reason}");
+            }
+        }
+        Some(Look { at, duration, sight })
     }
 }
 

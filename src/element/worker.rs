@@ -23,15 +23,19 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use super::answer::Status;
 use super::bus::CAT;
 use super::outlet::Outlet;
+use super::picture::Shot;
 use super::question::Question;
 use super::settings::Settings;
 use super::shared_model::{self, LoadKey, Ticket, Waiter};
 use super::timeline::{Moment, Timeline};
 use crate::stream::StreamStats;
-use crate::{Cancel, EngineError, Frame, VideoLlm};
+use crate::{Cancel, EngineError, VideoLlm};
 
 /// How long the end of the stream waits for questions to be reported as cancelled.
 const CANCEL_GRACE: Duration = Duration::from_secs(1);
+
+/// Bytes of frames that may wait for the model, however many they are; one may always.
+const MAX_HELD: usize = 256 << 20;
 
 /// One asking of a question.
 #[derive(Clone)]
@@ -44,7 +48,8 @@ pub(super) struct Asked {
 }
 
 enum Job {
-    Frame(Frame),
+    /// A sampled frame and its engine time.
+    Frame(Shot, f64),
     Ask(Asked),
     Clear,
 }
@@ -70,10 +75,13 @@ pub(super) struct Counters {
     pub frames_in: u64,
     pub sampled: u64,
     pub dropped: u64,
+    pub broken: u64,
     pub unreadable: u64,
     pub encoded: u64,
     pub questions: u64,
     pub answers: u64,
+    /// Copying the sampled frames, in the streaming thread.
+    pub taking: Duration,
     pub encoding: Duration,
     pub answering: Duration,
 }
@@ -96,6 +104,12 @@ struct Queue {
     reports: VecDeque<(Asked, Status)>,
     /// How many of the jobs are frames.
     frames: usize,
+    /// Bytes of those frames.
+    held: usize,
+    /// Why the newest frame was not seen, if it was not.
+    missed: Option<String>,
+    /// Whether there was a warning that the engine cannot take frames, since it last took one.
+    lost: bool,
     /// Askings that are not reported yet, the running one included.
     pending: usize,
     running: Option<(Option<u64>, Cancel)>,
@@ -126,13 +140,18 @@ impl Queue {
         }
         for job in std::mem::take(&mut self.jobs) {
             match job {
-                Job::Frame(_) => {}
+                Job::Frame(..) => {}
                 Job::Ask(asked) => self.reports.push_back((asked, status.clone())),
                 // Forgetting was asked for and stays asked for.
                 Job::Clear => self.jobs.push_back(Job::Clear),
             }
         }
-        self.frames = 0;
+        (self.frames, self.held) = (0, 0);
+    }
+
+    /// Whether a frame of this size has to wait, or to take another's place.
+    fn is_full(&self, limit: usize, size: usize) -> bool {
+        self.frames >= limit || (self.frames > 0 && self.held.saturating_add(size) > MAX_HELD)
     }
 }
 
@@ -273,28 +292,38 @@ impl Worker {
 
     /// Queues a sampled frame. A full queue waits if nothing may be lost, else it loses its oldest
     /// frame.
-    pub fn push(&self, frame: Frame, lossless: bool) -> Result<(), Refused> {
+    pub fn push(&self, shot: Shot, time: f64, lossless: bool) -> Result<(), Refused> {
         let limit = self.shared.settings.max_queue as usize;
+        let size = shot.size();
         let mut queue = self.shared.queue.lock();
-        while lossless && queue.frames >= limit && queue.refusal().is_none() {
+        while lossless && queue.is_full(limit, size) && queue.refusal().is_none() {
             self.shared.changed.wait(&mut queue);
         }
         if let Some(refused) = queue.refusal() {
             return Err(refused);
         }
         queue.counters.sampled += 1;
-        while queue.frames >= limit {
-            let oldest = queue.jobs.iter().position(|job| matches!(job, Job::Frame(_)));
-            let Some(oldest) = oldest else { break };
-            queue.jobs.remove(oldest);
+        while queue.is_full(limit, size) {
+            let oldest = queue.jobs.iter().position(|job| matches!(job, Job::Frame(..)));
+            let Some(Job::Frame(oldest, _)) = oldest.and_then(|index| queue.jobs.remove(index))
+            else {
+                break;
+            };
             queue.frames -= 1;
+            queue.held -= oldest.size();
             queue.counters.dropped += 1;
         }
-        queue.jobs.push_back(Job::Frame(frame));
+        queue.jobs.push_back(Job::Frame(shot, time));
         queue.frames += 1;
+        queue.held += size;
         drop(queue);
         self.shared.changed.notify_all();
         Ok(())
+    }
+
+    /// A frame is not seen, and why.
+    pub fn miss(&self, reason: &str, count: impl FnOnce(&mut Counters)) {
+        self.shared.miss(reason, count);
     }
 
     /// A frame, sampled or not, has entered the element.

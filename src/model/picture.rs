@@ -9,7 +9,7 @@ pub struct Picture {
     /// Rows and columns of tokens.
     pub rows: usize,
     pub cols: usize,
-    /// Size of the frames that it was made for.
+    /// Shape of the frames that it was made for.
     pub width: usize,
     pub height: usize,
 }
@@ -23,8 +23,9 @@ impl Picture {
     /// How much of `width` x `height` pixels, which stand for this picture, a frame fills that is
     /// fitted into it whole with its own aspect ratio. At least one pixel each way.
     pub fn fitted(&self, frame: &Frame, width: usize, height: usize) -> (usize, usize) {
-        let x = self.width as f64 / frame.width() as f64;
-        let y = self.height as f64 / frame.height() as f64;
+        let (shown_width, shown_height) = frame.shape();
+        let x = self.width as f64 / shown_width as f64;
+        let y = self.height as f64 / shown_height as f64;
         let share = |own: f64, pixels: usize| {
             let filled = (pixels as f64 * x.min(y) / own).round() as usize;
             filled.clamp(1, pixels)

@@ -70,7 +70,7 @@ impl Resampler {
 const MAX_ASPECT: usize = 200;
 
 fn check_aspect(frame: &Frame) -> Result<()> {
-    let (width, height) = (frame.width(), frame.height());
+    let (width, height) = frame.shape();
     if width.max(height) <= MAX_ASPECT * width.min(height) {
         return Ok(());
     }

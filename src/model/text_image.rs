@@ -78,6 +78,12 @@ impl TextImage {
         Ok(Self { towers, squares, words, device: device.clone() })
     }
 
+    /// # Errors
+    /// [`Frame`](crate::EngineError::Frame) for a frame that [`pixels`](Self::pixels) cannot take.
+    pub fn check(&self, frame: &Frame) -> Result<()> {
+        self.squares.check(frame)
+    }
+
     /// The pixels that the image tower takes, `[f, 3, S, S]`.
     ///
     /// # Errors

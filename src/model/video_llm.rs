@@ -158,6 +158,11 @@ impl VideoLlm {
         self.0.vision.frames_per_unit()
     }
 
+    /// Pixels across and down that the tower takes of a picture shown as `width` x `height`.
+    pub fn resolution(&self, width: usize, height: usize) -> (usize, usize) {
+        self.0.vision.resolution(width, height)
+    }
+
     /// The shape of the units of a stream that begins with this frame. Later frames of another
     /// shape are fitted into it.
     pub fn picture(&self, first: &Frame) -> Result<Picture> {

@@ -27,6 +27,7 @@ impl StreamKvqa {
                 }
                 self.reset(ResetOn::StreamStart);
             }
+            gst::EventView::Tag(tags) => self.video.tags(tags.tag()),
             gst::EventView::Segment(segment) => {
                 self.video.set_segment(segment.segment());
                 if let Some(worker) = &worker {

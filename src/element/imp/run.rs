@@ -11,7 +11,6 @@ use gstreamer as gst;
 use gstreamer_base as gst_base;
 
 use super::StreamKvqa;
-use crate::Frame;
 use crate::element::answer::{Record, Status};
 use crate::element::bus::{self, CAT};
 use crate::element::enums::{Leaky, ResetOn, TextTimestamp};
@@ -20,6 +19,7 @@ use crate::element::question::Question;
 use crate::element::questions_file::{self, FileError};
 use crate::element::settings::{DEFAULT_RATE, Fault};
 use crate::element::text_pad::TextPad;
+use crate::element::video::Sight;
 use crate::element::worker::{Drained, Refused, Worker};
 
 /// From start to stop.
@@ -130,20 +130,29 @@ impl StreamKvqa {
         let is_due = |running| self.inlet.is_due(running);
         let seen = self.video.look(obj.upcast_ref(), buffer, rate, clock, is_due);
         let Some(seen) = seen else { return Ok(()) };
-        if seen.unreadable {
-            worker.count(|counters| counters.unreadable += 1);
-        }
-        if let Some(sample) = seen.sample {
-            let time = worker.engine_time(seen.at, sample.speed, sample.period);
-            let picture = sample.picture;
-            if let Ok(frame) = Frame::new(picture.rgb, picture.width, picture.height, time) {
-                worker.push(frame, lossless)?;
+        let broken = matches!(seen.sight, Sight::Broken);
+        match seen.sight {
+            Sight::Unsampled => {}
+            Sight::Sample(sample) => {
+                let time = worker.engine_time(seen.at, sample.speed, sample.period);
+                worker.count(|counters| counters.taking += sample.took);
+                worker.push(sample.shot, time, lossless)?;
+            }
+            Sight::Broken => {
+                let reason = "the frames are marked as corrupted, as a gap or as not to be shown";
+                worker.miss(reason, |counters| counters.broken += 1);
+            }
+            Sight::Unreadable(reason) => {
+                worker.miss(&reason, |counters| counters.unreadable += 1);
             }
         }
-        worker.enter(seen.at)?;
         let running = seen.at.running;
-        let waiting = self.waiting_text();
-        self.inlet.ask_due(running, lossless, Way { worker, text: waiting.as_deref() })?;
+        // Questions that wait for the first frame wait for one that is whole.
+        if !broken || worker.has_seen() {
+            worker.enter(seen.at)?;
+            let waiting = self.waiting_text();
+            self.inlet.ask_due(running, lossless, Way { worker, text: waiting.as_deref() })?;
+        }
         if let Some(text) = self.text() {
             text.video(running, running.saturating_add(seen.duration));
         }

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use gstreamer as gst;
 
-use super::{Asked, Job, Queue, Shared};
+use super::{Asked, Counters, Job, Queue, Shared};
 use crate::element::answer::{Record, Status};
+use crate::element::picture::{Darkroom, Shot};
 use crate::element::shared_model::Waiter;
 use crate::model::text_image::TextImage;
 use crate::model::{HubOptions, LoadProgress, LoadStep};
@@ -20,12 +21,15 @@ use crate::{Cancel, EngineError, Frame, LoadOptions, Recipe, Stream, StreamOptio
 /// Progress messages come at most this often.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
+/// Bytes of RGB that are handed to the engine at once, or those of one frame.
+const MAX_DEVELOPED: usize = 256 << 20;
+
 /// What the thread does next.
 enum Work {
     Open(Arc<VideoLlm>, Cancel),
     Fail(Arc<EngineError>),
     Report(Asked, Status),
-    Frames(Vec<Frame>, Cancel),
+    Frames(Vec<(Shot, f64)>, Cancel),
     Ask(Asked, Cancel),
     Clear(Cancel),
 }
@@ -76,6 +80,7 @@ impl Shared {
 
     fn serve(self: &Arc<Self>) {
         let mut engine: Option<Stream> = None;
+        let mut darkroom = Darkroom::new(self.settings.frame_size);
         // Last answers of the questions that report changes only.
         let mut known = HashMap::new();
         while let Some(work) = self.next(engine.is_some()) {
@@ -93,8 +98,8 @@ impl Shared {
                     self.fail(&error);
                 }
                 (Work::Report(asked, status), _) => self.report(asked, status),
-                (Work::Frames(frames, cancel), Some(stream)) => {
-                    self.encode(stream, &frames, cancel);
+                (Work::Frames(shots, cancel), Some(stream)) => {
+                    self.see(stream, &mut darkroom, shots, cancel);
                 }
                 (Work::Ask(asked, cancel), Some(stream)) => {
                     self.answer(stream, asked, cancel, &mut known);
@@ -139,11 +144,11 @@ impl Shared {
 
     /// The head of the queue, with all frames up to the next other job as one piece of work.
     fn take(queue: &mut Queue) -> (Box<dyn FnOnce(Cancel) -> Work>, Option<u64>) {
-        let mut frames = Vec::new();
+        let mut shots = Vec::new();
         while let Some(job) = queue.jobs.pop_front() {
             match job {
-                Job::Frame(frame) => frames.push(frame),
-                other if !frames.is_empty() => {
+                Job::Frame(shot, time) => shots.push((shot, time)),
+                other if !shots.is_empty() => {
                     queue.jobs.push_front(other);
                     break;
                 }
@@ -154,8 +159,11 @@ impl Shared {
                 Job::Clear => return (Box::new(Work::Clear), None),
             }
         }
-        queue.frames = queue.frames.saturating_sub(frames.len());
-        (Box::new(|cancel| Work::Frames(frames, cancel)), None)
+        // Frames before the first other job may not be all there are.
+        queue.frames = queue.frames.saturating_sub(shots.len());
+        let taken = shots.iter().map(|(shot, _)| shot.size()).sum();
+        queue.held = queue.held.saturating_sub(taken);
+        (Box::new(|cancel| Work::Frames(shots, cancel)), None)
     }
 
     fn open(
@@ -212,27 +220,68 @@ impl Shared {
         pair.map(Some)
     }
 
-    fn encode(&self, stream: &mut Stream, frames: &[Frame], cancel: Cancel) {
-        stream.set_cancel(cancel);
-        let started = Instant::now();
+    /// Develops frames and hands them to the engine, so many at a time as fit into memory.
+    fn see(
+        &self,
+        stream: &mut Stream,
+        darkroom: &mut Darkroom,
+        shots: Vec<(Shot, f64)>,
+        cancel: Cancel,
+    ) {
+        stream.set_cancel(cancel.clone());
+        let mut shots = shots.into_iter();
+        let mut fine = true;
+        while fine && shots.len() > 0 && !cancel.is_raised() {
+            let started = Instant::now();
+            let (mut frames, mut bytes) = (Vec::new(), 0);
+            for (shot, time) in shots.by_ref() {
+                let developed = darkroom.develop(&shot, time, stream.model());
+                match developed.and_then(|frame| stream.check(&frame).map(|()| frame)) {
+                    Ok(frame) => {
+                        bytes += frame.rgb().len();
+                        frames.push(frame);
+                    }
+                    Err(error) => self.lose(&error, 1),
+                }
+                if bytes >= MAX_DEVELOPED {
+                    break;
+                }
+            }
+            fine = self.encode(stream, &frames, started);
+        }
+        self.settle(|_| {});
+    }
+
+    /// Whether the engine can go on.
+    fn encode(&self, stream: &mut Stream, frames: &[Frame], started: Instant) -> bool {
+        let Some(last) = frames.last() else { return true };
+        let developed = started.elapsed();
         let result = stream.push_frames(frames);
         let took = started.elapsed();
-        self.settle(|queue| {
+        {
+            let mut queue = self.queue.lock();
             queue.memory = stream.stats();
             if result.is_ok() {
+                (queue.missed, queue.lost) = (None, false);
                 queue.counters.encoded += frames.len() as u64;
                 queue.counters.encoding += took;
             }
-        });
+        }
+        let (count, time) = (frames.len(), last.time());
+        self.outlet.log(format_args!(
+            "{count} frames up to {time:.3} s seen in {took:.1?}, {developed:.1?} of it for colours, \
+             crop and turning"
+        ));
         self.warn_of_store(stream);
         match result {
             Ok(()) | Err(EngineError::Cancelled) => {}
-            Err(error @ EngineError::Frame { .. }) => {
-                self.count_lost(frames.len() as u64);
-                self.outlet.warn(&error);
+            Err(error @ EngineError::Frame { .. }) => self.lose(&error, frames.len() as u64),
+            Err(error) => {
+                self.fail(&error);
+                return false;
             }
-            Err(error) => self.fail(&error),
         }
+        true
     }
 
     fn answer(
@@ -243,10 +292,13 @@ impl Shared {
         known: &mut HashMap<u64, String>,
     ) {
         if let Some(fault) = stream.nothing_to_see() {
-            let reason = match fault {
+            let mut reason = match fault {
                 EngineError::Question(reason) => reason,
                 fault => fault.to_string(),
             };
+            if let Some(why) = self.queue.lock().missed.clone() {
+                reason = format!("{reason}: {why}");
+            }
             self.settle(|_| {});
             return self.report(asked, Status::Error(reason));
         }
@@ -331,8 +383,20 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    fn count_lost(&self, frames: u64) {
-        self.queue.lock().counters.unreadable += frames;
+    /// Frames that the engine cannot take. The first of a row is worth a warning.
+    fn lose(&self, error: &EngineError, frames: u64) {
+        self.miss(&error.to_string(), |counters| counters.unreadable += frames);
+        let warned = std::mem::replace(&mut self.queue.lock().lost, true);
+        if !warned {
+            self.outlet.warn(error);
+        }
+    }
+
+    /// A frame is not seen, and why.
+    pub fn miss(&self, reason: &str, count: impl FnOnce(&mut Counters)) {
+        let mut queue = self.queue.lock();
+        count(&mut queue.counters);
+        queue.missed = Some(reason.into());
     }
 
     fn report(&self, asked: Asked, status: Status) {

@@ -32,11 +32,23 @@ impl Patches {
     /// [`EngineError::Frame`] for a frame that is too long and thin.
     pub fn picture(&self, frame: &Frame) -> Result<Picture> {
         check_aspect(frame)?;
-        let (width, height) = (frame.width(), frame.height());
+        let (width, height) = frame.shape();
         let factor = self.side * self.merge;
-        let (height_px, width_px) =
-            smart_resize(height, width, factor, self.min_pixels, self.max_pixels);
+        let (width_px, height_px) = self.resolution(width, height);
         Ok(Picture { rows: height_px / factor, cols: width_px / factor, width, height })
+    }
+
+    /// Pixels across and down that the tower takes of a picture shown as `width` x `height`.
+    pub fn resolution(&self, width: usize, height: usize) -> (usize, usize) {
+        let factor = self.side * self.merge;
+        let (height, width) = smart_resize(height, width, factor, self.min_pixels, self.max_pixels);
+        (width, height)
+    }
+
+    /// # Errors
+    /// [`EngineError::Frame`] for a frame that is too long and thin.
+    pub fn check(&self, frame: &Frame) -> Result<()> {
+        check_aspect(frame)
     }
 
     /// Patches per unit.

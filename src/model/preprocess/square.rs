@@ -40,14 +40,20 @@ impl Squares {
             .to_device(device)?)
     }
 
+    /// # Errors
+    /// [`EngineError::Frame`] for a frame whose middle cannot be cut out, being too long and thin.
+    pub fn check(&self, frame: &Frame) -> Result<()> {
+        // The longer side grows with the aspect ratio, and the resized frame in memory with it.
+        if self.edge.is_some() { check_aspect(frame) } else { Ok(()) }
+    }
+
     /// The frame as packed RGB, `S` x `S`.
     fn square(&self, frame: &Frame) -> Result<Vec<u8>> {
         let side = self.side;
         let Some(edge) = self.edge else { return self.resampler.resize(frame, side, side) };
-        let (width, height) = (frame.width(), frame.height());
+        let (width, height) = frame.shape();
         let (short, long) = (width.min(height), width.max(height));
-        // The longer side grows with the aspect ratio, and the resized frame in memory with it.
-        check_aspect(frame)?;
+        self.check(frame)?;
         let long = edge * long / short;
         let (width, height) = if width <= height { (edge, long) } else { (long, edge) };
         let rgb = self.resampler.resize(frame, width, height)?;

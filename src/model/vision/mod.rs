@@ -27,6 +27,14 @@ pub trait Vision: Send + Sync {
     /// The shape of the units of a stream that begins with this frame.
     fn picture(&self, first: &Frame) -> Result<Picture>;
 
+    /// Whether the tower can take the frame at all.
+    fn check(&self, _frame: &Frame) -> Result<()> {
+        Ok(())
+    }
+
+    /// Pixels across and down that the tower takes of a picture shown as `width` x `height`.
+    fn resolution(&self, width: usize, height: usize) -> (usize, usize);
+
     /// Patches of a unit: what it costs.
     fn patches(&self, picture: &Picture) -> usize;
 

@@ -39,7 +39,12 @@ impl OneVision {
 impl Vision for OneVision {
     fn picture(&self, first: &Frame) -> Result<Picture> {
         let side = self.projector.side();
-        Ok(Picture { rows: side, cols: side, width: first.width(), height: first.height() })
+        let (width, height) = first.shape();
+        Ok(Picture { rows: side, cols: side, width, height })
+    }
+
+    fn resolution(&self, _: usize, _: usize) -> (usize, usize) {
+        (self.squares.side, self.squares.side)
     }
 
     fn patches(&self, _: &Picture) -> usize {

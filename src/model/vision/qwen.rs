@@ -40,6 +40,14 @@ impl Vision for Qwen {
         self.patches.picture(first)
     }
 
+    fn check(&self, frame: &Frame) -> Result<()> {
+        self.patches.check(frame)
+    }
+
+    fn resolution(&self, width: usize, height: usize) -> (usize, usize) {
+        self.patches.resolution(width, height)
+    }
+
     fn patches(&self, picture: &Picture) -> usize {
         self.patches.count(picture)
     }
