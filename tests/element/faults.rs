@@ -161,22 +161,6 @@ fn a_model_that_does_not_load_ends_waiting_questions_with_its_fault() {
 }
 
 #[test]
-fn memory_that_cannot_be_mapped_is_named_with_its_caps() {
-    let rig = Rig::new(
-        "appsrc name=src format=time is-live=false \
-         caps=\"video/x-raw(memory:NVMM),format=NV12,width=64,height=64,framerate=10/1\" \
-         ! QA ! fakesink",
-    );
-    rig.play();
-    let mut buffer = gst::Buffer::from_slice(vec![0u8; 64]);
-    buffer.get_mut().unwrap().set_pts(gst::ClockTime::ZERO);
-    let _: gst::FlowReturn = rig.element("src").emit_by_name("push-buffer", &[&buffer]);
-    let error = rig.error();
-    names(&error, &["memory:NVMM", "nvvideoconvert"]);
-    assert!(error.matches(gst::StreamError::Format), "{error:?}");
-}
-
-#[test]
 fn a_bounded_disk_without_a_path_is_refused() {
     let error = refused(&format!("model-path={} max-disk=1000", model()));
     names(&error, &["max-disk", "disk-path"]);

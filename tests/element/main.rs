@@ -7,6 +7,7 @@ mod pipeline;
 mod answers;
 mod faults;
 mod life;
+mod picture;
 mod questions;
 mod qwen;
 mod text;

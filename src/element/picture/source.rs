@@ -28,7 +28,7 @@ const DOWNLOAD: &str = "an element that copies the video into system memory";
 /// What an element in front of us may attach to a buffer instead of doing it to the picture, and
 /// we cannot do to the model's copy.
 const UNREADABLE_METAS: [&str; 2] =
-    ["GstVideoAffineTransformationMetaAPI", "GstVideoGLTextureUploadMetaAPI"];
+    ["GstVideoAffineTransformationAPI", "GstVideoGLTextureUploadMetaAPI"];
 
 /// Video of one caps, of which frames can be read.
 pub(in crate::element) struct Source {
