@@ -182,6 +182,26 @@ fn a_file_becomes_subtitles() {
 }
 
 #[test]
+fn the_debug_log_shows_frames_taken_questions_asked_and_how_long_they_take() {
+    let mut run = Run::new("pipelines/file-to-srt.sh").env("GST_DEBUG", "streamkvqa:6");
+    let output = run.command.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let log = String::from_utf8_lossy(&output.stderr);
+    let lines = |words: [&str; 2]| {
+        log.lines().filter(|line| words.iter().all(|word| line.contains(word))).count()
+    };
+    // The clip has a minute, and the model looks once a second.
+    let frames = lines(["frame at 0:0", " taken in "]);
+    assert!((57..=70).contains(&frames), "{frames} frames taken in:\n{log}");
+    assert!(lines([" frames up to ", " seen in "]) > 0, "{log}");
+    let questions = demo_questions();
+    for question in &questions {
+        assert!(lines([" is asked: ", &format!("{question:?}")]) > 0, "no {question:?} in:\n{log}");
+    }
+    assert_eq!(lines(["answer ", " after "]), questions.len(), "{log}");
+}
+
+#[test]
 fn answers_are_burned_into_a_file_where_there_is_no_display() {
     let run = Run::new("pipelines/overlay.sh").env("OUT", "with answers.mkv").succeeds();
     let video = run.says("Written: with answers.mkv").wrote("with answers.mkv");

@@ -30,6 +30,20 @@
  * dropped and counted in `stats`. Otherwise the element holds the video back and loses nothing.
  * The end of the stream waits for pending answers, up to `eos-timeout`.
  *
+ * ## What the model sees
+ *
+ * What a viewer would see: crop meta, `image-orientation` tags, pixel aspect ratio and overlay meta
+ * are applied to the model's copy of a sampled frame, never to the buffer. Buffers marked as
+ * corrupted, as a gap or as decode-only are not sampled. Video that cannot be read passes with one
+ * warning that says what to put in front.
+ *
+ * ## Statistics
+ *
+ * The structure `stats`: `frames-in` buffers came, `broken` of them hold no picture to remember;
+ * `sampled` frames were copied for the model, which took `take-ms-per-frame` of the streaming thread;
+ * `dropped` of them waited too long, `unreadable` ones could not be read, `encoded` ones are in the
+ * memory, `encode-ms-per-frame` each. The property's description has the rest.
+ *
  * ## Example: subtitles that answer
  *
  * |[

@@ -31,6 +31,7 @@ pub(super) struct Way<'a> {
 
 impl Way<'_> {
     fn ask(&self, question: Arc<Question>) {
+        gst::debug!(CAT, "question {} is asked: {:?}", question.id, question.text);
         self.worker.ask(question, |asked| {
             if let (Some(text), Some(at)) = (self.text, asked.at) {
                 text.hold(asked.number, at.running);

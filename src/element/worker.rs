@@ -482,3 +482,20 @@ impl Worker {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_is_bounded_in_frames_and_in_bytes() {
+        let queue = |frames, held| Queue { frames, held, ..Queue::default() };
+        assert!(!queue(7, 7 << 20).is_full(8, 1 << 20));
+        assert!(queue(8, 8 << 20).is_full(8, 1 << 20));
+        assert!(queue(5, MAX_HELD - 10).is_full(4096, 11));
+        assert!(!queue(5, MAX_HELD - 10).is_full(4096, 10));
+        // A frame that is larger than the bound is no reason to see nothing.
+        assert!(!queue(0, 0).is_full(1, 2 * MAX_HELD));
+        assert!(queue(1, usize::MAX).is_full(4096, usize::MAX));
+    }
+}

@@ -168,6 +168,25 @@ fn a_crop_shows_the_pixels_that_lie_in_it_whatever_the_format() {
 }
 
 #[test]
+fn a_crop_of_an_interlaced_picture_keeps_its_fields_apart() {
+    for format in ["I420", "NV12", "YUY2", "RGB"] {
+        let caps = caps(&format!(
+            "video/x-raw,format={format},width=48,height=32,interlace-mode=interleaved"
+        ));
+        let source = Source::new(&caps).unwrap();
+        let whole = noise(&source);
+        let (all, ..) = seen(&source, &whole).unwrap();
+        for top in 0..8 {
+            let mut buffer = with_meta(&source, whole.clone());
+            crop(&mut buffer, (0, top, 48, 24));
+            let (rgb, ..) = seen(&source, &buffer).unwrap();
+            let inside = |rgb: &[u8], top| cut(rgb, 48, (0, top + 8, 48, 8));
+            assert!(inside(&rgb, 0) == inside(&all, top as usize), "{format} {top}");
+        }
+    }
+}
+
+#[test]
 fn a_crop_at_even_places_is_what_a_copied_crop_is() {
     // As `videocrop` copies where no crop meta is wanted.
     for format in ["I420", "NV12", "YUY2", "Y42B", "P010_10LE"] {
