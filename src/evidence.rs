@@ -79,7 +79,18 @@ mod tests {
 
     fn unit(id: u64, kind: Kind, segment: u64, frames: std::ops::Range<u64>) -> Unit {
         let (start, end) = (frames.start as f64, frames.end as f64 - 1.0);
-        Unit { id, kind, segment, start, end, frames, at: 0, patches: None, embedding: None }
+        Unit {
+            id,
+            kind,
+            segment,
+            start,
+            end,
+            frames,
+            at: 0,
+            time: 0.0,
+            patches: None,
+            embedding: None,
+        }
     }
 
     fn evidence(units: &[Unit], mass: &[f64]) -> Vec<Evidence> {

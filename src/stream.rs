@@ -20,6 +20,7 @@ use crate::memory::store::{StoreOptions, StoreStats};
 use crate::memory::unit::Unit;
 use crate::model::generate::{Finish, Generated, History, Request, Sampling, generate};
 use crate::model::prompt::{PromptStyle, Tail};
+use crate::model::rope::{Kept, Layout};
 use crate::model::sound;
 use crate::model::text_image::TextImage;
 use crate::model::vision::Picture;
@@ -384,9 +385,16 @@ impl Stream {
     /// Positions that all units held take behind the prefix.
     fn positions(&self) -> usize {
         let held = self.memory.held();
-        let tokens = self.memory.units().len() * held.geometry.unit_tokens;
-        let last = tokens.saturating_sub(1)..tokens;
-        held.geometry.layout.stretch(held.prefix_tokens(), last).next
+        let (geometry, prefix) = (held.geometry, held.prefix_tokens());
+        let mut units = self.memory.units();
+        let Some(first) = units.next() else { return prefix };
+        let rest = units.len() * geometry.unit_tokens;
+        let time = units.next_back().map_or(0.0, |last| last.time - first.time);
+        let last = (time, Kept::All(geometry.unit_tokens));
+        match geometry.layout {
+            Layout::Run => prefix + geometry.unit_tokens + rest,
+            Layout::Grid { .. } => geometry.layout.timed(prefix, [last]).next,
+        }
     }
 
     /// Frames of which something is held.
@@ -436,7 +444,8 @@ impl Stream {
             let rate = self.options.sample_rate.or(spacing.map(f64::recip));
             let rate = rate.filter(|rate| rate.is_finite() && *rate > 0.0).unwrap_or(1.0);
             let layout = self.model.layout(&picture, rate, self.options.mrope_compat);
-            self.memory.lay_out(picture.tokens(), layout);
+            let seconds = self.model.frames_per_unit() as f64 / rate;
+            self.memory.lay_out(picture.tokens(), seconds, layout);
         }
         Ok(self.picture)
     }

@@ -220,18 +220,54 @@ fn a_stream_that_keeps_everything_answers_like_stock_generate() {
 }
 
 #[test]
-fn the_rate_decides_where_units_stand_in_time() {
+fn units_stand_at_their_own_times_whatever_the_nominal_rate() {
     let fixture = Fixture::open("qwen-hub");
-    let logits = |sample_rate, frames: &[Frame]| {
+    let frames = [fixture.frames(), fixture.frames()].concat();
+    let logits = |sample_rate, seconds: &dyn Fn(usize) -> f64| {
         let options = StreamOptions { sample_rate, ..StreamOptions::default() };
         let recipe = Recipe::named("full").unwrap();
         let mut stream = Stream::open(fixture.model.clone(), recipe, options).unwrap();
-        frames.iter().for_each(|frame| stream.push(frame).unwrap());
+        for (i, frame) in frames.iter().enumerate() {
+            let (rgb, time) = (frame.rgb().to_vec(), 100.0 + seconds(i));
+            let frame = Frame::new(rgb, frame.width(), frame.height(), time).unwrap();
+            stream.push(&frame).unwrap();
+        }
         first_logits(&stream, "what?")
     };
-    let frames = fixture.frames();
-    assert_eq!(logits(None, &frames), logits(Some(3.0), &frames), "as far apart as the frames are");
-    assert_ne!(logits(None, &frames), logits(Some(1.0), &frames));
+    let apart = |seconds: f64| move |i: usize| i as f64 * seconds;
+    let (near, far) = (logits(Some(1.0), &apart(1.0)), logits(Some(0.2), &apart(5.0)));
+    assert!(near.iter().zip(&far).any(|(a, b)| (a - b).abs() > 1e-3), "time shows");
+    assert_close(&logits(Some(1.0), &apart(5.0)), &far, 1e-5, "frames 5 s apart at one a second");
+    assert_close(&logits(None, &apart(5.0)), &far, 1e-5, "as far apart as the frames are");
+    assert_close(&logits(Some(5.0), &apart(1.0)), &near, 1e-5, "frames 1 s apart at five a second");
+    // Two frames were dropped: what follows stands two seconds later, and not a unit earlier.
+    let dropped = |i: usize| if i < 4 { i as f64 } else { i as f64 + 2.0 };
+    let late = logits(Some(1.0), &dropped);
+    assert!(near.iter().zip(&late).any(|(a, b)| (a - b).abs() > 1e-4), "the gap shows");
+    // Clocks round.
+    let rounded = |i: usize| (i as f64 / 3.0 * 1e3).round() / 1e3;
+    assert_close(&logits(Some(3.0), &rounded), &logits(Some(3.0), &apart(1.0 / 3.0)), 1e-5, "ms");
+}
+
+#[test]
+fn a_clock_that_jumps_does_not_take_the_rest_of_the_stream_with_it() {
+    let fixture = Fixture::open("qwen-hub");
+    let frames = [fixture.frames(), fixture.frames()].concat();
+    let times = |seconds: &dyn Fn(usize) -> f64| -> Vec<f64> {
+        let options = StreamOptions { sample_rate: Some(1.0), ..StreamOptions::default() };
+        let recipe = Recipe::named("full").unwrap();
+        let mut stream = Stream::open(fixture.model.clone(), recipe, options).unwrap();
+        for (i, frame) in frames.iter().enumerate() {
+            let (rgb, time) = (frame.rgb().to_vec(), seconds(i));
+            stream.push(&Frame::new(rgb, frame.width(), frame.height(), time).unwrap()).unwrap();
+        }
+        stream.memory().units().map(|unit| unit.time).collect()
+    };
+    let regular = times(&|i| i as f64);
+    assert!(regular.len() >= 3);
+    assert_eq!(regular, (0..regular.len()).map(|i| i as f64).collect::<Vec<_>>());
+    assert_eq!(times(&|i| if i < 4 { 1000.0 + i as f64 } else { i as f64 - 4.0 }), regular);
+    assert_eq!(times(&|i| if i < 4 { i as f64 } else { 1e9 + i as f64 }), regular);
 }
 
 /// Pushed frame by frame, in odd batches, and all at once.

@@ -31,6 +31,11 @@ const WIDTH: usize = 16;
 const LAYERS: usize = 4;
 
 fn decoder() -> Decoder {
+    decoder_with(None)
+}
+
+/// `section`: pairs that are turned by time, height and width.
+fn decoder_with(section: Option<[usize; 3]>) -> Decoder {
     let config = TextConfig {
         vocab_size: 8,
         hidden_size: WIDTH,
@@ -42,7 +47,7 @@ fn decoder() -> Decoder {
         max_positions: 4096,
         rms_norm_eps: 1e-6,
         rope_theta: 1e4,
-        mrope_section: None,
+        mrope_section: section,
         act: Activation::Silu,
     };
     let weights = VarMap::new();
@@ -66,6 +71,8 @@ struct Run<'a> {
     memory: VideoMemory,
     segmenter: Segmenter,
     frames: u64,
+    /// Seconds of the frames; beyond them, and without, one a second.
+    times: Vec<f64>,
     cancel: Cancel,
 }
 
@@ -77,6 +84,7 @@ impl<'a> Run<'a> {
             kv_heads: decoder.kv_heads(),
             head_dim: decoder.head_dim(),
             unit_tokens: TOKENS,
+            unit_seconds: 1.0,
             scale: decoder.scale(),
             dtype: DType::F32,
             device: Device::Cpu,
@@ -92,12 +100,29 @@ impl<'a> Run<'a> {
         });
         memory.open(decoder, &random_tensor(60, (3, WIDTH)), &cancel).unwrap();
         let segmenter = Segmenter::of(recipe);
-        Self { decoder, recipe: recipe.clone(), memory, segmenter, frames: 0, cancel }
+        Self {
+            decoder,
+            recipe: recipe.clone(),
+            memory,
+            segmenter,
+            frames: 0,
+            times: Vec::new(),
+            cancel,
+        }
+    }
+
+    /// The same where pictures of two rows and columns stand by their times, `step` positions a second.
+    fn on_three_axes(decoder: &'a Decoder, recipe: &Recipe, step: f32, times: &[f64]) -> Self {
+        let mut run = Self::new(decoder, recipe);
+        run.memory.lay_out(TOKENS, 1.0, Layout::Grid { rows: 2, cols: 2, step, compat: false });
+        run.times = times.to_vec();
+        run
     }
 
     fn push(&mut self, frames: &[Tensor]) {
         for tokens in frames {
-            let at = self.frames as f64;
+            let at = self.times.get(self.frames as usize).copied();
+            let at = at.unwrap_or(self.frames as f64);
             let frame = FrameTokens::whole(tokens.clone(), self.frames..self.frames + 1, (at, at));
             self.frames += 1;
             if let Some(segment) = self.segmenter.push(frame).unwrap() {
@@ -131,7 +156,7 @@ impl<'a> Run<'a> {
         let out = self.decoder.forward(&question, &mut answering).unwrap();
         for (unit, mass) in answering.into_mass() {
             let unit = view.unit(unit).expect("an answer sees what the memory knows");
-            assert!(unit.start <= unit.end && unit.end < self.frames as f64);
+            assert!(unit.start <= unit.end);
             assert!(mass.is_finite() && mass >= 0.0);
         }
         let units = contexts.iter().flatten().map(|context| context.units()).collect();
@@ -544,6 +569,41 @@ proptest! {
             ..full.clone()
         };
         let (mut full, mut roomy) = (Run::new(&decoder, &full), Run::new(&decoder, &roomy));
+        let frames = frames(seed, 10);
+        full.push(&frames);
+        roomy.push(&frames);
+        let (a, b) = (full.ask(7).0, roomy.ask(7).0);
+        for (a, b) in a.iter().zip(&b) {
+            prop_assert!((a - b).abs() < 1e-4, "{a} is not {b}");
+        }
+    }
+
+    #[test]
+    fn on_three_axes_too_and_whatever_the_rule_for_places(
+        places in prop_oneof![
+            Just(Places::Kept),
+            Just(Places::Lazy { limit: 10_000 }),
+            Just(Places::Scaled),
+        ],
+        resident in resident(),
+        step in prop_oneof![Just(0.5f32), Just(1.0), Just(2.5)],
+        regular in any::<bool>(),
+        seed in 0..1000u64,
+    ) {
+        let decoder = decoder_with(Some([2, 1, 1]));
+        let times: Vec<f64> =
+            (0..10).map(|i| f64::from(i) * if regular { 1.0 } else { 1.7 } + f64::from(i / 4)).collect();
+        let full = Recipe { windowed_answers: false, ..Recipe::named("full").unwrap() };
+        let roomy = Recipe {
+            cut: Cut::Uniform { frames: 3 },
+            sees: Sees::Resident,
+            store: false,
+            resident: Some(Resident { cap: 64, ..resident }),
+            places,
+            ..full.clone()
+        };
+        let mut full = Run::on_three_axes(&decoder, &full, step, &times);
+        let mut roomy = Run::on_three_axes(&decoder, &roomy, step, &times);
         let frames = frames(seed, 10);
         full.push(&frames);
         roomy.push(&frames);

@@ -45,10 +45,10 @@ use crate::memory::intake::{Before, Encoded, InWindow, Prompts, Segment};
 use crate::memory::keep::{Held, Layer};
 use crate::memory::recipe::{Keeps, Recipe, Retrieval, Sees};
 use crate::memory::store::{Besides, Block, LayerStore, Store, StoreOptions, StoreStats};
-use crate::memory::unit::{Geometry, Unit, Units};
+use crate::memory::unit::{Clock, Geometry, Kind, Unit, Units};
 use crate::model::VideoLlm;
 use crate::model::decoder::Decoder;
-use crate::model::rope::Layout;
+use crate::model::rope::{Layout, Positions};
 
 /// The memory of one stream.
 ///
@@ -70,8 +70,9 @@ pub struct VideoMemory {
     units: Units,
     next_unit: u64,
     next_segment: u64,
-    /// Tokens encoded so far, prefix included: the place of the next one in the stream.
+    /// Tokens encoded so far, prefix included.
     seen: usize,
+    clock: Clock,
 }
 
 /// A unit's blocks are of a size, or one is its input and the others, together, are less.
@@ -98,6 +99,7 @@ impl VideoMemory {
             device: model.device().clone(),
             rope: Arc::clone(decoder.rope()),
             unit_tokens: 1,
+            unit_seconds: 1.0,
             layout: Layout::Run,
         };
         Self::new(geometry, recipe)
@@ -118,6 +120,7 @@ impl VideoMemory {
             next_unit: 0,
             next_segment: 0,
             seen: 0,
+            clock: Clock::default(),
         }
     }
 
@@ -127,8 +130,10 @@ impl VideoMemory {
     }
 
     /// Says what the units of this stream look like, before the first of them is encoded.
-    pub fn lay_out(&mut self, unit_tokens: usize, layout: Layout) {
+    /// `seconds`: of stream time that a unit stands for where frames come regularly.
+    pub fn lay_out(&mut self, unit_tokens: usize, seconds: f64, layout: Layout) {
         self.geometry.unit_tokens = unit_tokens;
+        self.geometry.unit_seconds = seconds;
         self.geometry.layout = layout;
     }
 
@@ -142,7 +147,8 @@ impl VideoMemory {
     /// # Errors
     /// [`EngineError::Cancelled`], or what the computation fails with.
     pub fn open(&mut self, decoder: &Decoder, prefix: &Tensor, cancel: &Cancel) -> Result<()> {
-        let mut pass = InWindow::new(self.before(), cancel);
+        let here = Positions::run(0, prefix.dim(0)?);
+        let mut pass = InWindow::new(self.before(), here, cancel);
         decoder.forward(prefix, &mut pass)?;
         let fresh = pass.into_layers();
         self.seen += prefix.dim(0)?;
@@ -183,6 +189,9 @@ impl VideoMemory {
                 layer.changed = changed;
             }
             layer.blocks.append(fresh.blocks, |block| self.tiers.put(index, block))?;
+        }
+        for unit in encoded.units.iter().filter(|unit| unit.kind == Kind::Frame) {
+            self.clock.tick(unit.start, self.geometry.unit_seconds);
         }
         self.seen += encoded.tokens;
         self.next_segment += 1;
@@ -307,6 +316,7 @@ impl VideoMemory {
             held: self.held(),
             prompts: &self.prompts,
             seen: self.seen,
+            clock: self.clock,
             next_unit: self.next_unit,
             segment: self.next_segment,
         }
@@ -340,7 +350,7 @@ impl VideoMemory {
     }
 
     /// Units that at least one layer may still hold.
-    pub fn units(&self) -> impl ExactSizeIterator<Item = &Unit> {
+    pub fn units(&self) -> impl ExactSizeIterator<Item = &Unit> + DoubleEndedIterator {
         self.units.iter()
     }
 

@@ -47,6 +47,7 @@ pub fn geometry(
         device: Device::Cpu,
         rope: Rope::new(head_dim, 1e4, &Device::Cpu).unwrap().into(),
         unit_tokens,
+        unit_seconds: 1.0,
         layout: Layout::Run,
     }
 }

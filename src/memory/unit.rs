@@ -31,6 +31,8 @@ pub struct Geometry {
     pub rope: Arc<Rope>,
     /// Tokens of a unit, `M`.
     pub unit_tokens: usize,
+    /// Seconds of stream time that a unit stands for where frames come regularly.
+    pub unit_seconds: f64,
     /// How the video's tokens are placed.
     pub layout: Layout,
 }
@@ -54,10 +56,17 @@ impl Geometry {
         if self.layout == Layout::Run { self.length(unit) } else { self.unit_tokens }
     }
 
-    /// Where the `n` tokens behind `seen` of the stream stand, of which `prefix` are no video.
-    pub fn upcoming(&self, prefix: usize, seen: usize, n: usize) -> Positions {
-        let video = seen.saturating_sub(prefix);
-        self.layout.stretch(prefix, video..video + n).positions
+    /// Where these units stand in a stream behind so many tokens of prefix, with so many tokens each.
+    pub fn positions(&self, prefix: usize, units: &[Unit], lengths: &[usize]) -> Positions {
+        let of_unit = |(unit, &n): (&Unit, &usize)| match self.layout {
+            Layout::Run => Positions::run(prefix + unit.at, n),
+            Layout::Grid { .. } => {
+                let rows = self.rows_of(prefix, unit, n);
+                Positions::listed(rows.into_iter().map(|row| row.place).collect())
+            }
+        };
+        let units = units.iter().zip(lengths).map(of_unit);
+        units.fold(Positions::run(0, 0), |all, unit| all.then(&unit))
     }
 
     /// Where `n` tokens of a unit come from and where they stood in a stream behind so many tokens
@@ -70,8 +79,8 @@ impl Geometry {
         // Dropped before it was encoded, a patch leaves no gap on a single axis; after that, it does.
         let dense = self.layout == Layout::Run && !matches!(unit.kind, Kind::Piece { .. });
         let place = |i: usize| {
-            let token = unit.at + if dense { i } else { patch(i) as usize };
-            self.layout.stretch(prefix, token..token + 1).positions.places()[0]
+            let token = if dense { i } else { patch(i) as usize };
+            self.layout.place_in(prefix, (unit.at, unit.time), token)
         };
         (0..n)
             .map(|i| Row {
@@ -111,13 +120,62 @@ pub struct Unit {
     pub end: f64,
     /// Tokens of video in front of it, as it entered the decoder.
     pub at: usize,
+    /// Steps of time from the stream's first unit, each as long as a unit where frames come
+    /// regularly; see [`Clock`].
+    pub time: f64,
     /// Which of its picture's tokens it consists of; `None`: all, in order.
     pub patches: Option<Arc<[u32]>>,
     /// What an outside model makes of its first picture.
     pub embedding: Option<Arc<[f32]>>,
 }
 
+/// Turns the times of units into steps from the stream's first. A clock that jumps, back or by more
+/// than a day, goes on one step behind where it stood.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Clock {
+    /// Seconds of stream time at step 0.
+    origin: f64,
+    /// Seconds and steps of the last unit.
+    last: Option<(f64, f64)>,
+}
+
+impl Clock {
+    /// Seconds between two units that no camera leaves.
+    const LONGEST: f64 = 86_400.0;
+    /// A unit this near to a whole step, in steps, is at it: clocks round.
+    const NEAR: f64 = 0.005;
+
+    /// When the next unit comes that begins at these seconds, a regular one being `unit` seconds long.
+    pub fn tick(&mut self, seconds: f64, unit: f64) -> f64 {
+        let unit = if unit.is_finite() && unit > 0.0 { unit } else { 1.0 };
+        let time = match self.last {
+            None => {
+                self.origin = seconds;
+                0.0
+            }
+            Some((before, _)) if seconds > before && seconds - before <= Self::LONGEST => {
+                let time = (seconds - self.origin) / unit;
+                if (time - time.round()).abs() < Self::NEAR { time.round() } else { time }
+            }
+            Some((_, time)) => {
+                let next = time.floor() + 1.0;
+                self.origin = seconds - next * unit;
+                next
+            }
+        };
+        self.last = Some((seconds, time));
+        time
+    }
+}
+
 impl Unit {
+    /// Steps of time from `before` to this unit where both are retrieved and stand side by side: their
+    /// own where one followed the other in the stream, else one.
+    pub fn behind(&self, before: &Self) -> f64 {
+        let own = self.time - before.time;
+        if self.id == before.id + 1 && own > 0.0 { own } else { 1.0 }
+    }
+
     /// Bytes in memory, with half as many more that a growing list has room for.
     pub fn bytes(&self) -> u64 {
         let patches = self.patches.as_ref().map_or(0, |patches| size_of_val(&patches[..]) + 16);
@@ -150,7 +208,7 @@ impl Units {
         self.units.is_empty()
     }
 
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Unit> {
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Unit> + DoubleEndedIterator {
         self.units.iter()
     }
 
@@ -198,3 +256,34 @@ pub struct Row {
 
 /// The patch of a row that stands for several tokens which are gone.
 pub const RESIDUE: u32 = u32::MAX;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ticks(seconds: &[f64], unit: f64) -> Vec<f64> {
+        let mut clock = Clock::default();
+        seconds.iter().map(|&seconds| clock.tick(seconds, unit)).collect()
+    }
+
+    #[test]
+    fn regular_units_are_whole_steps_apart_however_their_clock_rounds() {
+        let thirds: Vec<f64> = (0..100u64).map(|i| (i * 333_333_333) as f64 / 1e9 + 1e6).collect();
+        let expected: Vec<f64> = (0..100).map(f64::from).collect();
+        assert_eq!(ticks(&thirds, 1.0 / 3.0), expected);
+        assert_eq!(ticks(&[7.0, 9.001, 10.999], 2.0), [0.0, 1.0, 2.0]);
+    }
+
+    #[test]
+    fn what_was_dropped_leaves_its_time() {
+        assert_eq!(ticks(&[0.0, 5.0, 6.0, 8.5], 1.0), [0.0, 5.0, 6.0, 8.5]);
+    }
+
+    #[test]
+    fn a_clock_that_jumps_goes_on_a_step_later() {
+        assert_eq!(ticks(&[50.0, 51.0, 0.0, 1.0, 1.0, 2.5], 1.0), [0.0, 1.0, 2.0, 3.0, 4.0, 5.5]);
+        assert_eq!(ticks(&[0.0, 1e18, 1e18 + 512.0, 3.0], 1.0)[..2], [0.0, 1.0]);
+        let wild = ticks(&[0.0, f64::NAN, f64::INFINITY, -1e300, 1e300, 2.0, 3.0], 1.0);
+        assert!(wild.iter().all(|time| time.is_finite()), "{wild:?}");
+    }
+}

@@ -15,7 +15,7 @@ use super::unit::{Kind, Unit};
 use super::weigh::select::Choice;
 use crate::cancel::Cancel;
 use crate::model::decoder::Attend;
-use crate::model::rope::Rope;
+use crate::model::rope::{Positions, Rope};
 
 /// One layer of a decoder that is nothing but its attention.
 fn memory(heads: usize, kv_heads: usize, dim: usize, unit: usize, recipe: &Recipe) -> VideoMemory {
@@ -39,7 +39,8 @@ fn rows((q, k, v): &Rows, from: usize, n: usize) -> Rows {
 
 fn open(memory: &mut VideoMemory, (q, k, v): &Rows) -> Vec<Vec<f32>> {
     let cancel = Cancel::new();
-    let mut ingest = InWindow::new(memory.before(), &cancel);
+    let mut ingest =
+        InWindow::new(memory.before(), Positions::run(memory.seen, q.dim(1).unwrap()), &cancel);
     let out = ingest.attend(0, q, k, v).unwrap();
     let (raw, rotated) = ingest.into_layers().remove(0);
     memory.seen += q.dim(1).unwrap();
@@ -50,7 +51,8 @@ fn open(memory: &mut VideoMemory, (q, k, v): &Rows) -> Vec<Vec<f32>> {
 
 fn ingest(memory: &mut VideoMemory, (q, k, v): &Rows) -> Vec<Vec<f32>> {
     let cancel = Cancel::new();
-    let mut ingest = InWindow::new(memory.before(), &cancel);
+    let mut ingest =
+        InWindow::new(memory.before(), Positions::run(memory.seen, q.dim(1).unwrap()), &cancel);
     let out = ingest.attend(0, q, k, v).unwrap();
     let fresh = ingest.into_layers();
     let per_unit = memory.geometry.unit_tokens;
@@ -62,6 +64,7 @@ fn ingest(memory: &mut VideoMemory, (q, k, v): &Rows) -> Vec<Vec<f32>> {
         start: 0.0,
         end: 0.0,
         at: i * per_unit,
+        time: i as f64,
         patches: None,
         embedding: None,
     });
@@ -334,7 +337,8 @@ fn a_window_of_units_of_which_all_is_seen_is_a_window() {
     open(&mut memory, &rows(&all, 0, 3));
     let cancel = Cancel::new();
     let rule = Sparse { units: window - 1, keep: 1.0, pairs: false };
-    let mut sparse = InChanged::new(memory.before(), rule, &[1; 20], &cancel);
+    let mut sparse =
+        InChanged::new(memory.before(), rule, (Positions::run(3, 20), &[1; 20]), &cancel);
     let (q, k, v) = rows(&all, 3, 20);
     let out = sparse.attend(0, &q, &k, &v).unwrap().get(0).unwrap();
     let out: Vec<Vec<f32>> = out.to_vec2().unwrap();
@@ -399,7 +403,8 @@ fn a_raised_flag_stops_within_one_layer() {
     let cancel = Cancel::new();
     let memory = memory(4, 2, 4, 2, &rekv(10, false));
     let (q, k, v) = random_rows(14, 4);
-    let mut ingest = InWindow::new(memory.before(), &cancel);
+    let mut ingest =
+        InWindow::new(memory.before(), Positions::run(memory.seen, q.dim(1).unwrap()), &cancel);
     assert!(ingest.attend(0, &q, &k, &v).is_ok());
     cancel.raise();
     let stopped = ingest.attend(0, &q, &k, &v);

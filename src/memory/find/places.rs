@@ -17,7 +17,7 @@ use crate::memory::keep::resident::stream_order;
 use crate::memory::kv::{Kv, gather, joined, rotate};
 use crate::memory::recipe::{Order, Places};
 use crate::memory::store::Block;
-use crate::memory::unit::Row;
+use crate::memory::unit::{Row, Unit};
 use crate::model::rope::{Kept, Positions};
 
 /// What one layer sees in front of a question.
@@ -136,15 +136,24 @@ impl View<'_> {
         let prefix = self.held.prefix(layer);
         let mut parts: Vec<Kv> = prefix.cloned().into_iter().collect();
         let mut units = Vec::with_capacity(blocks.len());
+        let mut times = Vec::with_capacity(blocks.len());
+        let mut before: Option<(&Unit, f64)> = None;
         for block in blocks {
-            if let Some(kv) = block.load()? {
-                units.push((block.unit, kv.tokens()?));
-                parts.push(kv);
-            }
+            let Some(kv) = block.load()? else { continue };
+            let unit = self.unit(block.unit);
+            let time = match (before, unit) {
+                (Some((last, time)), Some(unit)) => time + unit.behind(last),
+                _ => times.last().map_or(0.0, |time| time + 1.0),
+            };
+            before = unit.map(|unit| (unit, time)).or(before);
+            times.push(time);
+            units.push((block.unit, kv.tokens()?));
+            parts.push(kv);
         }
         let Some(kv) = joined(&parts.iter().collect::<Vec<_>>())? else { return Ok(None) };
         let prefix = prefix.map_or(Ok(0), Kv::tokens)?;
-        let placed = geometry.layout.packed(prefix, units.iter().map(|&(_, n)| Kept::All(n)));
+        let kept = units.iter().map(|&(_, n)| Kept::All(n));
+        let placed = geometry.layout.timed(prefix, times.into_iter().zip(kept));
         let positions = Positions::run(0, prefix).then(&placed.positions);
         Ok(Some(Context {
             kv: Kv { k: geometry.rope.rotate(&kv.k, &positions)?, v: kv.v },

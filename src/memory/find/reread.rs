@@ -22,7 +22,7 @@ use crate::memory::keep::Held;
 use crate::memory::kv::unfiled;
 use crate::memory::recipe::{Keeps, Recipe};
 use crate::memory::store::{Block, LayerStore};
-use crate::memory::unit::{Unit, Units};
+use crate::memory::unit::{Clock, Unit, Units};
 use crate::model::decoder::Decoder;
 
 /// Every layer's context after encoding the chosen units (ascending) as a stream of their own.
@@ -62,9 +62,12 @@ fn read(
     let layers = afresh(view.held)?;
     let held = Held { recipe: &recipe, layers: &layers, resident: None, ..view.held };
     let (mut units, inputs): (Vec<Unit>, Vec<Tensor>) = found.into_iter().unzip();
-    let mut at = 0;
+    let (mut at, mut time) = (0, 0.0);
+    let mut before: Option<Unit> = None;
     for unit in &mut units {
-        unit.at = at;
+        time += before.as_ref().map_or(0.0, |before| unit.behind(before));
+        before = Some(unit.clone());
+        (unit.at, unit.time) = (at, time);
         at += held.geometry.steps(unit);
     }
     let encoded = match inputs.is_empty() {
@@ -72,8 +75,12 @@ fn read(
         false => {
             let prompts = Prompts::default();
             let seen = held.prefix_tokens();
-            let before = Before { held, prompts: &prompts, seen, next_unit: 0, segment: 0 };
-            let mut pass = InWindow::new(before, cancel);
+            let clock = Clock::default();
+            let before = Before { held, prompts: &prompts, seen, clock, next_unit: 0, segment: 0 };
+            let lengths: Vec<usize> =
+                inputs.iter().map(|input| input.dim(0)).collect::<candle_core::Result<_>>()?;
+            let here = held.geometry.positions(seen, &units, &lengths);
+            let mut pass = InWindow::new(before, here, cancel);
             decoder.forward(&Tensor::cat(&inputs, 0)?, &mut pass)?;
             let fresh = pass.into_layers().into_iter().map(|(raw, _)| (raw, None)).collect();
             Some(Encoded::cut(held, units, fresh)?)

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::memory::keep::shrink::shrunk;
 use crate::memory::keep::{Held, Layer};
 use crate::memory::kv::Kv;
-use crate::memory::unit::{Kind, Row, Unit};
+use crate::memory::unit::{Clock, Kind, Row, Unit};
 use crate::model::decoder::Decoder;
 use crate::model::rope::Positions;
 
@@ -28,8 +28,10 @@ pub struct Prompts {
 pub struct Before<'a> {
     pub held: Held<'a>,
     pub prompts: &'a Prompts,
-    /// Tokens encoded so far, prefix included: the place of the next one in the stream.
+    /// Tokens encoded so far, prefix included.
     pub seen: usize,
+    /// What time it is in the stream.
+    pub clock: Clock,
     /// The id of the next unit.
     pub next_unit: u64,
     /// The number of this segment.
@@ -74,9 +76,13 @@ impl Before<'_> {
         self.seen.saturating_sub(self.held.prefix_tokens())
     }
 
-    /// Where the next `n` tokens of the stream stand.
-    pub fn upcoming(&self, n: usize) -> Positions {
-        self.held.geometry.upcoming(self.held.prefix_tokens(), self.seen, n)
+    /// Where these inputs stand in the stream.
+    ///
+    /// # Errors
+    /// What the computation fails with.
+    pub fn positions(&self, inputs: &Inputs) -> Result<Positions> {
+        let (prefix, lengths) = (self.held.prefix_tokens(), inputs.lengths()?);
+        Ok(self.held.geometry.positions(prefix, &inputs.units, &lengths))
     }
 
     /// The segment's units, the summary behind them where the recipe has one.
@@ -84,10 +90,16 @@ impl Before<'_> {
         let mut tokens: Vec<Tensor> = segment.frames.iter().map(|f| f.tokens.clone()).collect();
         let mean = if self.held.recipe.summary { segment.summary()? } else { None };
         let mut units = self.name_units(segment, mean.is_some());
-        let mut at = self.video();
+        let geometry = self.held.geometry;
+        let (mut at, mut clock, mut time) = (self.video(), self.clock, 0.0);
         for unit in &mut units {
-            unit.at = at;
-            at += self.held.geometry.steps(unit);
+            (unit.at, at) = (at, at + geometry.steps(unit));
+            time = match unit.kind {
+                // The mean of a segment has no time of its own: it stands where the segment ends.
+                Kind::Summary => time + 1.0,
+                _ => clock.tick(unit.start, geometry.unit_seconds),
+            };
+            unit.time = time;
         }
         tokens.extend(mean);
         Ok(Inputs { units, tokens })
@@ -104,6 +116,7 @@ impl Before<'_> {
                 start: frame.start,
                 end: frame.end,
                 at: 0,
+                time: 0.0,
                 patches: frame.patches.clone(),
                 embedding: frame.embedding.clone(),
             })
@@ -117,6 +130,7 @@ impl Before<'_> {
                 start: first.start,
                 end: last.end,
                 at: 0,
+                time: 0.0,
                 patches: None,
                 embedding: None,
             };

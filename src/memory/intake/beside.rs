@@ -77,11 +77,11 @@ impl WayIn for Beside {
 /// The places that newcomers take behind what a layer holds. `rows`: their places in the stream.
 fn newcomers(held: Held<'_>, layer: &Layer, rows: &[Row]) -> Vec<Row> {
     let Some(first) = rows.first() else { return Vec::new() };
-    let end = layer.end().unwrap_or(first.place.t);
+    let own = first.place.t;
     let start = match held.recipe.places {
-        Places::Lazy { .. } | Places::Scaled => end,
+        Places::Lazy { .. } | Places::Scaled => own.saturating_add_signed(-layer.moved() as isize),
         // A summary may stand behind the last frame.
-        _ => first.place.t.max(end),
+        _ => own.max(layer.residue_end().unwrap_or(own)),
     };
     let shift = |row: &Row| {
         let t = start + (row.place.t - first.place.t);

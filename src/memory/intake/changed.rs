@@ -32,7 +32,8 @@ impl WayIn for Changed {
     ) -> Result<Encoded> {
         let inputs = before.inputs(segment)?;
         let lengths = inputs.lengths()?;
-        let mut pass = InChanged::new(before, self.0, &lengths, cancel);
+        let mut pass =
+            InChanged::new(before, self.0, (before.positions(&inputs)?, &lengths), cancel);
         decoder.forward(&inputs.embeds()?, &mut pass)?;
         let fresh = pass.into_layers();
         let raw: Vec<&Kv> = fresh.iter().map(|layer| &layer.raw).collect();
@@ -81,6 +82,8 @@ pub struct Fresh {
 pub struct InChanged<'a> {
     before: Before<'a>,
     rule: Sparse,
+    /// Where they stand.
+    here: Positions,
     /// Tokens of each unit.
     lengths: &'a [usize],
     cancel: &'a Cancel,
@@ -88,9 +91,14 @@ pub struct InChanged<'a> {
 }
 
 impl<'a> InChanged<'a> {
-    /// `lengths`: tokens of each unit.
-    pub fn new(before: Before<'a>, rule: Sparse, lengths: &'a [usize], cancel: &'a Cancel) -> Self {
-        Self { before, rule, lengths, cancel, layers: Vec::new() }
+    /// `here`, `lengths`: where the frames stand, and the tokens of each.
+    pub fn new(
+        before: Before<'a>,
+        rule: Sparse,
+        (here, lengths): (Positions, &'a [usize]),
+        cancel: &'a Cancel,
+    ) -> Self {
+        Self { before, rule, here, lengths, cancel, layers: Vec::new() }
     }
 
     pub fn into_layers(self) -> Vec<Fresh> {
@@ -102,7 +110,7 @@ impl Attend for InChanged<'_> {
     fn attend(&mut self, layer: usize, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
         let held = self.before.held;
         let (rope, layout) = (&held.geometry.rope, held.geometry.layout);
-        let places = self.before.upcoming(q.dim(1)?).places();
+        let places = self.here.places();
         let in_place = held.prefix_in_place(layer)?;
         let dim = k.dim(0)? * k.dim(2)?;
         let mut window = held.layers[layer].changed.clone();

@@ -23,6 +23,9 @@ use crate::model::rope::Layout;
 /// A pass a grain.
 pub struct Pieces;
 
+/// The frame that a token is of, and its time in the stream.
+type Source<'a> = (&'a FrameTokens, f64);
+
 /// A unit, not numbered yet, with its keys and values in all layers and the mean key of each.
 type Piece = (Unit, Vec<(Kv, Vec<f32>)>);
 
@@ -37,8 +40,10 @@ impl WayIn for Pieces {
         let tokens: Vec<&Tensor> = segment.frames.iter().map(|frame| &frame.tokens).collect();
         let tokens = Tensor::cat(&tokens, 0)?;
         let mut sources = Vec::with_capacity(tokens.dim(0)?);
+        let mut clock = before.clock;
         for frame in &segment.frames {
-            sources.extend((0..frame.tokens.dim(0)?).map(|_| frame));
+            let time = clock.tick(frame.start, before.held.geometry.unit_seconds);
+            sources.extend((0..frame.tokens.dim(0)?).map(|_| (frame, time)));
         }
         let mut pieces: Vec<Piece> = Vec::new();
         for (index, grain) in before.held.recipe.grains.iter().enumerate() {
@@ -73,7 +78,7 @@ fn cut(
     (index, grain): (usize, &Grain),
     size: usize,
     layers: &[Piecewise],
-    sources: &[&FrameTokens],
+    sources: &[Source<'_>],
 ) -> Result<Vec<Piece>> {
     let Some(last) = layers.last() else { return Ok(Vec::new()) };
     let (recipe, geometry) = (before.held.recipe, before.held.geometry);
@@ -83,7 +88,7 @@ fn cut(
         let received = last.received.get(start..start + size).unwrap_or(&[]);
         let importance = change::importance(received, &keys, grain.attention);
         let kept = change::choose(&importance, &keys, grain.kept(size), recipe.grain_alike);
-        let (from, to) = (own[0], own[size - 1]);
+        let ((from, time), (to, _)) = (own[0], own[size - 1]);
         // Where in its picture a piece of a grid begins.
         let base = match geometry.layout {
             Layout::Run => 0,
@@ -97,6 +102,7 @@ fn cut(
             start: from.start,
             end: to.end,
             at: before.video() + start - base,
+            time,
             patches: Some(kept.iter().map(|&i| (base + i) as u32).collect()),
             embedding: from.embedding.clone(),
         };

@@ -29,7 +29,7 @@ impl WayIn for Windowed {
         cancel: &Cancel,
     ) -> Result<Encoded> {
         let inputs = before.inputs(segment)?;
-        let mut pass = InWindow::new(before, cancel);
+        let mut pass = InWindow::new(before, before.positions(&inputs)?, cancel);
         decoder.forward(&inputs.embeds()?, &mut pass)?;
         let fresh = pass.into_layers();
         let raw: Vec<&Kv> = fresh.iter().map(|(raw, _)| raw).collect();
@@ -51,14 +51,17 @@ impl WayIn for Windowed {
 /// prefix tokens as attention sinks at a constant distance (ReKV §3.1 and code).
 pub struct InWindow<'a> {
     before: Before<'a>,
+    /// Where the new rows stand.
+    here: Positions,
     cancel: &'a Cancel,
     /// Per layer: un-rotated, and keys rotated at their place in the stream.
     layers: Vec<(Kv, Kv)>,
 }
 
 impl<'a> InWindow<'a> {
-    pub fn new(before: Before<'a>, cancel: &'a Cancel) -> Self {
-        Self { before, cancel, layers: Vec::new() }
+    /// `here`: where the new rows stand.
+    pub fn new(before: Before<'a>, here: Positions, cancel: &'a Cancel) -> Self {
+        Self { before, here, cancel, layers: Vec::new() }
     }
 
     /// Per layer the un-rotated keys and values of everything taken in, and the same with keys
@@ -94,10 +97,9 @@ impl Attend for InWindow<'_> {
         let Before { held, .. } = self.before;
         let (rope, layout) = (&held.geometry.rope, held.geometry.layout);
         let n = q.dim(1)?;
-        let here = self.before.upcoming(n);
         let width = held.recipe.window.unwrap_or(UNBOUNDED);
-        let fresh = Kv { k: rope.rotate(k, &here)?, v: v.clone() };
-        let q_here = rope.rotate(q, &here)?;
+        let fresh = Kv { k: rope.rotate(k, &self.here)?, v: v.clone() };
+        let q_here = rope.rotate(q, &self.here)?;
         let store = &held.layers[layer];
 
         let past = store.window.view()?;

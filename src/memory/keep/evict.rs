@@ -190,8 +190,9 @@ impl Eviction<'_> {
             Places::Lazy { limit } if left.end().is_some_and(|end| end > limit) => {
                 let packed = |rows: &Vec<Row>| self.placed(rows, Places::Packed).places();
                 let places = left.lists().iter().map(packed).collect();
-                left.placed_at(places)
+                left.placed_at(places).closed_up(layer)
             }
+            Places::Lazy { .. } | Places::Scaled => left.closed_up(layer),
             _ => left,
         })
     }

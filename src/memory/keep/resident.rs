@@ -14,7 +14,7 @@ use candle_core::Tensor;
 
 use crate::error::Result;
 use crate::memory::kv::{Kv, gather};
-use crate::memory::unit::Row;
+use crate::memory::unit::{RESIDUE, Row};
 use crate::model::rope::Place;
 
 /// One layer's resident tokens, in stream order.
@@ -28,6 +28,8 @@ pub struct Layer {
     steps: Vec<(u64, usize)>,
     /// Tokens that came in, all told.
     seen: usize,
+    /// How far what comes next stands before its place in the stream, by what was packed or squeezed.
+    moved: i64,
 }
 
 impl Layer {
@@ -63,6 +65,24 @@ impl Layer {
         self.seen
     }
 
+    /// How far what comes next stands before its place in the stream.
+    pub fn moved(&self) -> i64 {
+        self.moved
+    }
+
+    /// With what comes next standing as much nearer as this layer ends sooner than `before` did.
+    pub fn closed_up(self, before: &Self) -> Self {
+        let ends = |layer: &Self| layer.end().unwrap_or(0) as i64;
+        let moved = self.moved + ends(before) - ends(&self);
+        Self { moved, ..self }
+    }
+
+    /// The position in time behind what stands for tokens that are gone.
+    pub fn residue_end(&self) -> Option<usize> {
+        let residue = self.lists.iter().flatten().filter(|row| row.patch == RESIDUE);
+        residue.map(|row| row.place.t + 1).max()
+    }
+
     /// The position in time behind everything it holds.
     pub fn end(&self) -> Option<usize> {
         self.lists.iter().flatten().map(|row| row.place.t + 1).max()
@@ -92,7 +112,7 @@ impl Layer {
                 _ => steps.push((row.step, count)),
             }
         }
-        Ok(Self { kv: Some(kv), lists, steps, seen: self.seen + count })
+        Ok(Self { kv: Some(kv), lists, steps, seen: self.seen + count, moved: self.moved })
     }
 
     /// What is left with these indices kept, ascending: one list for all heads, or one per head,
@@ -102,7 +122,8 @@ impl Layer {
         let wide = self.lists.len().max(keep.len());
         if keep.iter().all(Vec::is_empty) {
             let lists = vec![Vec::new(); wide];
-            return Ok(Self { kv: None, lists, steps: Vec::new(), seen: self.seen });
+            let steps = Vec::new();
+            return Ok(Self { kv: None, lists, steps, seen: self.seen, moved: self.moved });
         }
         let of = |at: usize| keep.get(at).or(keep.first()).map_or(&[][..], Vec::as_slice);
         let lists = (0..wide)
@@ -115,7 +136,7 @@ impl Layer {
         let steps = self.steps.iter().copied();
         let alive = |step: u64| lists.iter().flatten().any(|row| row.step == step);
         let steps = steps.filter(|&(step, _)| alive(step)).collect();
-        Ok(Self { kv: Some(kv), lists, steps, seen: self.seen })
+        Ok(Self { kv: Some(kv), lists, steps, seen: self.seen, moved: self.moved })
     }
 
     /// With one row more per list, in the order of their places.
@@ -171,7 +192,6 @@ pub fn stream_order(rows: &[Row]) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::unit::RESIDUE;
 
     fn row(unit: u64, patch: u32) -> Row {
         Row { unit, patch, step: 0, place: Place::text(0), score: 0.0 }

@@ -91,14 +91,14 @@ impl Positions {
 pub enum Layout {
     /// One behind the other.
     Run,
-    /// By time and by their place in the picture (M-RoPE). The token in row `r` and column `c` of
-    /// the `i`-th unit of a video that starts at `s` stands at `t = s + floor(i * step)`,
-    /// `h = s + r`, `w = s + c`.
+    /// By time and by their place in the picture (M-RoPE). The token in row `r` and column `c` of a
+    /// unit that comes `i` steps of time behind the first of a video that starts at `s` stands at
+    /// `t = s + floor(i * step)`, `h = s + r`, `w = s + c`. Where units come regularly `i` is whole.
     Grid {
         /// Rows and columns of a unit's tokens, row by row; both at least 1.
         rows: usize,
         cols: usize,
-        /// Positions on the time axis from one unit to the next, at least 0; for Qwen2.5-VL
+        /// Positions on the time axis from one regular unit to the next, at least 0; for Qwen2.5-VL
         /// `tokens_per_second` times the seconds that a unit stands for. In f32, as transformers
         /// rounds it.
         step: f32,
@@ -153,13 +153,22 @@ impl Kept<'_> {
 }
 
 impl Layout {
-    /// The tokens `tokens` of a video that starts at `start`, in the places they have in the
-    /// stream. Token 0 is the video's first.
+    /// Where a token of a unit stands in a video that starts at `start`: `before` tokens of video are
+    /// in front of the unit, and it comes `time` steps behind the first.
+    pub fn place_in(&self, start: usize, (before, time): (usize, f64), token: usize) -> Place {
+        match self {
+            Self::Run => Place::text(start + before + token),
+            Self::Grid { .. } => self.place(start, time, token),
+        }
+    }
+
+    /// The tokens `tokens` of a video that starts at `start` and whose units come regularly. Token 0
+    /// is the video's first.
     pub fn stretch(&self, start: usize, tokens: Range<usize>) -> Placed {
         if *self == Self::Run {
             return Placed::run(start + tokens.start, tokens.len());
         }
-        self.listed(start, tokens.map(|token| self.place(start, 0, token)).collect())
+        self.listed(start, tokens.map(|token| self.place(start, 0.0, token)).collect())
     }
 
     /// What is left of some units, side by side behind `start` as if the stream had consisted of
@@ -168,19 +177,40 @@ impl Layout {
     ///
     /// A unit of more tokens than a picture has takes as many steps of time as it covers.
     pub fn packed<'a>(&self, start: usize, units: impl IntoIterator<Item = Kept<'a>>) -> Placed {
-        let Self::Grid { rows, cols, .. } = self else {
-            let n = units.into_iter().map(|unit| unit.len()).sum();
-            return Placed::run(start, n);
-        };
-        let mut places = Vec::new();
         let mut rank = 0;
-        for unit in units {
-            let offsets = (0..unit.len()).filter_map(|i| unit.offset(i));
-            places.extend(offsets.map(|token| self.place(start, rank, token)));
+        let ranked = units.into_iter().map(|unit| {
+            let time = rank as f64;
             let last = unit.len().checked_sub(1).and_then(|i| unit.offset(i));
-            rank += last.map_or(0, |last| last / (rows * cols) + 1);
+            rank += last.map_or(0, |last| self.pictures(last + 1));
+            (time, unit)
+        });
+        self.timed(start, ranked)
+    }
+
+    /// The same with a time for each unit, in steps behind `start`.
+    pub fn timed<'a>(
+        &self,
+        start: usize,
+        units: impl IntoIterator<Item = (f64, Kept<'a>)>,
+    ) -> Placed {
+        if *self == Self::Run {
+            let n = units.into_iter().map(|(_, unit)| unit.len()).sum();
+            return Placed::run(start, n);
+        }
+        let mut places = Vec::new();
+        for (time, unit) in units {
+            let offsets = (0..unit.len()).filter_map(|i| unit.offset(i));
+            places.extend(offsets.map(|token| self.place(start, time, token)));
         }
         self.listed(start, places)
+    }
+
+    /// Pictures that a unit of so many tokens covers.
+    fn pictures(&self, tokens: usize) -> usize {
+        match *self {
+            Self::Run => 1,
+            Self::Grid { rows, cols, .. } => tokens.div_ceil(rows * cols),
+        }
     }
 
     /// How many positions apart two tokens are, one a picture's last and the other `tokens` tokens
@@ -188,18 +218,18 @@ impl Layout {
     pub fn reach(&self, tokens: usize) -> usize {
         match *self {
             Self::Run => tokens,
-            Self::Grid { rows, cols, step, .. } => steps(tokens / (rows * cols), step),
+            Self::Grid { rows, cols, step, .. } => steps((tokens / (rows * cols)) as f64, step),
         }
     }
 
-    /// `token` counts from the first of unit `rank`.
-    fn place(&self, start: usize, rank: usize, token: usize) -> Place {
+    /// `token` counts from the first of the unit at `time`.
+    fn place(&self, start: usize, time: f64, token: usize) -> Place {
         match *self {
             Self::Run => Place::text(start + token),
             Self::Grid { rows, cols, step, .. } => {
                 let (unit, token) = (token / (rows * cols), token % (rows * cols));
                 Place {
-                    t: start + steps(rank + unit, step),
+                    t: start + steps(time + unit as f64, step),
                     h: start + token / cols,
                     w: start + token % cols,
                 }
@@ -221,9 +251,15 @@ impl Layout {
 /// positions can be added up.
 const HORIZON: usize = 1 << 48;
 
-/// Positions on the time axis that `units` steps take.
-fn steps(units: usize, step: f32) -> usize {
-    ((units as f32 * step) as usize).min(HORIZON)
+/// Positions on the time axis that so many steps take. Whole steps are rounded as transformers rounds
+/// them, in f32; between them a position is reached when all but a trifle of it has passed.
+fn steps(time: f64, step: f32) -> usize {
+    const TRIFLE: f64 = 1e-6;
+    let positions = match time.fract() == 0.0 {
+        true => (time as f32 * step) as usize,
+        false => (time * f64::from(step) + TRIFLE) as usize,
+    };
+    positions.min(HORIZON)
 }
 
 #[cfg(test)]
@@ -277,6 +313,19 @@ mod tests {
         let layout = Layout::Grid { rows: 1, cols: 1, step: 0.7, compat: false };
         let t: Vec<usize> = places(&layout.stretch(0, 0..6)).iter().map(|p| p.0).collect();
         assert_eq!(t, [0, 0, 1, 2, 2, 3]);
+    }
+
+    #[test]
+    fn a_unit_stands_at_its_own_time() {
+        let layout = grid(false);
+        let t = |time: f64| layout.place_in(3, (99, time), 4).t - 3;
+        // Two positions a step.
+        assert_eq!([0.0, 1.0, 1.2, 1.5, 5.0].map(t), [0, 2, 2, 3, 10]);
+        // A time that was a third of a second is not a position early.
+        assert_eq!(t(1.0 - 1e-9), 2);
+        assert_eq!(Layout::Run.place_in(3, (99, 7.5), 4), Place::text(106));
+        let placed = layout.timed(3, [(0.0, Kept::All(6)), (5.0, Kept::Some(&[1]))]);
+        assert_eq!((places(&placed)[6], placed.next), ((13, 3, 4), 14));
     }
 
     #[test]
