@@ -109,7 +109,7 @@ impl Source {
         let window = self.window(buffer, &layout)?;
         let Part { runs, info, window } = match self.info.format_info().is_tiled() {
             true => self.tiles(&layout, window)?,
-            false => self.rows(&layout, window)?,
+            false => self.rows(&layout, window, buffer.size())?,
         };
         let end = runs.iter().filter_map(|run| run.from.checked_add(run.len)).max();
         if end.is_none_or(|end| end > buffer.size()) {
@@ -199,15 +199,16 @@ impl Source {
         Ok(Window { left, top, width, height })
     }
 
-    /// The rows of a window.
-    fn rows(&self, layout: &Layout, window: Window) -> Result<Part, String> {
+    /// The rows of a window, out of a buffer of `available` bytes.
+    fn rows(&self, layout: &Layout, window: Window, available: usize) -> Result<Part, String> {
         let format = self.info.format_info();
         let (w_sub, h_sub, pixels) = (format.w_sub(), format.h_sub(), format.pixel_stride());
         // Formats that pack pixels in groups are read from the beginning of a row.
         let grouped = format.is_complex() || pixels.contains(&0);
         let across = 1 << w_sub.iter().max().unwrap_or(&0);
         let mut down = 1 << h_sub.iter().max().unwrap_or(&0);
-        if self.info.interlace_mode() != gst_video::VideoInterlaceMode::Progressive {
+        let fields = self.info.interlace_mode() != gst_video::VideoInterlaceMode::Progressive;
+        if fields {
             // Each field has its own subsampled rows.
             down *= 2;
         }
@@ -232,24 +233,35 @@ impl Source {
                 None => (0, 1, PALETTE),
                 Some(part) => {
                     let row = parts.clone().map(|p| sub(width, w_sub[p]) * pixels[p] as usize);
-                    let row = if grouped { stride } else { row.max().unwrap_or(0).min(stride) };
+                    let row = if grouped { stride } else { row.max().unwrap_or(0) };
+                    // The last of a row may be short of the colours of a pixel that is not there.
+                    let short = parts.clone().map(|p| pixels[p] as usize).max().unwrap_or(0);
+                    if stride == 0 || stride.saturating_add(short) < row {
+                        return Err(format!("its rows of {row} bytes lie {stride} bytes apart"));
+                    }
+                    let row = row.min(stride);
                     let indent = parts.map(|p| (left >> w_sub[p]) * pixels[p] as usize).max();
                     let rows_above = (top >> h_sub[part]).checked_mul(stride);
                     let skipped = rows_above.and_then(|bytes| bytes.checked_add(indent?));
                     (skipped.ok_or("its rows are too long")?, sub(height, h_sub[part]), row)
                 }
             };
-            let from = layout.offsets[plane].checked_add(skipped);
-            let len = (rows - 1).checked_mul(stride).and_then(|rows| rows.checked_add(row));
-            let (Some(from), Some(len)) = (from, len) else {
-                return Err("its rows are too long".into());
+            let from = layout.offsets[plane].checked_add(skipped).ok_or("its rows are too long")?;
+            let length = |rows: usize| (rows - 1).checked_mul(stride)?.checked_add(row);
+            // Subsampled rows come in pairs, one a field; decoders may leave the last one out.
+            let paired = if fields { rows.next_multiple_of(2) } else { rows };
+            let whole_len = length(paired).ok_or("its rows are too long")?;
+            let len = match from.checked_add(whole_len) {
+                Some(end) if end <= available => whole_len,
+                _ if stride > available => return Err("its rows are too long".into()),
+                _ => length(rows).ok_or("its rows are too long")?,
             };
             runs.push(Run { from, len, to: size });
             (offsets[plane], strides[plane]) = (size, layout.strides[plane]);
             // A meta may lie about its stride. Whoever reads a whole row from where the last one
             // begins is still inside the copy.
             let row = usize::try_from(whole.stride()[plane]).unwrap_or(0).max(PALETTE);
-            let end = size.checked_add(len).and_then(|end| end.checked_add(row));
+            let end = size.checked_add(whole_len).and_then(|end| end.checked_add(row));
             size = end.ok_or("its rows are too long")?.next_multiple_of(ALIGNMENT);
         }
         let planes = format.n_planes() as usize;
@@ -282,6 +294,8 @@ impl Source {
             offsets[plane] = size;
             size = (size + len).next_multiple_of(ALIGNMENT);
         }
+        // GStreamer 1.22 reads some tiles of ten bits a little beyond their end.
+        size += ALIGNMENT;
         let info = self.describe(width, height)?;
         let strides = &layout.strides[..planes];
         let info = info.offset(&offsets[..planes]).stride(strides).size(size).build();
