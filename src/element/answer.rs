@@ -3,13 +3,14 @@
 //! text buffer (plain or JSON), video meta.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gst::ClockTime;
 use gstreamer as gst;
 use serde_json::json;
 
-use super::question::{Question, without_nul};
+use super::bus::{known, seconds};
+use super::question::{Question, next_id, without_nul};
 use super::timeline::{Moment, Timeline};
 use crate::{Answer, Finish};
 
@@ -22,7 +23,7 @@ pub(super) const META_NAME: &str = "StreamKvqaAnswerMeta";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Status {
     Ok,
-    /// By `cancel`, by a flush, by stopping, or by the EOS timeout.
+    /// By `cancel`, by a flush, by stopping, by the EOS timeout, or by another `question`.
     Cancelled,
     /// Too many questions were waiting.
     Dropped,
@@ -41,6 +42,26 @@ impl Status {
     }
 }
 
+/// One asking of a question.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    /// Unique in the process: a standing question has one id and many askings.
+    pub number: u64,
+    pub question: Arc<Question>,
+    /// The newest frame then.
+    pub at: Option<Moment>,
+    /// How long ago that had come in.
+    pub frame_age: Option<Duration>,
+    pub since: Instant,
+}
+
+impl Asked {
+    /// A question that is not, or not yet, asked of a frame.
+    pub fn of_nothing(question: Arc<Question>) -> Self {
+        Self { number: next_id(), question, at: None, frame_age: None, since: Instant::now() }
+    }
+}
+
 /// A stretch of the video that an answer looked at.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Span {
@@ -50,15 +71,15 @@ pub(super) struct Span {
     score: f64,
 }
 
-/// A question and what became of it.
+/// An asking and what became of it.
 #[derive(Clone, Debug)]
 pub(super) struct Record {
-    pub question: Arc<Question>,
-    /// The newest frame when it was asked.
-    pub asked: Option<Moment>,
+    pub asked: Asked,
     /// The newest frame when it was answered.
     pub answered: Option<Moment>,
     pub status: Status,
+    /// Nothing more comes under this question's id.
+    pub last: bool,
     pub text: String,
     pub evidence: Vec<Span>,
     pub tokens: usize,
@@ -68,28 +89,27 @@ pub(super) struct Record {
 }
 
 impl Record {
-    /// A question that was not answered.
-    pub fn unanswered(question: Arc<Question>, asked: Option<Moment>, status: Status) -> Self {
+    /// An asking that was not answered.
+    pub fn unanswered(asked: Asked, status: Status) -> Self {
         Self {
-            question,
-            asked,
             answered: None,
             status,
+            last: !asked.question.is_standing(),
             text: String::new(),
             evidence: Vec::new(),
             tokens: 0,
             finish: None,
             latency: Duration::ZERO,
+            asked,
         }
     }
 
-    pub fn answered(
-        question: Arc<Question>,
-        asked: Option<Moment>,
-        answer: &Answer,
-        timeline: &Timeline,
-        latency: Duration,
-    ) -> Self {
+    /// What ends a question that is still on the schedule.
+    pub fn last_word(question: Arc<Question>, status: Status) -> Self {
+        Self { last: true, ..Self::unanswered(Asked::of_nothing(question), status) }
+    }
+
+    pub fn answered(asked: Asked, answer: &Answer, timeline: &Timeline) -> Self {
         let evidence = answer.evidence.iter().map(|evidence| {
             let (start, end, stream) = timeline.locate(evidence.start, evidence.end);
             Span { start, end, stream, score: evidence.score }
@@ -99,8 +119,8 @@ impl Record {
             evidence: evidence.collect(),
             tokens: answer.ids.len(),
             finish: Some(answer.finish),
-            latency,
-            ..Self::unanswered(question, asked, Status::Ok)
+            latency: asked.since.elapsed(),
+            ..Self::unanswered(asked, Status::Ok)
         }
     }
 
@@ -108,26 +128,37 @@ impl Record {
         self.finish == Some(Finish::Length)
     }
 
-    fn fields(&self) -> Vec<(&'static str, glib::SendValue)> {
+    fn question(&self) -> &Question {
+        &self.asked.question
+    }
+
+    /// The structure's fields; times are ns.
+    fn fields(&self, element: &str) -> Vec<(&'static str, glib::SendValue)> {
         use glib::value::ToSendValue;
         let mut fields = vec![
-            ("id", self.question.id.to_send_value()),
-            ("question", self.question.text.to_send_value()),
+            ("element", element.to_send_value()),
+            ("id", self.question().id.to_send_value()),
+            ("question", self.question().text.to_send_value()),
             ("answer", self.text.to_send_value()),
             ("status", self.status.nick().to_send_value()),
-            ("tag", self.question.tag.as_deref().unwrap_or_default().to_send_value()),
+            ("last", self.last.to_send_value()),
+            ("tag", self.question().tag.as_deref().unwrap_or_default().to_send_value()),
         ];
         if let Status::Error(reason) = &self.status {
             fields.push(("error", without_nul(reason).to_send_value()));
         }
-        if let Some(asked) = self.asked {
-            fields.push(("asked-at", asked.running.nseconds().to_send_value()));
-            if let Some(stream) = asked.stream {
+        if let Some(at) = self.asked.at {
+            fields.push(("asked-at", at.running.nseconds().to_send_value()));
+            if let Some(stream) = at.stream {
                 fields.push(("asked-at-stream", stream.nseconds().to_send_value()));
             }
-            if let Some(wall) = asked.wall {
+            if let Some(wall) = at.wall {
                 fields.push(("wall-clock", wall.to_send_value()));
             }
+        }
+        if let Some(age) = self.asked.frame_age {
+            let age = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
+            fields.push(("frame-age", age.to_send_value()));
         }
         if let Some(answered) = self.answered {
             fields.push(("answered-at", answered.running.nseconds().to_send_value()));
@@ -149,6 +180,7 @@ impl Record {
             ("tokens", (self.tokens as u64).to_send_value()),
             ("latency-ms", (self.latency.as_secs_f64() * 1e3).to_send_value()),
             ("truncated", self.is_truncated().to_send_value()),
+            ("json", self.json(element).to_send_value()),
         ]);
         if let Some(finish) = self.finish {
             fields.push(("finish", finish.name().to_send_value()));
@@ -157,54 +189,66 @@ impl Record {
     }
 
     /// The structure of the bus message and of the `answer` signal.
-    pub fn structure(&self) -> gst::Structure {
+    pub fn structure(&self, element: &str) -> gst::Structure {
         let mut structure = gst::Structure::new_empty(MESSAGE_NAME);
-        for (name, value) in self.fields() {
+        for (name, value) in self.fields(element) {
             structure.set_value(name, value);
         }
         structure
     }
 
     /// Attaches the same fields to a video buffer.
-    pub fn attach(&self, buffer: &mut gst::BufferRef) -> Result<(), glib::BoolError> {
+    pub fn attach(
+        &self,
+        element: &str,
+        buffer: &mut gst::BufferRef,
+    ) -> Result<(), glib::BoolError> {
         let mut meta = gst::meta::CustomMeta::add(buffer, META_NAME)?;
         let structure = meta.mut_structure();
-        for (name, value) in self.fields() {
+        for (name, value) in self.fields(element) {
             structure.set_value(name, value);
         }
         Ok(())
     }
 
-    /// The answer as one line of JSON Lines; times are seconds of running time.
-    pub fn json(&self) -> String {
-        let seconds = |time: ClockTime| time.nseconds() as f64 / 1e9;
-        let mut object = json!({
-            "id": self.question.id,
-            "question": self.question.text,
-            "answer": self.text,
-            "status": self.status.nick(),
-            "tag": self.question.tag,
-            "asked-at": self.asked.map(|asked| seconds(asked.running)),
-            "asked-at-stream": self.asked.and_then(|asked| asked.stream).map(seconds),
-            "answered-at": self.answered.map(|answered| seconds(answered.running)),
-            "wall-clock": self.asked.and_then(|asked| asked.wall).map(|wall| wall as f64 / 1e9),
-            "evidence": self.evidence.iter().map(|span| json!({
+    /// The same fields as one JSON object, for those who can read neither lists nor 64 bits: times
+    /// are seconds.
+    pub fn json(&self, element: &str) -> String {
+        let Asked { question, at, frame_age, .. } = &self.asked;
+        let evidence = self.evidence.iter().map(|span| {
+            known(json!({
                 "start": seconds(span.start),
                 "end": seconds(span.end),
+                "start-stream": span.stream.map(|(start, _)| seconds(start)),
+                "end-stream": span.stream.map(|(_, end)| seconds(end)),
                 "score": span.score,
-            })).collect::<Vec<_>>(),
+            }))
+        });
+        let error = match &self.status {
+            Status::Error(reason) => Some(without_nul(reason)),
+            _ => None,
+        };
+        known(json!({
+            "element": element,
+            "id": question.id,
+            "question": question.text,
+            "answer": self.text,
+            "status": self.status.nick(),
+            "last": self.last,
+            "tag": question.tag,
+            "error": error,
+            "asked-at": at.map(|at| seconds(at.running)),
+            "asked-at-stream": at.and_then(|at| at.stream).map(seconds),
+            "wall-clock": at.and_then(|at| at.wall).map(|wall| wall as f64 / 1e9),
+            "frame-age": frame_age.map(|age| age.as_secs_f64()),
+            "answered-at": self.answered.map(|answered| seconds(answered.running)),
+            "evidence": evidence.collect::<Vec<_>>(),
             "tokens": self.tokens,
             "latency-ms": self.latency.as_secs_f64() * 1e3,
             "truncated": self.is_truncated(),
             "finish": self.finish.map(Finish::name),
-        });
-        if let Some(map) = object.as_object_mut() {
-            map.retain(|_, value| !value.is_null());
-            if let Status::Error(reason) = &self.status {
-                map.insert("error".into(), json!(reason));
-            }
-        }
-        format!("{object}\n")
+        }))
+        .to_string()
     }
 
     /// The answer in the words of a template. Blank lines would end a subtitle early.
@@ -217,9 +261,9 @@ impl Record {
             text.push_str(&rest[..start]);
             rest = &rest[start..];
             let (placeholder, value) = [
-                ("{question}", self.question.text.clone()),
+                ("{question}", self.question().text.clone()),
                 ("{answer}", self.text.clone()),
-                ("{tag}", self.question.tag.clone().unwrap_or_default()),
+                ("{tag}", self.question().tag.clone().unwrap_or_default()),
                 ("{start}", time(strongest.map(|span| span.start))),
                 ("{end}", time(strongest.map(|span| span.end))),
                 ("{br}", "\n".to_owned()),
@@ -239,7 +283,7 @@ impl Record {
 
 /// `m:ss` up to an hour, `h:mm:ss` from there.
 fn minutes(time: ClockTime) -> String {
-    let seconds = (time.nseconds() + 500_000_000) / 1_000_000_000;
+    let seconds = time.saturating_add(ClockTime::from_mseconds(500)).seconds();
     let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
     if hours > 0 {
         format!("{hours}:{minutes:02}:{seconds:02}")
@@ -261,11 +305,13 @@ mod tests {
             stream: None,
             score,
         };
+        let at = Some(Moment { running: seconds(90), stream: None, wall: None });
+        let frame_age = Some(Duration::from_millis(1500));
+        let asked = Asked { at, frame_age, ..Asked::of_nothing(Arc::new(question)) };
         Record {
             text: text.into(),
             evidence: vec![span(1, 2, 0.25), span(59, 3601, 0.75)],
-            asked: Some(Moment { running: seconds(90), stream: None, wall: None }),
-            ..Record::unanswered(Arc::new(question), None, Status::Ok)
+            ..Record::unanswered(asked, Status::Ok)
         }
     }
 
@@ -283,19 +329,22 @@ mod tests {
 
     #[test]
     fn json_is_one_line_whatever_the_answer_says() {
-        let json = record("a\n\"b\"").json();
-        assert_eq!(json.matches('\n').count(), 1);
+        let json = record("a\n\"b\"").json("qa");
+        assert!(!json.contains('\n'));
         let value: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!((&value["answer"], &value["asked-at"]), (&json!("a\n\"b\""), &json!(90.0)));
         assert_eq!(value["evidence"][1]["start"], json!(59.0));
+        assert_eq!((&value["frame-age"], &value["element"]), (&json!(1.5), &json!("qa")));
         assert!(value.get("wall-clock").is_none());
     }
 
     #[test]
     fn the_structure_holds_nanoseconds_and_a_list_of_evidence() {
         gst::init().unwrap();
-        let structure = record("red").structure();
+        let structure = record("red").structure("qa");
         assert_eq!(structure.get::<u64>("asked-at").unwrap(), 90_000_000_000);
+        assert_eq!(structure.get::<&str>("element").unwrap(), "qa");
+        assert_eq!(structure.get::<u64>("frame-age").unwrap(), 1_500_000_000);
         let evidence = structure.get::<gst::List>("evidence").unwrap();
         let strongest = evidence[1].get::<gst::Structure>().unwrap();
         assert_eq!(strongest.get::<f64>("score").unwrap(), 0.75);

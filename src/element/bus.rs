@@ -13,6 +13,19 @@ pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("streamkvqa", gst::DebugColorFlags::empty(), Some("Video questions"))
 });
 
+/// JSON without the fields that are not known.
+pub(super) fn known(mut object: serde_json::Value) -> serde_json::Value {
+    if let Some(fields) = object.as_object_mut() {
+        fields.retain(|_, value| !value.is_null());
+    }
+    object
+}
+
+/// Times in JSON.
+pub(super) fn seconds(time: gst::ClockTime) -> f64 {
+    time.nseconds() as f64 / 1e9
+}
+
 pub(super) fn message(element: &gst::Element, structure: gst::Structure) {
     let message = gst::message::Element::builder(structure).src(element).build();
     let _ = element.post_message(message);

@@ -7,6 +7,7 @@
  * Watches decoded video, remembers it as the compact KV memory of a Video-LLM and answers questions
  * about anything it has seen, at any time, without stopping the video. The video passes untouched;
  * frames are sampled by running time (`sample-rate`) and encoded on a thread of the element's own.
+ * `active=false` stops the looking, at run time: what was seen is kept, and asked about as before.
  *
  * ## Questions
  *
@@ -22,13 +23,28 @@
  * An element message `streamkvqa/answer`, the signals `answer` and `token`, a buffer on the request
  * pad `text` (subtitles, overlay or JSON Lines), a `StreamKvqaAnswerMeta` on the next video buffer
  * and the property `last-answer`. The evidence says which stretches of the video an answer looked
- * at.
+ * at, `frame-age` how long ago the newest frame had come in when it was asked; `json` is all of it as
+ * one text, with times in seconds.
+ *
+ * Every question gets exactly one last word (`last` is true): `ok`, `cancelled` (by `cancel`, a
+ * flush, `eos-timeout`, another `question`, or the stop), `dropped` or `error`. Answers to a standing
+ * question come before its last word, which is `cancelled`.
  *
  * ## Live and not
  *
  * In a live pipeline the video never waits: when the model is slower, the oldest waiting sample is
  * dropped and counted in `stats`. Otherwise the element holds the video back and loses nothing.
- * The end of the stream waits for pending answers, up to `eos-timeout`.
+ * The end of the stream, or of a segment that loops, waits for pending answers, up to `eos-timeout`.
+ * While the element holds a file back, QoS events stop here: a decoder would skip frames.
+ *
+ * When a live source delivers nothing, standing questions fall due by the pipeline's clock, and after
+ * `stall-timeout` an element message `streamkvqa/video` says `status=stopped`; one with
+ * `status=resumed` follows. Both carry `element`, `last-frame`, `frame-age` and `json`.
+ *
+ * ## Time
+ *
+ * `at` and `interval` count running time for as long as the frames' stamps are plausible. A clock
+ * that starts again goes on for them, and a single stamp far ahead or back changes nothing.
  *
  * ## What the model sees
  *
@@ -71,9 +87,11 @@
  * Since: 0.1.0
  */
 mod events;
+mod live;
 mod run;
 mod signals;
 
+use std::cmp::Ordering;
 use std::sync::{Arc, LazyLock};
 
 use glib::subclass::Signal;
@@ -96,6 +114,7 @@ use super::settings::Settings;
 use super::shared_model::LoadKey;
 use super::text_pad::TextPad;
 use super::video::Video;
+use super::watch::Watch;
 use super::worker::{Refused, Worker};
 use super::{properties, stats};
 use crate::VideoLlm;
@@ -108,6 +127,7 @@ pub struct StreamKvqa {
     video: Video,
     inlet: Inlet,
     outlet: Arc<Outlet>,
+    watch: Watch,
     /// From READY to READY.
     worker: Mutex<Option<Arc<Worker>>>,
     /// Kept over READY, so that a second run need not load again.
@@ -141,6 +161,7 @@ impl ObjectSubclass for StreamKvqa {
             settings,
             video: Video::default(),
             inlet: Inlet::default(),
+            watch: Watch::default(),
             worker: Mutex::default(),
             model: Mutex::default(),
         }
@@ -159,11 +180,33 @@ impl ObjectImpl for StreamKvqa {
     }
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
-        if !self.settings.lock().set(value, pspec) {
-            gst::warning!(CAT, imp = self, "property {} cannot be set", pspec.name());
-        }
-        if matches!(pspec.name(), "question" | "question-interval") {
-            self.arm_question();
+        let running = self.worker().is_some();
+        let changed = {
+            let mut settings = self.settings.lock();
+            let before = settings.get(pspec);
+            if !settings.set(value, pspec) {
+                gst::warning!(CAT, imp = self, "property {} cannot be set", pspec.name());
+            }
+            running
+                && before
+                    .zip(settings.get(pspec))
+                    .is_some_and(|(old, new)| old.compare(&new) != Some(Ordering::Equal))
+        };
+        match pspec.name() {
+            "question" | "question-interval" => self.arm_question(),
+            "latency" if changed => {
+                let obj = self.obj();
+                let _ = obj.post_message(gst::message::Latency::builder().src(&*obj).build());
+            }
+            name if changed && !pspec.flags().contains(gst::PARAM_FLAG_MUTABLE_PLAYING) => {
+                gst::element_imp_warning!(
+                    self,
+                    gst::ResourceError::Settings,
+                    ("{name} was set while the element runs; it takes effect at the next start, \
+                      from READY to PAUSED")
+                );
+            }
+            _ => {}
         }
     }
 
@@ -171,7 +214,11 @@ impl ObjectImpl for StreamKvqa {
         let worker = self.worker();
         match pspec.name() {
             "last-answer" => self.outlet.last_answer().to_value(),
-            "pending" => worker.map_or(0, |worker| worker.pending()).to_value(),
+            "pending" => {
+                let asked = worker.map_or(0, |worker| worker.pending());
+                let pending = asked.saturating_add(self.inlet.owed());
+                u32::try_from(pending).unwrap_or(u32::MAX).to_value()
+            }
             "stats" => {
                 let stats = worker.map(|worker| worker.stats()).unwrap_or_default();
                 stats::structure(&stats, self.video.live().unwrap_or(false)).to_value()
@@ -270,6 +317,7 @@ impl ElementImpl for StreamKvqa {
     ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
         match transition {
             gst::StateChange::ReadyToPaused => self.start_run()?,
+            gst::StateChange::PlayingToPaused => self.expect_no_video(),
             gst::StateChange::PausedToReady => self.stop_run(),
             _ => {}
         }
@@ -281,6 +329,7 @@ impl ElementImpl for StreamKvqa {
                 }
             }
             (gst::StateChange::ReadyToPaused, Err(_)) => self.stop_run(),
+            (gst::StateChange::PausedToPlaying, Ok(_)) => self.expect_video(),
             (gst::StateChange::ReadyToNull, _) => *self.model.lock() = None,
             _ => {}
         }
@@ -330,7 +379,9 @@ impl BaseTransformImpl for StreamKvqa {
         mut inbuf: gst::Buffer,
     ) -> Result<gst::FlowSuccess, gst::FlowError> {
         if let Some(worker) = self.worker() {
-            self.observe(&worker, &inbuf).map_err(|refused| match refused {
+            let observed = self.observe(&worker, &inbuf);
+            self.video.pass();
+            observed.map_err(|refused| match refused {
                 Refused::Flushing => gst::FlowError::Flushing,
                 Refused::Failed => gst::FlowError::Error,
             })?;

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 
 use gst::ClockTime;
 use gstreamer as gst;
@@ -10,6 +11,7 @@ use parking_lot::Mutex;
 
 use super::answer::Status;
 use super::bus::CAT;
+use super::outlet::Outlet;
 use super::question::{Question, When, next_id};
 use super::schedule::Schedule;
 use super::settings::Settings;
@@ -26,17 +28,27 @@ const EVENT_NAME: &str = "streamkvqa/ask";
 #[derive(Clone, Copy)]
 pub(super) struct Way<'a> {
     pub worker: &'a Worker,
+    pub outlet: &'a Outlet,
     pub text: Option<&'a TextPad>,
 }
 
 impl Way<'_> {
     fn ask(&self, question: Arc<Question>) {
         gst::debug!(CAT, "question {} is asked: {:?}", question.id, question.text);
-        self.worker.ask(question, |asked| {
+        let asked = self.worker.ask(question, |asked| {
             if let (Some(text), Some(at)) = (self.text, asked.at) {
                 text.hold(asked.number, at.running);
             }
         });
+        if let Err(over) = asked {
+            self.outlet.last_word(&over.0);
+        }
+    }
+
+    fn end(&self, question: Arc<Question>, status: Status) {
+        if let Err(over) = self.worker.end(question, status) {
+            self.outlet.last_word(&over.0);
+        }
     }
 }
 
@@ -81,7 +93,7 @@ impl Inlet {
     pub fn arm(&self, settings: &Settings, way: Way) {
         let standing = self.standing.lock().take();
         if let Some(id) = standing {
-            self.schedule.lock().remove(id);
+            self.withdraw(id, way);
         }
         let Some(Ok(question)) = settings.question.as_deref().map(Question::new) else { return };
         let interval = settings.question_interval;
@@ -95,45 +107,66 @@ impl Inlet {
         *self.standing.lock() = Some(id);
     }
 
-    /// Whether a question falls due at a frame of this running time.
-    pub fn is_due(&self, running: ClockTime) -> bool {
-        self.schedule.lock().is_due(running)
+    /// Whether a question falls due at this element time.
+    pub fn is_due(&self, time: ClockTime) -> bool {
+        self.schedule.lock().is_due(time)
     }
 
-    /// Asks what falls due at a frame of this running time. `lossless` waits until there is room.
-    pub fn ask_due(&self, running: ClockTime, lossless: bool, way: Way) -> Result<(), Refused> {
+    /// Element time at which the next question falls due.
+    pub fn next_time(&self) -> Option<ClockTime> {
+        self.schedule.lock().next_time()
+    }
+
+    /// Asks what falls due at this element time. `lossless` waits until there is room.
+    pub fn ask_due(&self, time: ClockTime, lossless: bool, way: Way) -> Result<(), Refused> {
         loop {
-            let due = self.schedule.lock().next_due(running);
+            let due = self.schedule.lock().next_due(time);
             let Some(question) = due else { return Ok(()) };
-            if lossless && let Err(refused) = way.worker.wait_for_room() {
-                self.schedule.lock().add(question);
+            if lossless && let Err(refused) = way.worker.wait_for_room(None) {
+                self.schedule.lock().put_back(question);
                 return Err(refused);
             }
             way.ask(question);
         }
     }
 
-    /// Asks what never fell due.
-    pub fn ask_at_end(&self, lossless: bool, way: Way) {
+    /// Asks what never fell due. `lossless` waits until there is room; what there is none for before
+    /// the deadline is cancelled.
+    pub fn ask_at_end(&self, lossless: bool, deadline: Option<Instant>, way: Way) {
         loop {
             let next = self.schedule.lock().next_at_end();
             let Some(question) = next else { return };
-            if lossless && way.worker.wait_for_room().is_err() {
-                return;
+            let room = if lossless { way.worker.wait_for_room(deadline) } else { Ok(true) };
+            match room {
+                Ok(true) => way.ask(question),
+                Ok(false) if question.is_standing() => {}
+                Ok(false) => way.end(question, Status::Cancelled),
+                Err(_) => return self.schedule.lock().put_back(question),
             }
-            way.ask(question);
         }
     }
 
     /// Takes a question back, wherever it is; whether it was anywhere.
-    pub fn cancel(&self, id: u64, worker: Option<&Worker>) -> bool {
-        let scheduled = self.schedule.lock().remove(id);
-        let running = worker.is_some_and(|worker| worker.cancel(id));
-        let found = scheduled.is_some() || running;
-        if let (Some(question), Some(worker), false) = (scheduled, worker, running) {
-            worker.report(question, Status::Cancelled);
-        }
-        found
+    pub fn cancel(&self, id: u64, way: Way) -> bool {
+        self.withdraw(id, way) || way.worker.cancel(id)
+    }
+
+    /// Takes a question off the schedule, with all of its askings.
+    fn withdraw(&self, id: u64, way: Way) -> bool {
+        let Some(question) = self.take(id) else { return false };
+        way.worker.cancel(id);
+        way.end(question, Status::Cancelled);
+        true
+    }
+
+    /// Takes a question off the schedule; somebody is to say its last word.
+    pub fn take(&self, id: u64) -> Option<Arc<Question>> {
+        self.schedule.lock().remove(id)
+    }
+
+    /// Questions that will be asked once or for the first time.
+    pub fn owed(&self) -> usize {
+        self.schedule.lock().owed()
     }
 
     /// Running time starts again.

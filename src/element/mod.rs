@@ -23,8 +23,10 @@ pub use enums::{DType, Leaky, PromptStyle, ResetOn, Store, TextFormat, TextTimes
 mod answer;
 mod bus;
 mod enums;
+mod frame_clock;
 mod imp;
 mod inlet;
+mod options;
 mod outlet;
 mod picture;
 mod properties;
@@ -38,6 +40,7 @@ mod stats;
 mod text_pad;
 mod timeline;
 mod video;
+mod watch;
 mod worker;
 
 glib::wrapper! {

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use glib::prelude::*;
+use gst::prelude::*;
 use gstreamer as gst;
 use parking_lot::Mutex;
 
@@ -72,22 +72,22 @@ impl Outlet {
         }
     }
 
-    /// Carries a record out in every shape; `unchanged` ones only end their asking.
-    pub fn deliver(&self, number: u64, record: Record, unchanged: bool) {
+    /// Carries a record out in every shape; `silent` only ends its asking.
+    pub fn deliver(&self, record: Record, silent: bool) {
         let Some(element) = self.element.upgrade() else { return };
         let settings = self.settings();
         if let Some(text) = self.text() {
             let line = match settings.text_format {
-                TextFormat::Json => Some(record.json()),
+                TextFormat::Json => Some(record.json(&element.name()) + "\n"),
                 TextFormat::Plain if record.status == Status::Ok => {
                     Some(record.plain(&settings.text_template))
                 }
                 TextFormat::Plain => None,
             };
-            let line = line.filter(|line| !unchanged && !line.is_empty());
-            text.release_hold(number, line.map(|line| (line, settings.text_duration)));
+            let line = line.filter(|line| !silent && !line.is_empty());
+            text.release_hold(record.asked.number, line.map(|line| (line, settings.text_duration)));
         }
-        if unchanged {
+        if silent {
             return;
         }
         if record.status == Status::Ok {
@@ -100,20 +100,27 @@ impl Outlet {
             drop(metas);
             element.notify("last-answer");
         }
-        self.post(&record);
-        // Last, because a handler may stop the pipeline.
-        element.emit_by_name::<()>("answer", &[&record.structure()]);
+        Self::tell(&element, &record, settings.post_messages);
     }
 
-    /// Tells the bus alone.
-    pub fn post(&self, record: &Record) {
+    /// Says the last word on what ends with the run, or was never part of one: there is no text
+    /// stream and no video to carry it.
+    pub fn last_word(&self, record: &Record) {
         let Some(element) = self.element.upgrade() else { return };
-        let Record { question, text, status, latency, .. } = record;
-        let id = question.id;
+        let post_messages = self.settings.lock().post_messages;
+        Self::tell(&element, record, post_messages);
+    }
+
+    fn tell(element: &gst::Element, record: &Record, post_messages: bool) {
+        let Record { asked, text, status, latency, .. } = record;
+        let id = asked.question.id;
         gst::info!(CAT, obj = element, "answer {id} after {latency:.1?}: {text:?} ({status:?})");
-        if self.settings.lock().post_messages {
-            bus::message(&element, record.structure());
+        let structure = record.structure(&element.name());
+        if post_messages {
+            bus::message(element, structure.clone());
         }
+        // Last, because a handler may stop the pipeline.
+        element.emit_by_name::<()>("answer", &[&structure]);
     }
 
     /// Puts the answers since the last buffer on this one.
@@ -122,10 +129,11 @@ impl Outlet {
         if records.is_empty() {
             return;
         }
+        let Some(element) = self.element.upgrade() else { return };
         let buffer = buffer.make_mut();
         for record in records {
-            if let Err(error) = record.attach(buffer) {
-                gst::warning!(CAT, "no {META_NAME}: {error}");
+            if let Err(error) = record.attach(&element.name(), buffer) {
+                gst::warning!(CAT, obj = element, "no {META_NAME}: {error}");
             }
         }
     }

@@ -11,8 +11,8 @@ use super::enums::{DType, Leaky, PromptStyle, ResetOn, Store, TextFormat, TextTi
 use super::question::MAX_TOKENS;
 use super::settings::{
     DEFAULT_DEVICE, DEFAULT_EOS_TIMEOUT, DEFAULT_FRAME_SIZE, DEFAULT_MAX_PENDING,
-    DEFAULT_MAX_QUEUE, DEFAULT_METHOD, DEFAULT_STORE_RESIDUAL, DEFAULT_TEXT_DURATION,
-    DEFAULT_TEXT_TEMPLATE,
+    DEFAULT_MAX_QUEUE, DEFAULT_METHOD, DEFAULT_STALL_TIMEOUT, DEFAULT_STORE_RESIDUAL,
+    DEFAULT_TEXT_DURATION, DEFAULT_TEXT_TEMPLATE,
 };
 use crate::memory::recipe::RecipeOption;
 use crate::{Question, Recipe};
@@ -37,8 +37,8 @@ fn model_properties() -> Vec<glib::ParamSpec> {
         format!("\n{:26}{name} ({value}): {help} [{source}]", "")
     });
     let options = format!(
-        "Changes to the method as \"key=value,key=value\". An option that the method does not have \
-         fails the state change. Options, their defaults where no method is named and in the \
+        "Changes to the method as \"key=value,key=value\"; a value with commas is quoted, key=\"a, b\". \
+         An option that the method does not have fails the state change. Options, their defaults where no method is named and in the \
          methods that are, and where they come from:{}",
         lines.collect::<String>()
     );
@@ -84,6 +84,14 @@ fn model_properties() -> Vec<glib::ParamSpec> {
         glib::ParamSpecString::builder("method-options")
             .nick("Method options")
             .blurb(&options)
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecBoxed::builder::<gst::Structure>("method-options-structure")
+            .nick("Method options as a structure")
+            .blurb(
+                "The same as a GstStructure of any name: a field an option, texts and numbers as they \
+                 are. What it says goes before what method-options says",
+            )
             .mutable_ready()
             .build(),
         glib::ParamSpecEnum::builder::<PromptStyle>("prompt-style")
@@ -199,6 +207,15 @@ fn model_properties() -> Vec<glib::ParamSpec> {
 
 fn video_properties() -> Vec<glib::ParamSpec> {
     vec![
+        glib::ParamSpecBoolean::builder("active")
+            .nick("Active")
+            .blurb(
+                "Whether the model looks at the video. Without, the video passes, what was seen is \
+                 kept and questions are answered from it",
+            )
+            .default_value(true)
+            .mutable_playing()
+            .build(),
         gst::ParamSpecFraction::builder("sample-rate")
             .nick("Sample rate")
             .blurb(
@@ -225,7 +242,19 @@ fn video_properties() -> Vec<glib::ParamSpec> {
         glib::ParamSpecEnum::builder::<Leaky>("leaky")
             .nick("Leaky")
             .blurb("What happens when frames come faster than the model takes them; stats counts losses")
-            .mutable_ready()
+            .mutable_playing()
+            .build(),
+        glib::ParamSpecUInt64::builder("stall-timeout")
+            .nick("Stall timeout")
+            .blurb(
+                "Time in ns without a frame of a live source after which an element message \
+                 streamkvqa/video says status=stopped (and, once it is back, status=resumed), with \
+                 last-frame (running time, ns) and frame-age (ns). Standing questions go on by the \
+                 clock. 0: never",
+            )
+            .maximum(u64::MAX - 1)
+            .default_value(DEFAULT_STALL_TIMEOUT.nseconds())
+            .mutable_playing()
             .build(),
         glib::ParamSpecUInt::builder("max-queue")
             .nick("Maximum queue")
@@ -297,7 +326,10 @@ fn question_properties() -> Vec<glib::ParamSpec> {
             .build(),
         glib::ParamSpecUInt::builder("pending")
             .nick("Pending questions")
-            .blurb("Questions asked and not yet answered; those whose time has not come do not count")
+            .blurb(
+                "Questions that wait for an answer, those whose time has not come included; a standing \
+                 one counts until it is asked for the first time, and while it is being answered",
+            )
             .read_only()
             .build(),
         glib::ParamSpecUInt64::builder("eos-timeout")
@@ -322,11 +354,13 @@ fn answer_properties() -> Vec<glib::ParamSpec> {
         glib::ParamSpecBoolean::builder("post-messages")
             .nick("Post messages")
             .blurb(
-                "Post an element message streamkvqa/answer for every answer: id, question, answer, \
-                 tag, status (ok, cancelled, dropped, error), asked-at and answered-at (running \
-                 time, ns), asked-at-stream (ns), wall-clock (ns since 1970, if known), evidence \
-                 (list of start, end in ns and score), tokens, latency-ms, \
-                 truncated, finish (stop, length, loop)",
+                "Post an element message streamkvqa/answer for every answer: element, id, question, \
+                 answer, tag, status (ok, cancelled, dropped, error), last (nothing more comes under \
+                 this id), asked-at and answered-at (running time, ns), asked-at-stream (ns), \
+                 wall-clock (ns since 1970, if known), frame-age (ns since the newest frame had come \
+                 in when it was asked), evidence (list of start, end in ns and score), tokens, \
+                 latency-ms, truncated, finish (stop, length, loop); and json, one text with all of \
+                 them and times in seconds",
             )
             .default_value(true)
             .mutable_playing()
@@ -334,7 +368,7 @@ fn answer_properties() -> Vec<glib::ParamSpec> {
         glib::ParamSpecEnum::builder::<TextFormat>("text-format")
             .nick("Text format")
             .blurb("What a buffer on the text pad holds")
-            .mutable_ready()
+            .mutable_playing()
             .build(),
         glib::ParamSpecString::builder("text-template")
             .nick("Text template")
@@ -356,7 +390,7 @@ fn answer_properties() -> Vec<glib::ParamSpec> {
         glib::ParamSpecEnum::builder::<TextTimestamp>("text-timestamp")
             .nick("Text timestamp")
             .blurb("To which moment an answer on the text pad belongs")
-            .mutable_ready()
+            .mutable_playing()
             .build(),
         glib::ParamSpecUInt64::builder("latency")
             .nick("Text latency")
@@ -365,7 +399,7 @@ fn answer_properties() -> Vec<glib::ParamSpec> {
                  sync=false on the text branch is mostly the better way",
             )
             .maximum(u64::MAX - 1)
-            .mutable_ready()
+            .mutable_playing()
             .build(),
     ]
 }

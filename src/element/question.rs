@@ -31,7 +31,7 @@ pub(super) enum When {
     /// As of the newest frame that has entered; of the first one, if none has.
     #[default]
     Now,
-    /// Once, at the first frame with at least this running time, or at the end of the stream.
+    /// Once, at the first frame of at least this time, or at the end of the stream.
     At(ClockTime),
     /// At `from` (`None`: one interval after the first frame) and every `interval` from then on.
     Every { from: Option<ClockTime>, interval: ClockTime },
@@ -75,6 +75,11 @@ impl Question {
             Ok(value) => value.get::<Option<String>>().map_err(|_| "`tag` is not a string")?,
         };
         Self::new(&text)?.with(at, interval, When::Now, on_change, tag, max_tokens)
+    }
+
+    /// Whether it is asked again and again, and never has had its last answer.
+    pub fn is_standing(&self) -> bool {
+        matches!(self.when, When::Every { .. })
     }
 
     pub fn with(

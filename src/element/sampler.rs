@@ -57,7 +57,7 @@ impl Sampler {
         };
         let on_grid = running >= self.due;
         let stale = self.taken.is_none_or(|taken| {
-            running.saturating_sub(taken).nseconds() * 2 >= self.period.nseconds()
+            running.saturating_sub(taken).nseconds() >= self.period.nseconds().div_ceil(2)
         });
         let wanted = on_grid || (asked && stale);
         if !wanted {
@@ -66,9 +66,7 @@ impl Sampler {
         if on_grid {
             // Late frames skip grid points instead of catching up in a burst.
             let steps = (running - anchor).nseconds() / self.period.nseconds() + 1;
-            self.due = ClockTime::from_nseconds(
-                (anchor.nseconds()).saturating_add(steps.saturating_mul(self.period.nseconds())),
-            );
+            self.due = anchor.saturating_add(self.period.saturating_mul(steps));
         }
         self.taken = Some(running);
         true
@@ -115,5 +113,13 @@ mod tests {
         assert_eq!(taken(&mut sampler, [5000, 6000, 100, 500, 1100]), [5000, 6000, 100, 1100]);
         let mut sampler = Sampler::new(1.0);
         assert_eq!(taken(&mut sampler, [0, 9000, 1000, 1500, 2000]), [0, 9000, 1000, 2000]);
+    }
+
+    #[test]
+    fn no_time_is_too_far_away() {
+        let mut sampler = Sampler::new(1e-9);
+        for ns in [u64::MAX - 1, 0, u64::MAX / 2, u64::MAX - 1, 1] {
+            assert!(sampler.take(ClockTime::from_nseconds(ns), true), "{ns}");
+        }
     }
 }

@@ -17,7 +17,7 @@ pub(super) struct Schedule {
 #[derive(Debug)]
 struct Entry {
     question: Arc<Question>,
-    /// `None` until the first frame says where running time begins, and for the end of the stream.
+    /// Element time; `None` until the first frame says where it begins, and for the end of the stream.
     due: Option<ClockTime>,
     asked: bool,
 }
@@ -42,6 +42,13 @@ impl Schedule {
         self.entries.drain(..).map(|entry| entry.question).collect()
     }
 
+    /// A question that was handed out could not be asked yet; a standing one comes again anyway.
+    pub fn put_back(&mut self, question: Arc<Question>) {
+        if !question.is_standing() {
+            self.add(question);
+        }
+    }
+
     /// Running time starts again: standing questions count from its next frame.
     pub fn restart(&mut self) {
         for entry in &mut self.entries {
@@ -53,30 +60,33 @@ impl Schedule {
         }
     }
 
-    /// Whether a question falls due at a frame of this running time.
-    pub fn is_due(&self, running: ClockTime) -> bool {
-        self.entries.iter().any(|entry| entry.due.is_some_and(|due| due <= running))
+    /// Whether a question falls due at this time.
+    pub fn is_due(&self, time: ClockTime) -> bool {
+        self.next_time().is_some_and(|due| due <= time)
     }
 
-    /// The next question that falls due at a frame of this running time; asked once or rescheduled.
-    pub fn next_due(&mut self, running: ClockTime) -> Option<Arc<Question>> {
+    /// When the next question falls due.
+    pub fn next_time(&self) -> Option<ClockTime> {
+        self.entries.iter().filter_map(|entry| entry.due).min()
+    }
+
+    /// The next question that falls due at this time; asked once or rescheduled.
+    pub fn next_due(&mut self, time: ClockTime) -> Option<Arc<Question>> {
         for entry in &mut self.entries {
-            if let (When::Every { interval, .. }, None) = (entry.question.when, entry.due) {
-                entry.due = Some(running.saturating_add(interval));
-            }
+            entry.keep_up(time);
         }
         let (index, due) = self
             .entries
             .iter()
             .enumerate()
-            .filter_map(|(index, entry)| Some((index, entry.due.filter(|due| *due <= running)?)))
+            .filter_map(|(index, entry)| Some((index, entry.due.filter(|due| *due <= time)?)))
             .min_by_key(|&(index, due)| (due, index))?;
-        let entry = &mut self.entries[index];
+        let entry = self.entries.get_mut(index)?;
         let When::Every { interval, .. } = entry.question.when else {
             return Some(self.entries.remove(index).question);
         };
-        let missed = (running - due).nseconds() / interval.nseconds();
-        entry.due = Some(due.saturating_add(interval.saturating_mul(missed + 1)));
+        let missed = (time - due).nseconds() / interval.nseconds().max(1);
+        entry.due = Some(due.saturating_add(interval.saturating_mul(missed.saturating_add(1))));
         entry.asked = true;
         Some(entry.question.clone())
     }
@@ -90,12 +100,31 @@ impl Schedule {
             .filter(|(_, entry)| !entry.asked)
             .min_by_key(|&(index, entry)| (entry.due.unwrap_or(ClockTime::MAX), index))?
             .0;
-        let entry = &mut self.entries[index];
+        let entry = self.entries.get_mut(index)?;
         entry.asked = true;
-        if let When::Every { .. } = entry.question.when {
+        if entry.question.is_standing() {
             return Some(entry.question.clone());
         }
         Some(self.entries.remove(index).question)
+    }
+
+    /// Questions that will be asked once or for the first time.
+    pub fn owed(&self) -> usize {
+        self.entries.iter().filter(|entry| !entry.asked).count()
+    }
+}
+
+impl Entry {
+    /// A standing question never waits longer than its interval, wherever time has come from.
+    fn keep_up(&mut self, time: ClockTime) {
+        let When::Every { from, interval } = self.question.when else { return };
+        let next = time.saturating_add(interval);
+        let begun = self.asked || from.is_none();
+        self.due = match self.due {
+            None => Some(next),
+            Some(due) if begun => Some(due.min(next)),
+            due => due,
+        };
     }
 }
 
@@ -156,5 +185,35 @@ mod tests {
         schedule.restart();
         assert_eq!(due(&mut schedule, 0), [""; 0]);
         assert_eq!(due(&mut schedule, 2), ["each"]);
+    }
+
+    #[test]
+    fn standing_questions_go_on_when_time_comes_back_from_far_ahead() {
+        let seconds = ClockTime::from_seconds;
+        let mut schedule = Schedule::default();
+        schedule.add(question("each", When::Every { from: None, interval: seconds(2) }));
+        schedule
+            .add(question("later", When::Every { from: Some(seconds(90)), interval: seconds(2) }));
+        assert_eq!(due(&mut schedule, 0), [""; 0]);
+        assert_eq!(due(&mut schedule, 50), ["each"]);
+        assert_eq!(due(&mut schedule, 3), [""; 0]);
+        assert_eq!(due(&mut schedule, 5), ["each"]);
+        assert_eq!(schedule.owed(), 1);
+    }
+
+    #[test]
+    fn what_could_not_be_asked_is_asked_later_and_once() {
+        let seconds = ClockTime::from_seconds;
+        let mut schedule = Schedule::default();
+        schedule.add(question("once", When::At(seconds(1))));
+        schedule
+            .add(question("each", When::Every { from: Some(seconds(1)), interval: seconds(1) }));
+        for _ in 0..2 {
+            let question = schedule.next_due(seconds(1)).unwrap();
+            schedule.put_back(question);
+        }
+        assert_eq!(due(&mut schedule, 1), ["once"]);
+        assert_eq!(due(&mut schedule, 2), ["each"]);
+        assert_eq!(due(&mut schedule, 3), ["each"]);
     }
 }

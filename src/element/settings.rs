@@ -8,6 +8,7 @@ use glib::prelude::*;
 use gstreamer as gst;
 
 use super::enums::{DType, Leaky, PromptStyle, ResetOn, Store, TextFormat, TextTimestamp};
+use super::options;
 use super::shared_model::LoadKey;
 use crate::memory::store::{Budget, StoreOptions};
 use crate::model::{DTypeChoice, DeviceChoice, HubOptions, hub, prompt};
@@ -24,6 +25,7 @@ pub(super) const DEFAULT_FRAME_SIZE: u32 = 1024;
 pub(super) const DEFAULT_MAX_QUEUE: u32 = 8;
 pub(super) const DEFAULT_MAX_PENDING: u32 = 64;
 pub(super) const DEFAULT_EOS_TIMEOUT: gst::ClockTime = gst::ClockTime::from_seconds(60);
+pub(super) const DEFAULT_STALL_TIMEOUT: gst::ClockTime = gst::ClockTime::from_seconds(2);
 pub(super) const DEFAULT_STORE_RESIDUAL: u32 = StoreOptions::DEFAULT_RESIDUAL as u32;
 pub(super) const DEFAULT_TEXT_TEMPLATE: &str = "{answer}";
 pub(super) const DEFAULT_TEXT_DURATION: gst::ClockTime = gst::ClockTime::from_seconds(5);
@@ -36,6 +38,7 @@ pub(super) struct Settings {
     pub dtype: DType,
     pub method: String,
     pub method_options: Option<String>,
+    pub method_structure: Option<gst::Structure>,
     pub prompt_style: PromptStyle,
     pub mrope_compat: bool,
     pub system_prompt: Option<String>,
@@ -50,9 +53,12 @@ pub(super) struct Settings {
     pub temperature: f64,
     pub top_p: f64,
     pub seed: u64,
+    pub active: bool,
     pub sample_rate: gst::Fraction,
     pub frame_size: u32,
     pub leaky: Leaky,
+    /// `None`: a stall is not reported.
+    pub stall_timeout: Option<gst::ClockTime>,
     pub max_queue: u32,
     pub max_pending: u32,
     pub reset_on: ResetOn,
@@ -78,6 +84,7 @@ impl Default for Settings {
             dtype: DType::default(),
             method: DEFAULT_METHOD.into(),
             method_options: None,
+            method_structure: None,
             prompt_style: PromptStyle::default(),
             mrope_compat: false,
             system_prompt: None,
@@ -91,9 +98,11 @@ impl Default for Settings {
             temperature: 0.0,
             top_p: 1.0,
             seed: 0,
+            active: true,
             sample_rate: gst::Fraction::new(0, 1),
             frame_size: DEFAULT_FRAME_SIZE,
             leaky: Leaky::default(),
+            stall_timeout: Some(DEFAULT_STALL_TIMEOUT),
             max_queue: DEFAULT_MAX_QUEUE,
             max_pending: DEFAULT_MAX_PENDING,
             reset_on: ResetOn::default(),
@@ -175,18 +184,13 @@ impl Settings {
             Some(model) => Recipe::for_model(&self.method, model)?,
             None => Recipe::named(&self.method)?,
         };
-        for pair in self.method_options.as_deref().unwrap_or_default().split([',', ';']) {
-            let pair = pair.trim();
-            if pair.is_empty() {
-                continue;
-            }
-            let Some((key, value)) = pair.split_once('=') else {
-                return Err(EngineError::Option {
-                    key: pair.into(),
-                    reason: "has no value; write method-options=\"key=value,key=value\"".into(),
-                });
-            };
-            recipe.set(key.trim(), value.trim())?;
+        let text = self.method_options.as_deref().unwrap_or_default();
+        let pairs = options::pairs(text);
+        for (key, value) in pairs.map_err(|(key, reason)| EngineError::Option { key, reason })? {
+            recipe.set(&key, &value)?;
+        }
+        for (key, value) in self.method_structure.iter().flat_map(|options| options.iter()) {
+            recipe.set(&key, &as_text(&key, value)?)?;
         }
         Ok(recipe)
     }
@@ -262,6 +266,7 @@ impl Settings {
                 self.method = read::<Option<String>>(value).unwrap_or(DEFAULT_METHOD.into())
             }
             "method-options" => self.method_options = read(value),
+            "method-options-structure" => self.method_structure = read(value),
             "prompt-style" => self.prompt_style = read(value),
             "mrope-compat" => self.mrope_compat = read(value),
             "system-prompt" => self.system_prompt = read(value),
@@ -275,9 +280,13 @@ impl Settings {
             "temperature" => self.temperature = read(value),
             "top-p" => self.top_p = read(value),
             "seed" => self.seed = read(value),
+            "active" => self.active = read(value),
             "sample-rate" => self.sample_rate = read(value),
             "frame-size" => self.frame_size = read(value),
             "leaky" => self.leaky = read(value),
+            "stall-timeout" => {
+                self.stall_timeout = Some(time(value)).filter(|time| !time.is_zero())
+            }
             "max-queue" => self.max_queue = read(value),
             "max-pending" => self.max_pending = read(value),
             "reset-on" => self.reset_on = read(value),
@@ -312,6 +321,7 @@ impl Settings {
             "dtype" => self.dtype.to_value(),
             "method" => self.method.to_value(),
             "method-options" => self.method_options.to_value(),
+            "method-options-structure" => self.method_structure.to_value(),
             "prompt-style" => self.prompt_style.to_value(),
             "mrope-compat" => self.mrope_compat.to_value(),
             "system-prompt" => self.system_prompt.to_value(),
@@ -325,9 +335,11 @@ impl Settings {
             "temperature" => self.temperature.to_value(),
             "top-p" => self.top_p.to_value(),
             "seed" => self.seed.to_value(),
+            "active" => self.active.to_value(),
             "sample-rate" => self.sample_rate.to_value(),
             "frame-size" => self.frame_size.to_value(),
             "leaky" => self.leaky.to_value(),
+            "stall-timeout" => self.stall_timeout.unwrap_or_default().nseconds().to_value(),
             "max-queue" => self.max_queue.to_value(),
             "max-pending" => self.max_pending.to_value(),
             "reset-on" => self.reset_on.to_value(),
@@ -344,4 +356,16 @@ impl Settings {
             _ => return None,
         })
     }
+}
+
+/// A field of a structure in the words of `method-options`.
+fn as_text(key: &str, value: &glib::Value) -> Result<String, EngineError> {
+    if let Ok(text) = value.get::<Option<String>>() {
+        return Ok(text.unwrap_or_default());
+    }
+    let text = value.transform::<String>().ok().and_then(|text| text.get::<String>().ok());
+    text.ok_or_else(|| EngineError::Option {
+        key: key.into(),
+        reason: format!("a {} is neither a text nor a number", value.type_()),
+    })
 }

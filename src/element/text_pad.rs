@@ -8,7 +8,10 @@
 //!   never prerolls when nobody asks.
 //! * A GAP covers every frame before the frame itself is pushed, also while an answer is on
 //!   display, or textoverlay and muxers wait for ever.
-//! * Timestamps never go back and durations are never zero.
+//! * Timestamps never go back within a segment, and durations are never zero. Where the video's
+//!   times go back (a clock that starts again), so do the text's, in a new segment.
+//! * A frame far ahead gets its GAP a little later, in case it is waited for: the next frames may
+//!   show that its time was wrong, and a synchronised sink would have slept until then.
 //! * In a file, GAPs stop at the oldest question that waits for its answer, so that the answer can
 //!   carry the time of its question; live, they go on and the answer carries the time it was ready.
 //! * Nothing that happens downstream of this pad reaches the video.
@@ -26,9 +29,14 @@ use gstreamer as gst;
 use parking_lot::{Condvar, Mutex};
 
 use super::bus::CAT;
+use super::frame_clock::Pass;
 
 /// How long a push may go on before release forces downstream to let go.
 const RELEASE_GRACE: Duration = Duration::from_millis(100);
+/// How long frames far ahead may wait for their GAP.
+const LEAP_GRACE: Duration = Duration::from_millis(300);
+/// The video has gone back if its frame begins so long before what text has come to.
+const GONE_BACK: ClockTime = ClockTime::from_seconds(2);
 /// How long the video's end waits for the last text to be handed over.
 const END_GRACE: Duration = Duration::from_millis(200);
 
@@ -50,8 +58,12 @@ struct State {
     end: End,
     /// End of the newest video frame.
     video: Option<ClockTime>,
+    /// End of a frame far ahead, and until when it may have to wait.
+    leap: Option<(ClockTime, Instant)>,
     /// How far text and GAPs have come.
     position: Option<ClockTime>,
+    /// Waits until everything before it has gone.
+    segment_done: Option<gst::Event>,
     /// Questions that wait for an answer, and their times.
     holds: Vec<(u64, ClockTime)>,
     texts: VecDeque<Text>,
@@ -82,7 +94,9 @@ impl State {
             discont: true,
             end: End::Open,
             video: None,
+            leap: None,
             position: None,
+            segment_done: None,
             holds: Vec::new(),
             texts: VecDeque::new(),
         }
@@ -95,11 +109,39 @@ impl State {
     }
 }
 
+impl State {
+    /// The video has come to a frame.
+    fn follow(&mut self, start: ClockTime, end: ClockTime) {
+        let gone_back = |position: ClockTime| position > start.saturating_add(GONE_BACK);
+        if self.position.is_some_and(gone_back) {
+            self.position = Some(start);
+            self.video = None;
+            self.segment = true;
+            self.discont = true;
+        }
+        self.position.get_or_insert(start);
+        let video = self.video.map_or(end, |video| video.max(end));
+        self.video = Some(video);
+        // What was asked of a time that never was is answered now.
+        let holds = self.holds.iter_mut().map(|(_, at)| at);
+        let texts = self.texts.iter_mut().filter_map(|text| text.at.as_mut());
+        holds.chain(texts).for_each(|at| *at = video.min(*at));
+    }
+
+    /// A frame far ahead has waited long enough.
+    fn leap(&mut self, now: Instant) {
+        if let Some((end, _)) = self.leap.take_if(|(_, at)| *at <= now) {
+            self.video = self.video.max(Some(end));
+        }
+    }
+}
+
 enum Step {
     Headers,
     Segment,
     Gap(ClockTime, ClockTime),
     Text(gst::Buffer),
+    SegmentDone(gst::Event),
     Eos,
 }
 
@@ -190,10 +232,19 @@ impl TextPad {
     }
 
     /// A frame or gap of the video is about to be pushed.
-    pub fn video(&self, start: ClockTime, end: ClockTime) {
+    pub fn video(&self, start: ClockTime, end: ClockTime, pass: Pass) {
         let mut state = self.state.lock();
-        state.position.get_or_insert(start);
-        state.video = state.video.max(Some(end));
+        let ahead = state.video.is_some_and(|video| start > video.saturating_add(GONE_BACK));
+        match state.leap {
+            Some((_, at)) if ahead => state.leap = Some((end, at)),
+            None if ahead && matches!(pass, Pass::Leapt | Pass::Late) => {
+                state.leap = Some((end, Instant::now() + LEAP_GRACE));
+            }
+            _ => {
+                state.leap = None;
+                state.follow(start, end);
+            }
+        }
         drop(state);
         self.changed.notify_all();
     }
@@ -216,17 +267,31 @@ impl TextPad {
     }
 
     /// The video has ended; nothing is held any more.
-    ///
+    pub fn end(&self) {
+        self.finish(|state| state.end = End::Asked, |state| state.end == End::Sent);
+    }
+
+    /// The video's segment is done, and it may go on; nothing is held any more.
+    pub fn segment_done(&self, seqnum: gst::Seqnum) {
+        let ask = |state: &mut State| {
+            let position = state.position.max(state.video).unwrap_or_default();
+            let event = gst::event::SegmentDone::builder(position).seqnum(seqnum).build();
+            state.segment_done = Some(event);
+        };
+        self.finish(ask, |state| state.segment_done.is_none());
+    }
+
     /// Waits a moment until the last text is handed over: a muxer does not wait for sparse text
     /// once the video has ended. Only a moment, because a sink that waits for the video's end
     /// holds the text for as long.
-    pub fn end(&self) {
+    fn finish(&self, ask: impl FnOnce(&mut State), done: impl Fn(&State) -> bool) {
         let deadline = Instant::now() + END_GRACE;
         let mut state = self.state.lock();
         state.holds.clear();
-        state.end = End::Asked;
+        state.leap = None;
+        ask(&mut state);
         self.changed.notify_all();
-        while (state.end != End::Sent || state.pushing)
+        while (!done(&state) || state.pushing)
             && !state.flushing
             && !self.changed.wait_until(&mut state, deadline).timed_out()
         {}
@@ -255,6 +320,9 @@ impl TextPad {
                     gst::debug!(CAT, obj = self.pad, "downstream did not take the text: {error}");
                 }
             }
+            Step::SegmentDone(event) => {
+                self.pad.push_event(event);
+            }
             Step::Eos => {
                 self.pad.push_event(gst::event::Eos::new());
             }
@@ -270,10 +338,16 @@ impl TextPad {
             if state.flushing {
                 return None;
             }
+            state.leap(Instant::now());
             if let Some(step) = Self::plan(&mut state) {
                 break step;
             }
-            self.changed.wait(&mut state);
+            match state.leap {
+                Some((_, at)) => {
+                    self.changed.wait_until(&mut state, at);
+                }
+                None => self.changed.wait(&mut state),
+            }
         };
         state.pushing = true;
         Some(step)
@@ -305,6 +379,9 @@ impl TextPad {
             if let Some(text) = state.texts.pop_front() {
                 return Some(Step::Text(Self::buffer(state, position, text)));
             }
+        }
+        if let Some(event) = state.segment_done.take() {
+            return Some(Step::SegmentDone(event));
         }
         if state.end == End::Asked {
             state.end = End::Sent;

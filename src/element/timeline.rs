@@ -3,8 +3,9 @@
 //!
 //! GStreamer's *running time* restarts after a flushing seek, its *stream time* jumps with every
 //! seek. The engine wants *engine time*: seconds that never go back, because a memory that is kept
-//! over a seek has seen one frame after the other. An epoch is a stretch in which the three run in
-//! parallel; evidence is mapped back through the epoch it falls into.
+//! over a seek has seen one frame after the other. It passes as element time does (`frame_clock`),
+//! which survives wild stamps. An epoch is a stretch in which the clocks run in parallel; evidence is
+//! mapped back through the epoch it falls into.
 
 use std::collections::VecDeque;
 
@@ -13,6 +14,8 @@ use gstreamer as gst;
 
 /// A camera that reconnects for months must not grow a table for months.
 const MAX_EPOCHS: usize = 1024;
+/// Clocks that part by less still run in parallel.
+const TOLERANCE: ClockTime = ClockTime::from_mseconds(1);
 
 /// When something was: on the running clock and, where it is known, on the others.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -38,15 +41,15 @@ impl Epoch {
     fn running_at(&self, engine: ClockTime) -> ClockTime {
         self.running.saturating_add(engine.saturating_sub(self.engine))
     }
-
-    fn last_running(&self) -> ClockTime {
-        self.running_at(self.last)
-    }
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Timeline {
     epochs: VecDeque<Epoch>,
+    /// Element time of the newest frame.
+    time: ClockTime,
+    /// For how long a frame stands that is alone.
+    period: ClockTime,
     broken: bool,
 }
 
@@ -56,16 +59,20 @@ impl Timeline {
         self.broken = true;
     }
 
-    /// Engine time, in seconds, of a frame; `gap` parts epochs that would overlap.
-    pub fn enter(&mut self, at: Moment, rate: f64, gap: ClockTime) -> f64 {
-        let engine = match self.epochs.back_mut() {
+    /// Engine time, in seconds, of a frame at this element time; `gap` is what passes where element
+    /// time starts again.
+    pub fn enter(&mut self, at: Moment, time: ClockTime, rate: f64, gap: ClockTime) -> f64 {
+        let passed = time.checked_sub(self.time);
+        (self.time, self.period) = (time, gap);
+        let engine = match self.epochs.back() {
             Some(epoch) => {
-                // Running time that goes on keeps its distance to the last frame.
-                let passed = at.running.checked_sub(epoch.last_running());
-                self.broken |= passed.is_none();
-                epoch.last.saturating_add(passed.unwrap_or(gap))
+                let engine = epoch.last.saturating_add(passed.unwrap_or(gap));
+                let running = epoch.running_at(engine);
+                let apart = running.max(at.running) - running.min(at.running);
+                self.broken |= passed.is_none() || apart > TOLERANCE;
+                engine
             }
-            None => at.running,
+            None => time,
         };
         match self.epochs.back_mut() {
             Some(epoch) if !self.broken => epoch.last = engine,
@@ -81,7 +88,8 @@ impl Timeline {
         engine.nseconds() as f64 / 1e9
     }
 
-    /// Running times of a stretch of engine time, and stream times where there are any.
+    /// Running times of a stretch of engine time, and stream times where there are any. One frame
+    /// stands for the time until the next sample.
     pub fn locate(
         &self,
         start: f64,
@@ -90,7 +98,9 @@ impl Timeline {
         let (start, end) = (nanoseconds(start), nanoseconds(end.max(start)));
         let index = self.epochs.partition_point(|epoch| epoch.engine <= start).saturating_sub(1);
         let Some(epoch) = self.epochs.get(index) else { return (start, end, None) };
-        let end = self.epochs.get(index + 1).map_or(end, |next| end.min(next.engine)).max(start);
+        let end = if end > start { end } else { start.saturating_add(self.period) };
+        let next = self.epochs.get(index + 1).map(|next| next.engine).filter(|next| *next > start);
+        let end = next.map_or(end, |next| end.min(next));
         let stream = |engine: ClockTime| {
             let passed = engine.saturating_sub(epoch.engine).nseconds() as f64 * epoch.rate;
             epoch.stream.map(|base| nanoseconds((base.nseconds() as f64 + passed) / 1e9))
@@ -117,15 +127,42 @@ mod tests {
         }
     }
 
+    /// Element time is running time here.
+    fn enter(timeline: &mut Timeline, at: Moment, rate: f64) -> f64 {
+        timeline.enter(at, at.running, rate, ClockTime::SECOND)
+    }
+
+    #[test]
+    fn a_wild_stamp_has_an_epoch_of_its_own() {
+        let mut timeline = Timeline::default();
+        let seconds = ClockTime::from_seconds;
+        enter(&mut timeline, at(5, 5), 1.0);
+        assert_eq!(timeline.enter(at(3605, 3605), seconds(6), 1.0, ClockTime::SECOND), 6.0);
+        assert_eq!(enter(&mut timeline, at(7, 7), 1.0), 7.0);
+        assert_eq!(timeline.locate(6.0, 6.5).0, seconds(3605));
+        assert_eq!(timeline.locate(7.0, 7.0).0, seconds(7));
+    }
+
+    #[test]
+    fn one_frame_has_a_length() {
+        let mut timeline = Timeline::default();
+        let ms = ClockTime::from_mseconds;
+        enter(&mut timeline, at(5, 50), 1.0);
+        let (start, end, stream) = timeline.locate(5.0, 5.0);
+        assert_eq!((start, end, stream), (ms(5000), ms(6000), Some((ms(50_000), ms(51_000)))));
+        timeline.break_epoch();
+        timeline.enter(at(0, 0), ms(5400), 1.0, ClockTime::SECOND);
+        assert_eq!(timeline.locate(5.0, 5.0).1, ms(5400));
+    }
+
     #[test]
     fn engine_time_goes_on_where_running_time_starts_again() {
         let mut timeline = Timeline::default();
-        let gap = ClockTime::SECOND;
-        assert_eq!(timeline.enter(at(0, 10), 1.0, gap), 0.0);
-        assert_eq!(timeline.enter(at(5, 15), 1.0, gap), 5.0);
+        assert_eq!(enter(&mut timeline, at(0, 10), 1.0), 0.0);
+        assert_eq!(enter(&mut timeline, at(5, 15), 1.0), 5.0);
         timeline.break_epoch();
-        assert_eq!(timeline.enter(at(0, 100), 2.0, gap), 6.0);
-        assert_eq!(timeline.enter(at(2, 104), 2.0, gap), 8.0);
+        assert_eq!(enter(&mut timeline, at(0, 100), 2.0), 6.0);
+        assert_eq!(enter(&mut timeline, at(2, 104), 2.0), 8.0);
 
         let seconds = ClockTime::from_seconds;
         let (start, end, stream) = timeline.locate(1.0, 5.5);
@@ -139,8 +176,8 @@ mod tests {
     #[test]
     fn running_time_that_goes_back_without_notice_opens_an_epoch() {
         let mut timeline = Timeline::default();
-        timeline.enter(at(7, 7), 1.0, ClockTime::SECOND);
-        assert_eq!(timeline.enter(at(3, 3), 1.0, ClockTime::SECOND), 8.0);
+        enter(&mut timeline, at(7, 7), 1.0);
+        assert_eq!(enter(&mut timeline, at(3, 3), 1.0), 8.0);
         assert_eq!(timeline.locate(8.0, 9.0).0.seconds(), 3);
     }
 
@@ -149,7 +186,7 @@ mod tests {
         let mut timeline = Timeline::default();
         for _ in 0..3 * MAX_EPOCHS {
             timeline.break_epoch();
-            timeline.enter(at(0, 0), 1.0, ClockTime::SECOND);
+            enter(&mut timeline, at(0, 0), 1.0);
         }
         assert_eq!(timeline.epochs.len(), MAX_EPOCHS);
     }

@@ -9,6 +9,7 @@ use gstreamer as gst;
 use parking_lot::Mutex;
 
 use super::bus::CAT;
+use super::frame_clock::{FrameClock, MAX_TIME, Pass, Tick};
 use super::picture::{self, Orientation, Shot, Source};
 use super::sampler::Sampler;
 use super::timeline::Moment;
@@ -30,16 +31,52 @@ struct State {
     orientation: Orientation,
     /// From the caps; `None` for a variable frame rate.
     frame_duration: Option<ClockTime>,
+    clock: FrameClock,
     sampler: Option<(f64, Sampler)>,
-    /// `None` until the first frame, and again after a new stream-start.
+    /// `None` until the first frame.
     live: Option<bool>,
+    /// There is a new stream: what was true of the last one may not be of this.
+    live_uncertain: bool,
     /// Running time and duration of the last buffer.
     last: Option<(ClockTime, ClockTime)>,
     warned_pts: bool,
     warned_map: bool,
+    playing: bool,
+    ended: bool,
+    /// A frame is being looked at, and may have to wait for the engine.
+    busy: bool,
+    /// When the last frame came, or from when on one was to be expected.
+    sign: Option<Instant>,
+    /// Usual time between two frames.
+    pace: Duration,
+    /// The bus has been told that no frame comes.
+    told: bool,
+}
+
+/// How long no frame has come.
+pub(super) struct Quiet {
+    pub lasted: Duration,
+    /// Usual time between two frames.
+    pub pace: Duration,
+    /// The bus knows.
+    pub told: bool,
 }
 
 impl State {
+    /// A frame has come. How long none came, if the bus was told.
+    fn sign_of_life(&mut self) -> Option<Duration> {
+        let now = Instant::now();
+        let lasted = self.sign.replace(now).map(|last| now.duration_since(last));
+        (self.ended, self.busy) = (false, true);
+        if std::mem::take(&mut self.told) {
+            return lasted;
+        }
+        if let Some(lasted) = lasted {
+            self.pace = (self.pace * 3 + lasted) / 4;
+        }
+        None
+    }
+
     fn restart_sampling(&mut self) {
         if let Some((_, sampler)) = &mut self.sampler {
             sampler.restart();
@@ -47,19 +84,14 @@ impl State {
     }
 
     /// Copies the buffer if it is sampled.
-    fn sight(
-        &mut self,
-        buffer: &gst::BufferRef,
-        running: ClockTime,
-        is_due: impl FnOnce(ClockTime) -> bool,
-    ) -> Sight {
+    fn sight(&mut self, buffer: &gst::BufferRef, time: ClockTime, asked: bool) -> Sight {
         if picture::is_broken(buffer) {
             return Sight::Broken;
         }
         let (Some((_, sampler)), Some(source)) = (&mut self.sampler, &self.source) else {
             return Sight::Unsampled;
         };
-        if !sampler.take(running, is_due(running)) {
+        if !sampler.take(time, asked) {
             return Sight::Unsampled;
         }
         let started = Instant::now();
@@ -79,8 +111,13 @@ impl State {
 /// One buffer as the element saw it.
 pub(super) struct Look {
     pub at: Moment,
+    /// Element time.
+    pub time: ClockTime,
+    pub pass: Pass,
     pub duration: ClockTime,
     pub sight: Sight,
+    /// How long no frame had come before, if the bus was told so.
+    pub away: Option<Duration>,
 }
 
 /// What of a buffer the model is to see.
@@ -133,7 +170,8 @@ impl Video {
 
     pub fn stream_start(&self) {
         let mut state = self.0.lock();
-        state.live = None;
+        state.live_uncertain = true;
+        state.ended = false;
         state.orientation = Orientation::default();
         state.restart_sampling();
     }
@@ -142,71 +180,145 @@ impl Video {
         self.0.lock().segment = segment.downcast_ref::<ClockTime>().cloned();
     }
 
-    pub fn flush(&self) {
+    pub fn flush(&self, resets_time: bool) {
         let mut state = self.0.lock();
         state.segment = None;
         state.last = None;
+        if resets_time {
+            state.clock = FrameClock::default();
+        }
         state.restart_sampling();
+        state.ended = false;
+        state.sign = state.sign.map(|_| Instant::now());
+    }
+
+    /// The frame that was looked at goes on.
+    pub fn pass(&self) {
+        let mut state = self.0.lock();
+        if std::mem::take(&mut state.busy) {
+            state.sign = state.sign.map(|_| Instant::now());
+        }
+    }
+
+    /// No frame is to be expected any more.
+    pub fn end(&self) {
+        self.0.lock().ended = true;
+    }
+
+    /// Frames are to be expected, or none.
+    pub fn play(&self, playing: bool) {
+        let mut state = self.0.lock();
+        state.playing = playing;
+        state.sign = playing.then(Instant::now);
+    }
+
+    /// How long a video that plays has been quiet.
+    pub fn quiet(&self) -> Option<Quiet> {
+        let state = self.0.lock();
+        let expected = state.playing && !state.ended && !state.busy;
+        let sign = state.sign.filter(|_| expected)?;
+        Some(Quiet { lasted: sign.elapsed(), pace: state.pace, told: state.told })
+    }
+
+    /// The bus is to be told that no frame comes; whether it has not been.
+    pub fn tell_stopped(&self) -> bool {
+        !std::mem::replace(&mut self.0.lock().told, true)
+    }
+
+    /// Running time of the newest frame.
+    pub fn last(&self) -> Option<ClockTime> {
+        self.0.lock().last.map(|(running, _)| running)
+    }
+
+    /// Element time by the clock, while no frame comes.
+    pub fn estimate(&self, now: ClockTime) -> Option<ClockTime> {
+        self.0.lock().clock.estimate(now)
     }
 
     /// The stretch of running time that a gap covers.
     pub fn gap(&self, gap: &gst::event::Gap) -> Option<(ClockTime, ClockTime)> {
         let (start, duration) = gap.get();
-        let segment = self.0.lock().segment.clone();
-        let running = segment?.to_running_time(start)?;
-        Some((running, running.saturating_add(duration.unwrap_or_default())))
+        let mut state = self.0.lock();
+        let start = state.segment.as_ref()?.to_running_time(start)?;
+        let end = start.saturating_add(duration.unwrap_or_default()).min(MAX_TIME);
+        state.clock.gap(end);
+        (start < end).then_some((start, end))
     }
 
-    /// Whether the source is live, if that is known.
+    /// Whether the source is live, as far as is known.
     pub fn live(&self) -> Option<bool> {
         self.0.lock().live
     }
 
-    pub fn set_live(&self, live: bool) {
-        self.0.lock().live = Some(live);
+    /// Whether this very stream is live, if that is known.
+    pub fn live_for_certain(&self) -> Option<bool> {
+        let state = self.0.lock();
+        state.live.filter(|_| !state.live_uncertain)
+    }
+
+    /// Whether that is news.
+    pub fn set_live(&self, live: bool) -> bool {
+        let mut state = self.0.lock();
+        state.live_uncertain = false;
+        state.live.replace(live) != Some(live)
     }
 
     /// Times the buffer and, if it is sampled, copies it. `None` for one outside of its segment.
-    /// `clock` is the running time now, if the source is live; `is_due` says whether somebody asks
-    /// at a running time.
+    /// `rate` is in samples a second; `None` takes none. `clock` is the running time now, if the
+    /// source is live; `is_due` says whether somebody asks at an element time.
     pub fn look(
         &self,
         element: &gst::Element,
         buffer: &gst::BufferRef,
-        rate: f64,
+        rate: Option<f64>,
         clock: Option<ClockTime>,
         is_due: impl FnOnce(ClockTime) -> bool,
     ) -> Option<Look> {
         let mut guard = self.0.lock();
         let video = &mut *guard;
+        let away = video.sign_of_life();
         let mut warn_pts = false;
-        let running = match (buffer.pts(), &video.segment) {
-            (Some(pts), Some(segment)) => segment.to_running_time(pts)?,
-            _ => {
-                warn_pts = !std::mem::replace(&mut video.warned_pts, true);
-                // Live buffers belong to now; others follow each other.
-                let next = video.last.map(|(start, duration)| start.saturating_add(duration));
-                clock.or(next).unwrap_or_default()
-            }
+        // A negative stamp that was taken for a positive one is none.
+        let pts = buffer.pts().filter(|pts| *pts <= MAX_TIME);
+        let stamp = match (pts, &video.segment) {
+            (Some(pts), Some(segment)) => Some(segment.to_running_time(pts)?),
+            _ => None,
         };
+        let running = stamp.filter(|running| *running <= MAX_TIME).unwrap_or_else(|| {
+            warn_pts = !std::mem::replace(&mut video.warned_pts, true);
+            // Live buffers belong to now; others follow each other.
+            let next = video.last.map(|(start, duration)| start.saturating_add(duration));
+            clock.or(next).unwrap_or_default()
+        });
         let known = buffer.duration().filter(|duration| *duration > ClockTime::ZERO);
         let spacing = video.last.and_then(|(last, _)| running.checked_sub(last));
-        let duration = known
+        let full = known
             .or(video.frame_duration)
             .or(spacing.filter(|spacing| *spacing > ClockTime::ZERO))
-            .unwrap_or(DEFAULT_DURATION)
-            .min(ClockTime::from_seconds(1));
+            .unwrap_or(DEFAULT_DURATION);
+        let duration = full.min(ClockTime::from_seconds(1));
         video.last = Some((running, duration));
-        let stream = match (buffer.pts(), &video.segment) {
+        let Tick { time, pass } = video.clock.frame(running, full, clock);
+        let stream = match (pts, &video.segment) {
             (Some(pts), Some(segment)) => segment.to_stream_time(pts),
             _ => None,
         };
         let at = Moment { running, stream, wall: wall_clock(buffer, running, clock) };
 
-        if video.sampler.as_ref().is_none_or(|(old, _)| *old != rate) {
+        if let Some(rate) = rate
+            && video.sampler.as_ref().is_none_or(|(old, _)| *old != rate)
+        {
             video.sampler = Some((rate, Sampler::new(rate)));
         }
-        let sight = video.sight(buffer, running, is_due);
+        if pass == Pass::Leapt {
+            // Should the leap be true, this is the first frame after a hole.
+            video.restart_sampling();
+        }
+        let asked = is_due(time);
+        let sight = match rate {
+            Some(_) => video.sight(buffer, time, asked),
+            None => Sight::Unsampled,
+        };
         let fault = match &sight {
             Sight::Unreadable(reason) if !std::mem::replace(&mut video.warned_map, true) => {
                 Some((reason.clone(), video.caps.clone()))
@@ -218,7 +330,7 @@ impl Video {
             gst::element_warning!(
                 element,
                 gst::StreamError::Format,
-                ("buffers without timestamps: their times are guessed")
+                ("buffers without timestamps, or with negative ones: their times are guessed")
             );
         }
         if let Some((reason, caps)) = fault {
@@ -239,7 +351,7 @@ impl Video {
                 gst::log!(CAT, obj = element, "frame at {running} cannot be read: {reason}");
             }
         }
-        Some(Look { at, duration, sight })
+        Some(Look { at, time, pass, duration, sight, away })
     }
 }
 

@@ -6,13 +6,13 @@
 //! entered before it. All frames at the head of the queue are encoded as one batch. Whoever feeds
 //! the queue decides whether a full one holds the video back or loses its oldest frame.
 //!
-//! Every piece of work has its own [`Cancel`]; flush, stop and `cancel` raise the one that is
+//! Every piece of work has its own [`Cancel`](crate::Cancel); flush, stop and `cancel` raise the one that is
 //! running and take back what waits. A [`Worker`] lives from READY to READY: a new run has a new
 //! queue, so a thread that was left behind (see [`Worker::stop`]) cannot touch it.
 
+mod queue;
 mod thread;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -20,7 +20,9 @@ use std::time::{Duration, Instant};
 use gstreamer as gst;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::answer::Status;
+pub(super) use self::queue::{Counters, Refused};
+use self::queue::{Job, Queue};
+use super::answer::{Asked, Record, Status};
 use super::bus::CAT;
 use super::outlet::Outlet;
 use super::picture::Shot;
@@ -28,37 +30,24 @@ use super::question::Question;
 use super::settings::Settings;
 use super::shared_model::{self, LoadKey, Ticket, Waiter};
 use super::timeline::{Moment, Timeline};
+use crate::VideoLlm;
 use crate::stream::StreamStats;
-use crate::{Cancel, EngineError, VideoLlm};
 
 /// How long the end of the stream waits for questions to be reported as cancelled.
 const CANCEL_GRACE: Duration = Duration::from_secs(1);
 
-/// Bytes of frames that may wait for the model, however many they are; one may always.
-const MAX_HELD: usize = 256 << 20;
+/// The run is over, and with it what was asked of it: nobody has said this yet.
+#[derive(Debug)]
+pub(super) struct Over(pub Box<Record>);
 
-/// One asking of a question.
-#[derive(Clone)]
-pub(super) struct Asked {
-    /// Unique in the process: a standing question has one id and many askings.
-    pub number: u64,
-    pub question: Arc<Question>,
-    pub at: Option<Moment>,
-    since: Instant,
-}
-
-enum Job {
-    /// A sampled frame and its engine time.
-    Frame(Shot, f64),
-    Ask(Asked),
-    Clear,
-}
-
-/// Why something did not get into the queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refused {
-    Flushing,
-    Failed,
+/// How a run ended.
+pub(super) struct Ended {
+    /// For the next run.
+    pub model: Option<Arc<VideoLlm>>,
+    /// What nobody has said yet.
+    pub unsaid: Vec<Record>,
+    /// Why the engine was gone before.
+    pub failure: Option<String>,
 }
 
 /// How waiting for the pending answers ended.
@@ -70,22 +59,6 @@ pub(super) enum Drained {
     TimedOut(usize),
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Counters {
-    pub frames_in: u64,
-    pub sampled: u64,
-    pub dropped: u64,
-    pub broken: u64,
-    pub unreadable: u64,
-    pub encoded: u64,
-    pub questions: u64,
-    pub answers: u64,
-    /// Copying the sampled frames, in the streaming thread.
-    pub taking: Duration,
-    pub encoding: Duration,
-    pub answering: Duration,
-}
-
 /// What the property `stats` tells of a run.
 #[derive(Default)]
 pub(super) struct Stats {
@@ -95,64 +68,6 @@ pub(super) struct Stats {
     pub queue: usize,
     /// `None` until the model is loaded.
     pub model_users: Option<usize>,
-}
-
-#[derive(Default)]
-struct Queue {
-    jobs: VecDeque<Job>,
-    /// Questions that end without the engine; they go ahead of all jobs.
-    reports: VecDeque<(Asked, Status)>,
-    /// How many of the jobs are frames.
-    frames: usize,
-    /// Bytes of those frames.
-    held: usize,
-    /// Why the newest frame was not seen, if it was not.
-    missed: Option<String>,
-    /// Whether there was a warning that the engine cannot take frames, since it last took one.
-    lost: bool,
-    /// Askings that are not reported yet, the running one included.
-    pending: usize,
-    running: Option<(Option<u64>, Cancel)>,
-    newest: Option<Moment>,
-    loaded: Option<Result<Arc<VideoLlm>, Arc<EngineError>>>,
-    /// Kept as long as the run, because the registry's own reference is weak.
-    model: Option<Arc<VideoLlm>>,
-    flushing: bool,
-    stopped: bool,
-    failed: bool,
-    counters: Counters,
-    memory: StreamStats,
-}
-
-impl Queue {
-    fn refusal(&self) -> Option<Refused> {
-        if self.flushing || self.stopped {
-            Some(Refused::Flushing)
-        } else {
-            self.failed.then_some(Refused::Failed)
-        }
-    }
-
-    /// Takes back everything that waits: questions are reported, frames forgotten.
-    fn withdraw(&mut self, status: &Status) {
-        if let Some((_, cancel)) = &self.running {
-            cancel.raise();
-        }
-        for job in std::mem::take(&mut self.jobs) {
-            match job {
-                Job::Frame(..) => {}
-                Job::Ask(asked) => self.reports.push_back((asked, status.clone())),
-                // Forgetting was asked for and stays asked for.
-                Job::Clear => self.jobs.push_back(Job::Clear),
-            }
-        }
-        (self.frames, self.held) = (0, 0);
-    }
-
-    /// Whether a frame of this size has to wait, or to take another's place.
-    fn is_full(&self, limit: usize, size: usize) -> bool {
-        self.frames >= limit || (self.frames > 0 && self.held.saturating_add(size) > MAX_HELD)
-    }
 }
 
 /// What the thread, the streaming thread and the application share.
@@ -169,6 +84,7 @@ struct Shared {
 }
 
 pub(super) struct Worker {
+    key: LoadKey,
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
     ticket: Mutex<Option<Ticket>>,
@@ -207,23 +123,21 @@ impl Worker {
             Ok(model) => waiter.loaded(Ok(model)),
             Err(place) => ticket = Some(place),
         }
-        Ok(Self { shared, thread: Mutex::new(Some(thread)), ticket: Mutex::new(ticket) })
+        let (thread, ticket) = (Mutex::new(Some(thread)), Mutex::new(ticket));
+        Ok(Self { key: key.clone(), shared, thread, ticket })
     }
 
-    /// Ends the run within one layer of inference. Gives the model back, for the next run, and the
-    /// questions that nobody will answer.
-    pub fn stop(&self) -> (Option<Arc<VideoLlm>>, Vec<Asked>) {
-        let unanswered = {
+    /// Ends the run within one layer of inference.
+    pub fn stop(&self) -> Ended {
+        {
             let mut queue = self.shared.queue.lock();
-            queue.stopped = true;
-            queue.withdraw(&Status::Cancelled);
-            std::mem::take(&mut queue.reports).into_iter().map(|(asked, _)| asked).collect()
-        };
+            queue.stop();
+        }
         self.shared.changed.notify_all();
         let ticket = self.ticket.lock().take();
         let loading = {
             let queue = self.shared.queue.lock();
-            queue.model.is_none() && !queue.failed
+            queue.model.is_none() && queue.failure.is_none()
         };
         if ticket.is_some() && loading {
             self.shared.post_progress(gst::ProgressType::Canceled, "Loading was cancelled");
@@ -237,7 +151,9 @@ impl Worker {
         {
             gst::error!(CAT, "the inference thread panicked");
         }
-        (self.shared.queue.lock().model.take(), unanswered)
+        let mut queue = self.shared.queue.lock();
+        let unsaid = queue.unsaid();
+        Ended { model: queue.model.take(), unsaid, failure: queue.failure.clone() }
     }
 
     /// Takes back everything that waits and refuses more until [`flush_stop`](Self::flush_stop).
@@ -245,6 +161,7 @@ impl Worker {
         let mut queue = self.shared.queue.lock();
         queue.flushing = true;
         queue.newest = None;
+        queue.looked = None;
         queue.withdraw(&Status::Cancelled);
         drop(queue);
         self.shared.changed.notify_all();
@@ -266,9 +183,18 @@ impl Worker {
         self.shared.changed.notify_all();
     }
 
-    /// The sample rate that the model's folder recommends, once it is loaded.
-    pub fn recommended_rate(&self) -> Option<f64> {
-        self.shared.queue.lock().model.as_ref().and_then(|model| model.recommended_sample_rate())
+    /// Which model the run is of.
+    pub fn key(&self) -> &LoadKey {
+        &self.key
+    }
+
+    /// The sample rate that the user asked for or, once it is loaded, the model's folder recommends.
+    pub fn rate(&self) -> Option<f64> {
+        let recommended = || {
+            let queue = self.shared.queue.lock();
+            queue.model.as_ref().and_then(|model| model.recommended_sample_rate())
+        };
+        self.shared.settings.rate().or_else(recommended)
     }
 
     /// Waits until the model is loaded.
@@ -285,9 +211,15 @@ impl Worker {
         }
     }
 
-    /// Engine time of a sampled frame.
-    pub fn engine_time(&self, at: Moment, rate: f64, gap: gst::ClockTime) -> f64 {
-        self.shared.timeline.lock().enter(at, rate, gap)
+    /// Engine time of a sampled frame at this element time.
+    pub fn engine_time(
+        &self,
+        at: Moment,
+        time: gst::ClockTime,
+        rate: f64,
+        gap: gst::ClockTime,
+    ) -> f64 {
+        self.shared.timeline.lock().enter(at, time, rate, gap)
     }
 
     /// Queues a sampled frame. A full queue waits if nothing may be lost, else it loses its oldest
@@ -302,20 +234,7 @@ impl Worker {
         if let Some(refused) = queue.refusal() {
             return Err(refused);
         }
-        queue.counters.sampled += 1;
-        while queue.is_full(limit, size) {
-            let oldest = queue.jobs.iter().position(|job| matches!(job, Job::Frame(..)));
-            let Some(Job::Frame(oldest, _)) = oldest.and_then(|index| queue.jobs.remove(index))
-            else {
-                break;
-            };
-            queue.frames -= 1;
-            queue.held -= oldest.size();
-            queue.counters.dropped += 1;
-        }
-        queue.jobs.push_back(Job::Frame(shot, time));
-        queue.frames += 1;
-        queue.held += size;
+        queue.push(shot, time, limit);
         drop(queue);
         self.shared.changed.notify_all();
         Ok(())
@@ -326,13 +245,16 @@ impl Worker {
         self.shared.miss(reason, count);
     }
 
-    /// A frame, sampled or not, has entered the element.
-    pub fn enter(&self, at: Moment) -> Result<(), Refused> {
+    /// A frame, sampled or not, has entered the element, for the model to look at or not.
+    pub fn enter(&self, at: Moment, looked: bool) -> Result<(), Refused> {
         let mut queue = self.shared.queue.lock();
         if let Some(refused) = queue.refusal() {
             return Err(refused);
         }
         queue.newest = Some(at);
+        if looked {
+            queue.looked = Some(Instant::now());
+        }
         Ok(())
     }
 
@@ -345,8 +267,9 @@ impl Worker {
         self.shared.queue.lock().newest.is_some()
     }
 
-    /// Waits until one more question may be asked, if a schedule asks it and nothing may be lost.
-    pub fn wait_for_room(&self) -> Result<(), Refused> {
+    /// Waits until one more question may be asked, if a schedule asks it and nothing may be lost;
+    /// whether that was before the deadline.
+    pub fn wait_for_room(&self, deadline: Option<Instant>) -> Result<bool, Refused> {
         let limit = self.shared.settings.max_pending as usize;
         let mut queue = self.shared.queue.lock();
         loop {
@@ -354,73 +277,60 @@ impl Worker {
                 return Err(refused);
             }
             if queue.pending < limit {
-                return Ok(());
+                return Ok(true);
             }
-            self.shared.changed.wait(&mut queue);
+            match deadline {
+                None => self.shared.changed.wait(&mut queue),
+                Some(deadline) => {
+                    if self.shared.changed.wait_until(&mut queue, deadline).timed_out() {
+                        return Ok(false);
+                    }
+                }
+            }
         }
     }
 
     /// Queues a question behind the frames that have entered; too many, and it is reported as
     /// dropped. `prepare` is called before anything can come of it.
-    pub fn ask(&self, question: Arc<Question>, prepare: impl FnOnce(&Asked)) {
+    ///
+    /// # Errors
+    /// The run is over.
+    pub fn ask(&self, question: Arc<Question>, prepare: impl FnOnce(&Asked)) -> Result<(), Over> {
         let mut queue = self.shared.queue.lock();
-        queue.counters.questions += 1;
-        let number = super::question::next_id();
-        let asked = Asked { number, question, at: queue.newest, since: Instant::now() };
-        prepare(&asked);
-        let full = queue.pending >= self.shared.settings.max_pending as usize;
-        queue.pending += 1;
-        if queue.failed {
-            let status = Status::Error("the engine has failed".into());
-            queue.reports.push_back((asked, status));
-        } else if queue.stopped || queue.flushing {
-            queue.reports.push_back((asked, Status::Cancelled));
-        } else if full {
-            queue.reports.push_back((asked, Status::Dropped));
-        } else {
-            queue.jobs.push_back(Job::Ask(asked));
+        if queue.stopped && !question.is_standing() {
+            return Err(Over(Box::new(Record::last_word(question, Status::Cancelled))));
         }
+        queue.ask(question, self.shared.settings.max_pending as usize, prepare);
         drop(queue);
         self.shared.changed.notify_all();
+        Ok(())
     }
 
-    /// Reports a question of the schedule that will not be asked.
-    pub fn report(&self, question: Arc<Question>, status: Status) {
+    /// Says the last word on a question of the schedule.
+    ///
+    /// # Errors
+    /// The run is over.
+    pub fn end(&self, question: Arc<Question>, status: Status) -> Result<(), Over> {
         let mut queue = self.shared.queue.lock();
-        let number = super::question::next_id();
-        let asked = Asked { number, question, at: None, since: Instant::now() };
-        queue.pending += 1;
-        queue.reports.push_back((asked, status));
+        if queue.stopped {
+            return Err(Over(Box::new(Record::last_word(question, status))));
+        }
+        queue.end(question, status);
         drop(queue);
         self.shared.changed.notify_all();
+        Ok(())
     }
 
-    /// Takes back the askings of one question; whether there were any.
+    /// Takes back the askings of one question; whether there were any. Those of a standing question
+    /// end in silence: that is on the schedule, where its last word comes from.
     pub fn cancel(&self, id: u64) -> bool {
-        let mut queue = self.shared.queue.lock();
-        let queue = &mut *queue;
-        let mut found = false;
-        if let Some((Some(running), cancel)) = &queue.running
-            && *running == id
-        {
-            cancel.raise();
-            found = true;
-        }
-        let reports = &mut queue.reports;
-        queue.jobs.retain(|job| match job {
-            Job::Ask(asked) if asked.question.id == id => {
-                reports.push_back((asked.clone(), Status::Cancelled));
-                found = true;
-                false
-            }
-            _ => true,
-        });
+        let found = self.shared.queue.lock().cancel(id);
         self.shared.changed.notify_all();
         found
     }
 
-    /// Waits until no question is pending; cancels what is left after `timeout`.
-    pub fn drain(&self, timeout: Option<Duration>) -> Drained {
+    /// Waits until no question is pending; cancels what is left at the deadline.
+    pub fn drain(&self, deadline: Option<Instant>) -> Drained {
         let started = Instant::now();
         let mut queue = self.shared.queue.lock();
         let mut told = 0;
@@ -432,7 +342,7 @@ impl Worker {
                 break Drained::Done;
             }
             let waited = started.elapsed();
-            if timeout.is_some_and(|timeout| waited >= timeout) {
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 let pending = queue.pending;
                 queue.withdraw(&Status::Cancelled);
                 self.shared.changed.notify_all();
@@ -456,9 +366,9 @@ impl Worker {
                 });
                 continue;
             }
-            let next = Duration::from_secs(told + 1);
-            let next = timeout.map_or(next, |timeout| next.min(timeout));
-            self.shared.changed.wait_until(&mut queue, started + next);
+            let next = started + Duration::from_secs(told + 1);
+            let next = deadline.map_or(next, |deadline| next.min(deadline));
+            self.shared.changed.wait_until(&mut queue, next);
         };
         drop(queue);
         if told > 0 {
@@ -468,8 +378,9 @@ impl Worker {
         outcome
     }
 
-    pub fn pending(&self) -> u32 {
-        u32::try_from(self.shared.queue.lock().pending).unwrap_or(u32::MAX)
+    /// Askings that are not reported yet.
+    pub fn pending(&self) -> usize {
+        self.shared.queue.lock().pending
     }
 
     pub fn stats(&self) -> Stats {
@@ -480,22 +391,5 @@ impl Worker {
             queue: queue.frames,
             model_users: queue.model.as_ref().map(Arc::strong_count),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_waits_is_bounded_in_frames_and_in_bytes() {
-        let queue = |frames, held| Queue { frames, held, ..Queue::default() };
-        assert!(!queue(7, 7 << 20).is_full(8, 1 << 20));
-        assert!(queue(8, 8 << 20).is_full(8, 1 << 20));
-        assert!(queue(5, MAX_HELD - 10).is_full(4096, 11));
-        assert!(!queue(5, MAX_HELD - 10).is_full(4096, 10));
-        // A frame that is larger than the bound is no reason to see nothing.
-        assert!(!queue(0, 0).is_full(1, 2 * MAX_HELD));
-        assert!(queue(1, usize::MAX).is_full(4096, usize::MAX));
     }
 }

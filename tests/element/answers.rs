@@ -121,3 +121,67 @@ fn a_senders_reference_timestamp_is_the_wall_clock() {
     let answer = rig.play().answers().remove(0);
     assert_eq!(answer.ms("wall-clock"), 1_700_000_000_000 + answer.ms("asked-at"));
 }
+
+#[test]
+fn an_answer_is_one_json_text_too_and_names_its_element() {
+    let rig = Rig::new(&format!(
+        "videotestsrc num-buffers=60 {BALL} ! QA ! fakesink qa.text ! fakesink name=text"
+    ));
+    rig.qa().set_property_from_str("text-format", "json");
+    let texts = watch(
+        &rig.element("text").static_pad("sink").unwrap(),
+        gst::PadProbeType::BUFFER,
+        |info| Some(info.buffer()?.map_readable().unwrap().to_vec()),
+    );
+    let metas = watch(&rig.qa().static_pad("src").unwrap(), gst::PadProbeType::BUFFER, |info| {
+        let meta =
+            gst::meta::CustomMeta::from_buffer(info.buffer()?, "StreamKvqaAnswerMeta").ok()?;
+        Some(meta.structure().get::<String>("json").unwrap())
+    });
+    let ask = gst::Structure::builder("ask").field("question", "a \"b\"?").field("tag", "t");
+    rig.ask_full(ask.field("at", 4.0f64).build());
+    let answer = rig.play().answers().remove(0);
+    assert_eq!(answer.text("element"), "qa");
+    let json = answer.text("json");
+    let fields: serde_json::Map<_, _> = serde_json::from_str(&json).unwrap();
+    for (name, value) in answer.0.iter().filter(|(name, _)| *name != "json") {
+        let found = &fields[name.as_str()];
+        match name.as_str() {
+            "evidence" => {
+                for (span, seconds) in
+                    value.get::<gst::List>().unwrap().iter().zip(found.as_array().unwrap())
+                {
+                    let span = span.get::<gst::Structure>().unwrap();
+                    for time in ["start", "end", "start-stream", "end-stream"] {
+                        let ns = span.get::<u64>(time).unwrap() as f64;
+                        assert_eq!(seconds[time], ns / 1e9, "{span}");
+                    }
+                }
+            }
+            "asked-at" | "asked-at-stream" | "answered-at" | "frame-age" => {
+                assert_eq!(found.as_f64().unwrap(), value.get::<u64>().unwrap() as f64 / 1e9);
+            }
+            "id" | "tokens" => assert_eq!(found.as_u64().unwrap(), value.get::<u64>().unwrap()),
+            "last" | "truncated" => assert_eq!(*found, value.get::<bool>().unwrap()),
+            "latency-ms" => assert_eq!(*found, value.get::<f64>().unwrap()),
+            _ => assert_eq!(*found, value.get::<String>().unwrap(), "{name}"),
+        }
+    }
+    assert_eq!(fields["asked-at"], 4.0);
+    rig.stop();
+    assert_eq!(*texts.lock().unwrap(), [format!("{json}\n").into_bytes()]);
+    // The video's end may come before the answer.
+    assert!(metas.lock().unwrap().iter().all(|meta| *meta == json));
+}
+
+#[test]
+fn evidence_of_one_frame_has_a_length() {
+    let rig = Rig::new(&format!(
+        "videotestsrc num-buffers=1 {BALL} ! QA question=what? sample-rate=2/1 ! fakesink"
+    ));
+    let answer = rig.play().answers().remove(0);
+    let evidence = answer.0.get::<gst::List>("evidence").unwrap();
+    let span = evidence[0].get::<gst::Structure>().unwrap();
+    assert_eq!((span.get::<u64>("start"), span.get::<u64>("end")), (Ok(0), Ok(500_000_000)));
+    assert_eq!(span.get::<u64>("end-stream"), Ok(500_000_000));
+}

@@ -10,5 +10,7 @@ mod life;
 mod picture;
 mod questions;
 mod qwen;
+mod settings;
 mod text;
+mod time;
 mod video;

@@ -183,7 +183,7 @@ fn a_cancelled_question_says_so() {
     let waiting = rig.ask("waiting");
     let ask = gst::Structure::builder("ask").field("question", "future").field("at", 99.0f64);
     let future = rig.ask_full(ask.build());
-    assert_eq!(rig.qa().property::<u32>("pending"), 2);
+    assert_eq!(rig.qa().property::<u32>("pending"), 3);
     let cancel = |id: u64| rig.qa().emit_by_name::<bool>("cancel", &[&id]);
     assert!(cancel(waiting) && cancel(future) && cancel(running));
     let mut ended: Vec<_> = (0..3).map(|_| rig.answer()).collect();
@@ -270,4 +270,244 @@ fn an_outside_expert_loads_behind_the_model_and_ranks_with_it() {
     let complete = told.iter().position(|(kind, ..)| *kind == gst::ProgressType::Complete);
     assert!(of_pair.is_some() && of_pair < complete, "{told:?}");
     assert_eq!(told.iter().filter(|(kind, ..)| *kind == gst::ProgressType::Start).count(), 1);
+}
+
+/// What the element has said so far, in a pipeline that has gone back to READY.
+fn last_words(rig: &Rig) -> Vec<Answer> {
+    rig.pipeline.set_state(gst::State::Ready).unwrap();
+    let answers = std::iter::from_fn(|| rig.bus.pop());
+    let mut answers: Vec<_> = answers.filter_map(|message| Answer::of(&message)).collect();
+    answers.retain(|answer| answer.0.get::<bool>("last").unwrap());
+    answers.sort_by_key(Answer::id);
+    answers
+}
+
+fn ask_at(rig: &Rig, seconds: f64) -> u64 {
+    let ask = gst::Structure::builder("ask").field("question", "later?").field("at", seconds);
+    rig.ask_full(ask.build())
+}
+
+fn ask_every(rig: &Rig, seconds: f64) -> u64 {
+    let ask = gst::Structure::builder("ask").field("question", "each?").field("interval", seconds);
+    rig.ask_full(ask.build())
+}
+
+/// Each id once, with its status.
+#[track_caller]
+fn ended(answers: &[Answer], expected: &[(u64, &str)]) {
+    let found: Vec<_> = answers.iter().map(|answer| (answer.id(), answer.status())).collect();
+    let mut expected: Vec<_> = expected.iter().map(|&(id, s)| (id, s.to_owned())).collect();
+    expected.sort();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn what_never_fell_due_gets_its_last_word_at_the_stop() {
+    let rig = Rig::new(&format!("videotestsrc {BALL} ! QA ! fakesink sync=true"));
+    let before = rig.ask("before anything?");
+    rig.pipeline.set_state(gst::State::Ready).unwrap();
+    let scheduled = ask_at(&rig, 99.0);
+    assert_eq!(rig.qa().property::<u32>("pending"), 2);
+    rig.pause();
+    let standing = ask_every(&rig, 99.0);
+    assert_eq!(rig.answer().id(), before);
+    assert_eq!(rig.qa().property::<u32>("pending"), 2);
+    ended(&last_words(&rig), &[(scheduled, "cancelled"), (standing, "cancelled")]);
+    assert_eq!(rig.qa().property::<u32>("pending"), 0);
+    rig.pause();
+    ended(&last_words(&rig), &[]);
+}
+
+#[test]
+fn what_was_asked_before_a_first_frame_that_never_comes_is_cancelled() {
+    let rig = Rig::new(
+        "appsrc name=src format=time is-live=true caps=video/x-raw,format=RGB,width=16,height=16 \
+         ! QA question=what? ! fakesink",
+    );
+    let (sender, signals) = std::sync::mpsc::channel();
+    rig.qa().connect("answer", false, move |args| {
+        sender.send(args[1].get::<gst::Structure>().unwrap().get::<u64>("id").unwrap()).unwrap();
+        None
+    });
+    let asked = rig.ask("what do you see?");
+    rig.play();
+    assert_eq!(rig.qa().property::<u32>("pending"), 2);
+    let answers = last_words(&rig);
+    assert_eq!(answers.len(), 2);
+    assert!(answers.iter().all(|answer| answer.status() == "cancelled"));
+    assert!(answers.iter().any(|answer| answer.id() == asked));
+    let mut signals: Vec<_> = signals.try_iter().collect();
+    signals.sort_unstable();
+    assert_eq!(signals, answers.iter().map(Answer::id).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_standing_question_has_many_answers_and_one_last_word() {
+    let rig = Rig::new(&format!("videotestsrc {BALL} ! QA method=streamkv ! fakesink sync=true"));
+    rig.pause();
+    let standing = ask_every(&rig, 0.1);
+    rig.play();
+    for _ in 0..3 {
+        let answer = rig.answer();
+        assert_eq!((answer.id(), answer.0.get::<bool>("last").unwrap()), (standing, false));
+    }
+    // Askings that wait while it is cancelled end in silence.
+    let long = rig.ask_long();
+    rig.until("askings", |_| rig.qa().property::<u32>("pending") > 3);
+    assert!(rig.qa().emit_by_name::<bool>("cancel", &[&standing]));
+    assert!(!rig.qa().emit_by_name::<bool>("cancel", &[&standing]));
+    rig.qa().emit_by_name::<bool>("cancel", &[&long]);
+    let mut words = Vec::new();
+    while words.len() < 2 {
+        let answer = rig.answer();
+        if answer.id() == standing {
+            assert_eq!(answer.status(), "cancelled");
+        }
+        words.push((answer.id(), answer.0.get::<bool>("last").unwrap()));
+    }
+    words.sort_unstable();
+    assert_eq!(words, [(standing, true), (long, true)]);
+    rig.until("nothing pending", |_| rig.qa().property::<u32>("pending") == 0);
+    ended(&last_words(&rig), &[]);
+}
+
+#[test]
+fn stopping_says_one_last_word_on_everything_that_waits() {
+    let rig = Rig::new(&format!("videotestsrc {BALL} ! QA method=streamkv ! fakesink sync=true"));
+    rig.pause();
+    let standing = ask_every(&rig, 0.1);
+    let long = rig.ask_long();
+    let waiting = rig.ask("waiting");
+    let scheduled = ask_at(&rig, 99.0);
+    rig.play();
+    rig.until("askings", |_| rig.qa().property::<u32>("pending") > 6);
+    let expected = [long, waiting, scheduled, standing].map(|id| (id, "cancelled"));
+    ended(&last_words(&rig), &expected);
+}
+
+#[test]
+fn twelve_questions_and_a_short_eos_timeout_have_twelve_last_words() {
+    // Room for all, and room for two at a time.
+    for (timeout, room) in [(0, 64), (30_000_000, 64), (300_000_000, 64), (300_000_000, 2)] {
+        let line = "{\"question\": \"what?\", \"max-tokens\": 1000000}\n";
+        let file = temporary(line.repeat(12));
+        let rig = Rig::new(&format!(
+            "videotestsrc num-buffers=20 {BALL} ! QA method=streamkv max-pending={room} \
+             eos-timeout={timeout} questions-file={} ! fakesink qa.text ! fakesink",
+            file.path().display()
+        ));
+        let started = std::time::Instant::now();
+        let words = rig.play().answers();
+        assert!(started.elapsed() < PATIENCE / 2, "{timeout} {room}: {:?}", started.elapsed());
+        let mut ids: Vec<_> = words.iter().map(Answer::id).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!((words.len(), ids.len()), (12, 12), "{timeout} {room}: {words:?}");
+        assert!(words.iter().all(|answer| ["ok", "cancelled"].contains(&&*answer.status())));
+        ended(&last_words(&rig), &[]);
+    }
+}
+
+#[test]
+fn a_question_that_waits_for_room_survives_a_flush_and_is_asked_once() {
+    let file: String = (0..6).map(|_| "{\"question\": \"what?\", \"at\": 0.5}\n").collect();
+    let file = temporary(file + "{\"question\": \"each?\", \"interval\": 0.1}\n");
+    let rig = Rig::new(&format!(
+        "videotestsrc {BALL} ! QA method=streamkv max-pending=1 questions-file={} \
+         ! fakesink sync=true",
+        file.path().display()
+    ));
+    rig.pause();
+    let long = rig.ask_long();
+    rig.play();
+    for second in 1..6 {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        let at = gst::ClockTime::from_seconds(second);
+        rig.pipeline.seek_simple(gst::SeekFlags::FLUSH, at).unwrap();
+    }
+    let mut last = std::collections::BTreeMap::new();
+    let mut standing = std::collections::BTreeSet::new();
+    rig.wait("six answers", |message| {
+        if let Some(answer) = Answer::of(message) {
+            match answer.0.get::<bool>("last").unwrap() {
+                true => *last.entry(answer.id()).or_insert(0) += 1,
+                false => drop(standing.insert(answer.id())),
+            }
+        }
+        (last.len() == 7 && !standing.is_empty()).then_some(())
+    });
+    assert!(last.contains_key(&long) && last.values().all(|&times| times == 1), "{last:?}");
+    // One standing question is one, however often it was put off.
+    let answers = last_words(&rig);
+    ended(&answers, &[(*standing.first().unwrap(), "cancelled")]);
+}
+
+#[test]
+fn a_question_property_that_is_replaced_is_cancelled() {
+    let rig = Rig::new(&format!(
+        "videotestsrc {BALL} ! QA question=first? question-interval=99000000000 ! fakesink"
+    ));
+    rig.pause();
+    rig.qa().set_property("question", "second?");
+    let first = rig.answer();
+    assert_eq!((first.question(), first.status()), ("first?".into(), "cancelled".into()));
+    let answers = last_words(&rig);
+    assert!(answers.iter().all(|answer| answer.question() == "second?"), "{answers:?}");
+    assert_eq!(answers.len(), 1);
+}
+
+#[test]
+fn a_question_is_cancelled_where_nothing_runs() {
+    let rig = Rig::new(&format!("videotestsrc {BALL} ! QA ! fakesink"));
+    rig.pipeline.set_state(gst::State::Ready).unwrap();
+    let id = rig.ask("what?");
+    assert!(rig.qa().emit_by_name::<bool>("cancel", &[&id]));
+    assert_eq!((rig.answer().id(), rig.qa().property::<u32>("pending")), (id, 0));
+}
+
+#[test]
+fn a_model_that_does_not_load_is_the_last_word_on_what_is_scheduled() {
+    let folder = tempfile::tempdir().unwrap();
+    let rig = Rig::raw(&format!(
+        "videotestsrc {BALL} ! streamkvqa name=qa model-path={} ! fakesink",
+        folder.path().display()
+    ));
+    let id = ask_at(&rig, 99.0);
+    rig.play();
+    rig.error();
+    let answers = last_words(&rig);
+    ended(&answers, &[(id, "error")]);
+    assert!(answers[0].text("error").contains("config.json"), "{answers:?}");
+}
+
+#[test]
+fn an_inactive_element_looks_at_nothing_and_answers_from_what_it_saw() {
+    let rig = Rig::new(&format!("videotestsrc {BALL} ! QA sample-rate=10/1 ! fakesink sync=true"));
+    let out = watch(&rig.qa().static_pad("src").unwrap(), gst::PadProbeType::BUFFER, |_| Some(()));
+    rig.play();
+    rig.until("frames", |stats| stats.get::<u64>("encoded").unwrap() >= 3);
+    rig.qa().set_property("active", false);
+    // A frame may be on its way.
+    let passed = || out.lock().unwrap().len();
+    let after = |frames: usize| {
+        let target = passed() + frames;
+        rig.until("frames passing", |_| passed() >= target);
+    };
+    after(2);
+    let (seen, remembered) = (rig.stat("sampled"), rig.remembered());
+    after(8);
+    assert_eq!((rig.stat("sampled"), rig.remembered()), (seen, remembered));
+    rig.ask("what was it?");
+    let answer = rig.answer();
+    assert_eq!(answer.status(), "ok");
+    assert!(answer.ms("frame-age") >= 700, "{answer:?}");
+    rig.qa().set_property("active", true);
+    rig.until("new frames", |stats| stats.get::<u64>("sampled").unwrap() > seen + 2);
+
+    let rig = Rig::new(&format!(
+        "videotestsrc num-buffers=20 {BALL} ! QA active=false question=what? ! fakesink"
+    ));
+    let answer = rig.play().answers().remove(0);
+    assert_eq!((answer.status(), rig.stat("frames-in")), ("error".into(), 20));
+    assert!(answer.text("error").contains("active"), "{answer:?}");
 }

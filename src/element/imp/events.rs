@@ -9,6 +9,7 @@ use gstreamer_base as gst_base;
 
 use super::StreamKvqa;
 use crate::element::enums::ResetOn;
+use crate::element::frame_clock::Pass;
 use crate::element::inlet;
 
 impl StreamKvqa {
@@ -37,7 +38,7 @@ impl StreamKvqa {
             }
             gst::EventView::Gap(gap) => {
                 if let (Some(text), Some((start, end))) = (&text, self.video.gap(gap)) {
-                    text.video(start, end);
+                    text.video(start, end, Pass::Steady);
                 }
             }
             gst::EventView::FlushStart(_) => {
@@ -49,7 +50,7 @@ impl StreamKvqa {
                 }
             }
             gst::EventView::FlushStop(flush) => {
-                self.video.flush();
+                self.video.flush(flush.resets_time());
                 if flush.resets_time() {
                     self.inlet.restart();
                 }
@@ -61,7 +62,17 @@ impl StreamKvqa {
                 }
                 self.reset(ResetOn::Flush);
             }
+            // A player that loops sends this instead of an end.
+            gst::EventView::SegmentDone(_) => {
+                if let Some(worker) = &worker {
+                    self.end(worker);
+                }
+                if let Some(text) = &text {
+                    text.segment_done(event.seqnum());
+                }
+            }
             gst::EventView::Eos(_) => {
+                self.video.end();
                 if let Some(worker) = &worker {
                     self.end(worker);
                 }
@@ -79,6 +90,9 @@ impl StreamKvqa {
     pub(super) fn upstream_event(&self, event: gst::Event) -> Result<bool, gst::Event> {
         match event.view() {
             gst::EventView::CustomUpstream(custom) => self.ask_event(custom).ok_or(event),
+            // Frames that the element holds back are late for its sake; a decoder that heard of it
+            // would skip what is not to be lost.
+            gst::EventView::Qos(_) if self.is_lossless() => Ok(true),
             gst::EventView::Seek(_) if !self.inlet.is_new_seek(event.seqnum()) => Ok(true),
             _ => Err(event),
         }

@@ -2,18 +2,16 @@
 //! A run, READY to PAUSED and back, and what happens in it: the rooms brought together.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use glib::subclass::prelude::*;
-use gst::ClockTime;
 use gst::prelude::*;
-use gst_base::prelude::*;
 use gstreamer as gst;
-use gstreamer_base as gst_base;
 
 use super::StreamKvqa;
 use crate::element::answer::{Record, Status};
 use crate::element::bus::{self, CAT};
-use crate::element::enums::{Leaky, ResetOn, TextTimestamp};
+use crate::element::enums::{ResetOn, TextTimestamp};
 use crate::element::inlet::Way;
 use crate::element::question::Question;
 use crate::element::questions_file::{self, FileError};
@@ -73,29 +71,31 @@ impl StreamKvqa {
     pub(super) fn stop_run(&self) {
         let worker = self.worker.lock().take();
         let Some(worker) = worker else { return };
-        let (model, unanswered) = worker.stop();
+        self.watch.stop();
+        let ended = worker.stop();
         if let Some(text) = self.text() {
             text.stop();
         }
-        if let (Some(model), Ok(key)) = (model, self.settings().load_key()) {
-            *self.model.lock() = Some((key, model));
-        }
-        let scheduled = self.inlet.end();
-        for asked in unanswered {
-            self.outlet.post(&Record::unanswered(asked.question, asked.at, Status::Cancelled));
-        }
-        for question in scheduled {
-            gst::debug!(CAT, imp = self, "question {} never fell due", question.id);
+        if let Some(model) = ended.model {
+            *self.model.lock() = Some((worker.key().clone(), model));
         }
         self.outlet.forget_metas();
+        for record in &ended.unsaid {
+            self.outlet.last_word(record);
+        }
+        for question in self.inlet.end() {
+            let status = ended.failure.clone().map_or(Status::Cancelled, Status::Error);
+            self.outlet.last_word(&Record::last_word(question, status));
+        }
     }
 
     /// The end: what never fell due is asked now, and pending answers are waited for.
     pub(super) fn end(&self, worker: &Worker) {
         let text = self.waiting_text();
-        self.inlet.ask_at_end(self.is_lossless(), Way { worker, text: text.as_deref() });
         let timeout = self.settings.lock().eos_timeout;
-        if let Drained::TimedOut(pending) = worker.drain(timeout.map(Into::into)) {
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout.into()));
+        self.inlet.ask_at_end(self.is_lossless(), deadline, self.way(worker, &text));
+        if let Drained::TimedOut(pending) = worker.drain(deadline) {
             gst::element_imp_warning!(
                 self,
                 gst::ResourceError::Busy,
@@ -120,21 +120,24 @@ impl StreamKvqa {
         let settings = self.settings();
         let live = self.is_live();
         let lossless = self.is_lossless();
-        if lossless && settings.rate().is_none() {
+        if lossless && settings.active && worker.rate().is_none() {
             // The model says how often it wants to look; until then no frame may be judged.
             worker.wait_for_model()?;
         }
         let obj = self.obj();
         let clock = live.then(|| obj.current_running_time()).flatten();
-        let rate = settings.rate().or_else(|| worker.recommended_rate()).unwrap_or(DEFAULT_RATE);
-        let is_due = |running| self.inlet.is_due(running);
+        let rate = settings.active.then(|| worker.rate().unwrap_or(DEFAULT_RATE));
+        let is_due = |time| self.inlet.is_due(time);
         let seen = self.video.look(obj.upcast_ref(), buffer, rate, clock, is_due);
         let Some(seen) = seen else { return Ok(()) };
+        if let Some(away) = seen.away {
+            self.video_resumed(away);
+        }
         let broken = matches!(seen.sight, Sight::Broken);
         match seen.sight {
             Sight::Unsampled => {}
             Sight::Sample(sample) => {
-                let time = worker.engine_time(seen.at, sample.speed, sample.period);
+                let time = worker.engine_time(seen.at, seen.time, sample.speed, sample.period);
                 worker.count(|counters| counters.taking += sample.took);
                 worker.push(sample.shot, time, lossless)?;
             }
@@ -146,49 +149,21 @@ impl StreamKvqa {
                 worker.miss(&reason, |counters| counters.unreadable += 1);
             }
         }
-        let running = seen.at.running;
         // Questions that wait for the first frame wait for one that is whole.
         if !broken || worker.has_seen() {
-            worker.enter(seen.at)?;
+            worker.enter(seen.at, settings.active)?;
             let waiting = self.waiting_text();
-            self.inlet.ask_due(running, lossless, Way { worker, text: waiting.as_deref() })?;
+            self.inlet.ask_due(seen.time, lossless, self.way(worker, &waiting))?;
         }
         if let Some(text) = self.text() {
-            text.video(running, running.saturating_add(seen.duration));
+            let start = seen.at.running;
+            text.video(start, start.saturating_add(seen.duration), seen.pass);
         }
         Ok(())
     }
 
-    /// Whether a full queue holds the video back.
-    fn is_lossless(&self) -> bool {
-        let leaky = self.settings.lock().leaky;
-        match leaky {
-            Leaky::Auto => !self.is_live(),
-            Leaky::Never => true,
-            Leaky::Always => false,
-        }
-    }
-
-    fn is_live(&self) -> bool {
-        if let Some(live) = self.video.live() {
-            return live;
-        }
-        let mut query = gst::query::Latency::new();
-        let live = self.obj().sink_pad().peer_query(&mut query) && query.result().0;
-        self.video.set_live(live);
-        let settings = self.settings();
-        if live && settings.question.is_some() && settings.question_interval == ClockTime::ZERO {
-            gst::element_imp_info!(
-                self,
-                gst::ResourceError::Settings,
-                ("`question` without `question-interval` is asked at the end of this live stream")
-            );
-        }
-        live
-    }
-
     /// The text pad, if its stream waits for answers.
-    fn waiting_text(&self) -> Option<Arc<TextPad>> {
+    pub(super) fn waiting_text(&self) -> Option<Arc<TextPad>> {
         let timestamp = self.settings.lock().text_timestamp;
         let waits = match timestamp {
             TextTimestamp::Question => true,
@@ -201,13 +176,20 @@ impl StreamKvqa {
 
 /// Questions.
 impl StreamKvqa {
+    /// The way of a question; `text` is where its answer is waited for.
+    pub(super) fn way<'a>(&'a self, worker: &'a Worker, text: &'a Option<Arc<TextPad>>) -> Way<'a> {
+        Way { worker, outlet: &self.outlet, text: text.as_deref() }
+    }
+
     /// Refuses with a warning and 0.
     pub(super) fn ask_structure(&self, structure: &gst::StructureRef) -> u64 {
         match Question::from_structure(structure) {
             Ok(question) => {
                 let (worker, text) = (self.worker(), self.waiting_text());
-                let way = worker.as_deref().map(|worker| Way { worker, text: text.as_deref() });
-                self.inlet.ask(question, way)
+                let way = worker.as_deref().map(|worker| self.way(worker, &text));
+                let id = self.inlet.ask(question, way);
+                self.watch.wake();
+                id
             }
             Err(reason) => {
                 gst::element_imp_warning!(
@@ -225,13 +207,20 @@ impl StreamKvqa {
     pub(super) fn arm_question(&self) {
         if let Some(worker) = self.worker() {
             let text = self.waiting_text();
-            let way = Way { worker: &worker, text: text.as_deref() };
-            self.inlet.arm(&self.settings(), way);
+            self.inlet.arm(&self.settings(), self.way(&worker, &text));
+            self.watch.wake();
         }
     }
 
     pub(super) fn cancel(&self, id: u64) -> bool {
-        self.inlet.cancel(id, self.worker().as_deref())
+        if let Some(worker) = self.worker() {
+            return self.inlet.cancel(id, self.way(&worker, &None));
+        }
+        let question = self.inlet.take(id);
+        if let Some(question) = question.clone() {
+            self.outlet.last_word(&Record::last_word(question, Status::Cancelled));
+        }
+        question.is_some()
     }
 
     pub(super) fn clear_memory(&self) {

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use gstreamer as gst;
 
-use super::{Asked, Counters, Job, Queue, Shared};
-use crate::element::answer::{Record, Status};
+use super::Shared;
+use super::queue::{Counters, End, Job, Queue, Running};
+use crate::element::answer::{Asked, Record, Status};
 use crate::element::picture::{Darkroom, Shot};
 use crate::element::shared_model::Waiter;
 use crate::model::text_image::TextImage;
@@ -28,7 +29,7 @@ const MAX_DEVELOPED: usize = 256 << 20;
 enum Work {
     Open(Arc<VideoLlm>, Cancel),
     Fail(Arc<EngineError>),
-    Report(Asked, Status),
+    Report(Asked, End),
     Frames(Vec<(Shot, f64)>, Cancel),
     Ask(Asked, Cancel),
     Clear(Cancel),
@@ -71,8 +72,8 @@ impl Shared {
                 queue.pending = queue.reports.len();
             }
             while let Some(work) = self.next(false) {
-                if let Work::Report(asked, status) = work {
-                    self.report(asked, status);
+                if let Work::Report(asked, end) = work {
+                    self.end(asked, end);
                 }
             }
         }
@@ -97,7 +98,7 @@ impl Shared {
                     self.post_progress(gst::ProgressType::Error, &error.to_string());
                     self.fail(&error);
                 }
-                (Work::Report(asked, status), _) => self.report(asked, status),
+                (Work::Report(asked, end), _) => self.end(asked, end),
                 (Work::Frames(shots, cancel), Some(stream)) => {
                     self.see(stream, &mut darkroom, shots, cancel);
                 }
@@ -118,32 +119,38 @@ impl Shared {
             if queue.stopped {
                 return None;
             }
-            if let Some((asked, status)) = queue.reports.pop_front() {
-                return Some(Work::Report(asked, status));
+            if let Some((asked, end)) = queue.reports.pop_front() {
+                return Some(Work::Report(asked, end));
             }
             match queue.loaded.take() {
                 Some(Ok(model)) => {
                     let cancel = Cancel::new();
-                    queue.running = Some((None, cancel.clone()));
+                    let cancel_open = cancel.clone();
+                    queue.running =
+                        Some(Running { asked: None, cancel: cancel_open, silent: false });
                     return Some(Work::Open(model, cancel));
                 }
                 Some(Err(error)) => return Some(Work::Fail(error)),
                 None => {}
             }
-            if ready && !queue.failed && !queue.jobs.is_empty() {
-                let (work, id) = Self::take(&mut queue);
+            if ready && queue.failure.is_none() && !queue.jobs.is_empty() {
                 let cancel = Cancel::new();
-                queue.running = Some((id, cancel.clone()));
+                let work = Self::take(&mut queue, &cancel);
+                let asked = match &work {
+                    Work::Ask(asked, _) => Some(asked.clone()),
+                    _ => None,
+                };
+                queue.running = Some(Running { asked, cancel, silent: false });
                 drop(queue);
                 self.changed.notify_all();
-                return Some(work(cancel));
+                return Some(work);
             }
             self.changed.wait(&mut queue);
         }
     }
 
     /// The head of the queue, with all frames up to the next other job as one piece of work.
-    fn take(queue: &mut Queue) -> (Box<dyn FnOnce(Cancel) -> Work>, Option<u64>) {
+    fn take(queue: &mut Queue, cancel: &Cancel) -> Work {
         let mut shots = Vec::new();
         while let Some(job) = queue.jobs.pop_front() {
             match job {
@@ -152,18 +159,15 @@ impl Shared {
                     queue.jobs.push_front(other);
                     break;
                 }
-                Job::Ask(asked) => {
-                    let id = asked.question.id;
-                    return (Box::new(|cancel| Work::Ask(asked, cancel)), Some(id));
-                }
-                Job::Clear => return (Box::new(Work::Clear), None),
+                Job::Ask(asked) => return Work::Ask(asked, cancel.clone()),
+                Job::Clear => return Work::Clear(cancel.clone()),
             }
         }
         // Frames before the first other job may not be all there are.
         queue.frames = queue.frames.saturating_sub(shots.len());
         let taken = shots.iter().map(|(shot, _)| shot.size()).sum();
         queue.held = queue.held.saturating_sub(taken);
-        (Box::new(|cancel| Work::Frames(shots, cancel)), None)
+        Work::Frames(shots, cancel.clone())
     }
 
     fn open(
@@ -296,11 +300,13 @@ impl Shared {
                 EngineError::Question(reason) => reason,
                 fault => fault.to_string(),
             };
-            if let Some(why) = self.queue.lock().missed.clone() {
+            let missed = self.queue.lock().missed.clone();
+            let inactive = (!self.outlet.settings().active).then(|| "active is false".to_owned());
+            if let Some(why) = missed.or(inactive) {
                 reason = format!("{reason}: {why}");
             }
             self.settle(|_| {});
-            return self.report(asked, Status::Error(reason));
+            return self.end(asked, End::Unanswered(Status::Error(reason)));
         }
         stream.set_cancel(cancel);
         let id = asked.question.id;
@@ -317,7 +323,7 @@ impl Shared {
             }
         });
         let took = started.elapsed();
-        self.settle(|queue| {
+        let silent = self.settle(|queue| {
             queue.memory = stream.stats();
             if result.is_ok() {
                 queue.counters.answers += 1;
@@ -327,26 +333,21 @@ impl Shared {
         self.warn_of_store(stream);
         match result {
             Ok(answer) => {
-                let latency = asked.since.elapsed();
-                let record = Record::answered(
-                    asked.question.clone(),
-                    asked.at,
-                    &answer,
-                    &self.timeline.lock(),
-                    latency,
-                );
-                let unchanged = asked.question.on_change
+                let on_change = asked.question.on_change && asked.question.is_standing();
+                let record = Record::answered(asked, &answer, &self.timeline.lock());
+                let unchanged = on_change
                     && known.insert(id, record.text.clone()).is_some_and(|old| old == record.text);
-                self.deliver(asked.number, record, unchanged);
+                self.deliver(record, silent || unchanged);
             }
-            Err(EngineError::Cancelled) => self.report(asked, Status::Cancelled),
+            Err(EngineError::Cancelled) if silent => self.end(asked, End::Silent),
+            Err(EngineError::Cancelled) => self.end(asked, End::Unanswered(Status::Cancelled)),
             // The stream has warned of it once.
             Err(error @ EngineError::NotFinite { .. }) => {
-                self.report(asked, Status::Error(error.to_string()));
+                self.end(asked, End::Unanswered(Status::Error(error.to_string())));
             }
             Err(error) => {
                 self.outlet.warn(&error);
-                self.report(asked, Status::Error(error.to_string()));
+                self.end(asked, End::Unanswered(Status::Error(error.to_string())));
             }
         }
     }
@@ -374,13 +375,14 @@ impl Shared {
         }
     }
 
-    /// A piece of work is done.
-    fn settle(&self, update: impl FnOnce(&mut Queue)) {
+    /// A piece of work is done; whether nobody wants to hear of it any more.
+    fn settle(&self, update: impl FnOnce(&mut Queue)) -> bool {
         let mut queue = self.queue.lock();
-        queue.running = None;
+        let running = queue.running.take();
         update(&mut queue);
         drop(queue);
         self.changed.notify_all();
+        running.is_some_and(|running| running.silent)
     }
 
     /// Frames that the engine cannot take. The first of a row is worth a warning.
@@ -399,21 +401,28 @@ impl Shared {
         queue.missed = Some(reason.into());
     }
 
-    fn report(&self, asked: Asked, status: Status) {
-        let record = Record::unanswered(asked.question, asked.at, status);
-        self.deliver(asked.number, record, false);
+    fn end(&self, asked: Asked, end: End) {
+        match end {
+            End::Unanswered(status) => self.deliver(Record::unanswered(asked, status), false),
+            End::LastWord(status) => {
+                self.deliver(Record::last_word(asked.question, status), false);
+            }
+            End::Silent => self.deliver(Record::unanswered(asked, Status::Cancelled), true),
+        }
     }
 
-    fn deliver(&self, number: u64, mut record: Record, unchanged: bool) {
+    fn deliver(&self, mut record: Record, silent: bool) {
         let stopped = {
-            let queue = self.queue.lock();
-            record.answered = queue.newest.or(record.asked);
+            let mut queue = self.queue.lock();
+            record.answered = queue.newest.or(record.asked.at);
+            if queue.stopped && !silent {
+                // Whoever stopped the run says it.
+                queue.late.push(record.clone());
+            }
             queue.stopped
         };
-        if stopped {
-            self.outlet.post(&record);
-        } else {
-            self.outlet.deliver(number, record, unchanged);
+        if !stopped {
+            self.outlet.deliver(record, silent);
         }
         let mut queue = self.queue.lock();
         queue.pending = queue.pending.saturating_sub(1);
@@ -423,16 +432,21 @@ impl Shared {
 
     /// The engine is gone: one error, and nothing waits for it any more.
     fn fail(&self, error: &EngineError) {
-        let stopped = {
-            let mut queue = self.queue.lock();
-            queue.failed = true;
-            queue.running = None;
-            queue.withdraw(&Status::Error(error.to_string()));
-            queue.stopped
-        };
+        // First, or the source's own complaint that nobody takes its frames comes before.
+        let stopped = self.queue.lock().stopped;
         if !stopped {
             self.outlet.error(error);
         }
+        let status = Status::Error(error.to_string());
+        let mut queue = self.queue.lock();
+        queue.failure = Some(error.to_string());
+        if let Some(Running { asked: Some(asked), silent, .. }) = queue.running.take() {
+            // The engine panicked over it.
+            let end = if silent { End::Silent } else { End::Unanswered(status.clone()) };
+            queue.reports.push_back((asked, end));
+        }
+        queue.withdraw(&status);
+        drop(queue);
         self.changed.notify_all();
     }
 
