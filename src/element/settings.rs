@@ -190,7 +190,7 @@ impl Settings {
             recipe.set(&key, &value)?;
         }
         for (key, value) in self.method_structure.iter().flat_map(|options| options.iter()) {
-            recipe.set(&key, &as_text(&key, value)?)?;
+            recipe.set(key, &as_text(key, value)?)?;
         }
         Ok(recipe)
     }

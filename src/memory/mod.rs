@@ -240,7 +240,7 @@ impl VideoMemory {
         }
         self.shrink_resident()?;
         self.forget_lost_units();
-        self.tiers.tell_least(self.besides());
+        self.tiers.tell_least(self.besides(), self.units.len());
         Ok(())
     }
 

@@ -174,8 +174,10 @@ fn warns_and_goes_on(properties: &str, words: &[&str]) -> Rig {
          method=rekv max-memory=1 store=f32 {properties} ! fakesink"
     ));
     rig.play();
-    let warning = rig.warning();
-    names(&warning, words);
+    // So small a bound is itself one warning.
+    let of_bound = |warning: &glib::Error| warning.message().contains("max-memory of 1 bytes");
+    let warning = Some(rig.warning()).filter(|first| !of_bound(first));
+    names(&warning.unwrap_or_else(|| rig.warning()), words);
     let answers = rig.answers();
     assert!(!answers.is_empty() && answers.iter().all(|answer| answer.status() == "ok"));
     rig

@@ -100,6 +100,9 @@ fn another(element: &gst::Element, property: &glib::ParamSpec) -> glib::Value {
     if let Ok(value) = value.get::<u64>() {
         return if value > 1 { value - 1 } else { value + 1 }.to_value();
     }
+    if let Ok(value) = value.get::<f64>() {
+        return if value > 0.5 { value - 0.5 } else { value + 0.5 }.to_value();
+    }
     if value.get::<Option<String>>().is_ok() {
         return "/another".to_value();
     }

@@ -49,9 +49,10 @@ impl Store {
         self.0.lock().excess(besides)
     }
 
-    /// Says, as a warning and once, that the device's budget cannot be kept.
-    pub fn tell_least(&self, besides: Besides) {
-        self.0.lock().tell_least(besides);
+    /// Says, as a warning and once, that the device's budget cannot be kept, where so many units are
+    /// held.
+    pub fn tell_least(&self, besides: Besides, units: usize) {
+        self.0.lock().tell_least(besides, units);
     }
 
     pub fn stats(&self) -> StoreStats {

@@ -186,7 +186,7 @@ fn a_budget_below_the_least_is_told_once_with_the_least() {
     let mut small = Small::new(StoreOptions { budget, ..StoreOptions::default() });
     small.push(3);
     for _ in 0..2 {
-        small.store.tell_least(Besides { fixed: 5000, index: 0 });
+        small.store.tell_least(Besides { fixed: 5000, index: 0 }, small.held().len());
     }
     let warnings = small.warnings();
     assert_eq!(warnings.len(), 1, "{warnings:?}");

@@ -344,16 +344,17 @@ impl Tiers {
     }
 
     /// Says once that the device's budget is less than the least that can be held.
-    pub fn tell_least(&mut self, besides: Besides) {
+    pub fn tell_least(&mut self, besides: Besides, units: usize) {
         let over = self.excess(besides);
         let Some(budget) = self.options.budget.device.filter(|_| over > 0) else { return };
+        let of_units = budget.saturating_add(over).saturating_sub(besides.fixed);
+        let least = besides.fixed + of_units / units.max(1) as u64;
         if !std::mem::replace(&mut self.told_least, true) {
             self.warnings.push(EngineError::Store {
                 path: "max-memory".into(),
                 reason: format!(
                     "of {budget} bytes cannot be kept: the tokens before the video, the windows and \
-                     the newest unit take {} bytes, which is the least for this model and method",
-                    budget.saturating_add(over)
+                     the newest unit take {least} bytes, which is the least for this model and method"
                 ),
             });
         }
