@@ -1,113 +1,36 @@
 // SPDX-License-Identifier: MPL-2.0
 //! One camera's life: push frames, ask, look at what is kept. The engine's facade.
 
+mod answer;
+mod opening;
+
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use candle_core::Tensor;
 use parking_lot::Mutex;
 
+pub use self::answer::{Answer, LayerContext, Question, Timings};
+pub use self::opening::StreamOptions;
+use self::opening::{empty_memory, outside};
 use crate::cancel::Cancel;
 use crate::error::{EngineError, Result};
-use crate::evidence::{self, Evidence};
+use crate::evidence;
 use crate::frame::Frame;
 use crate::memory::VideoMemory;
 use crate::memory::answer::Answering;
 use crate::memory::find::{self, Asked, Context, View};
-use crate::memory::intake::{Encoded, FrameTokens, Prompts, Segment, Segmenter};
-use crate::memory::recipe::{ProbePrompt, Recipe};
-use crate::memory::store::{StoreOptions, StoreStats};
-use crate::memory::unit::Unit;
-use crate::model::generate::{Finish, Generated, History, Request, Sampling, generate};
-use crate::model::prompt::{PromptStyle, Tail};
+use crate::memory::intake::{Encoded, FrameTokens, Segment, Segmenter};
+use crate::memory::recipe::Recipe;
+use crate::memory::store::StoreStats;
+use crate::model::VideoLlm;
+use crate::model::generate::{Generated, History, Request, generate};
+use crate::model::prompt::Tail;
 use crate::model::rope::{Kept, Layout};
 use crate::model::sound;
 use crate::model::text_image::TextImage;
 use crate::model::vision::Picture;
-use crate::model::{LoadOptions, VideoLlm};
 use crate::notices::{self, Notices, Part};
-
-/// What does not change during a stream's life.
-#[derive(Clone, Debug, Default)]
-pub struct StreamOptions {
-    /// The system message in front of everything; `None` takes the prompt style's own.
-    pub system_prompt: Option<String>,
-    pub prompt_style: PromptStyle,
-    /// How much is remembered, where and how exactly.
-    pub store: StoreOptions,
-    /// Frames a second, for models that place tokens by time. `None`: as far apart as the first two
-    /// frames are.
-    pub sample_rate: Option<f64>,
-    /// Put what follows the video where transformers 5 does, behind its first picture, instead of
-    /// behind its last moment as the checkpoints were trained (Qwen2.5-VL only).
-    pub mrope_compat: bool,
-    /// The flag that opening obeys, and every call after it until [`Stream::set_cancel`].
-    pub cancel: Cancel,
-}
-
-/// A question about everything pushed so far.
-#[derive(Clone, Debug)]
-pub struct Question {
-    pub text: String,
-    pub max_tokens: usize,
-    /// Keep the logits of the first answer token in the [`Answer`].
-    pub keep_logits: bool,
-    /// Draw tokens; `None`: take the best each time.
-    pub sampling: Option<Sampling>,
-}
-
-impl Question {
-    pub const DEFAULT_MAX_TOKENS: usize = 64;
-    /// Longer answers are cut off here, whatever is asked for.
-    pub const MAX_TOKENS: usize = 32_768;
-
-    pub fn new(text: impl Into<String>) -> Self {
-        let max_tokens = Self::DEFAULT_MAX_TOKENS;
-        Self { text: text.into(), max_tokens, keep_logits: false, sampling: None }
-    }
-
-    pub fn max_tokens(self, max_tokens: usize) -> Self {
-        Self { max_tokens, ..self }
-    }
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Timings {
-    /// Encoding the open segment on its temporary branch.
-    pub branch: Duration,
-    /// The retrieval passes.
-    pub retrieve: Duration,
-    /// From the start of the answering pass to its first token.
-    pub prefill: Duration,
-    /// All tokens after the first.
-    pub decode: Duration,
-    /// From the question to its first token.
-    pub first_token: Duration,
-}
-
-/// What one decoder layer looked at to answer.
-#[derive(Clone, Debug)]
-pub struct LayerContext {
-    /// Unit ids in stream order.
-    pub retrieved: Vec<u64>,
-    /// Tokens in front of the question: prefix and retrieved units.
-    pub context_tokens: usize,
-}
-
-#[derive(Clone, Debug)]
-pub struct Answer {
-    pub text: String,
-    pub ids: Vec<u32>,
-    pub evidence: Vec<Evidence>,
-    pub finish: Finish,
-    pub timings: Timings,
-    pub layers: Vec<LayerContext>,
-    /// Units of the segment that was still open, as the answer saw them. Their ids are those that
-    /// follow the memory's own.
-    pub open_units: Vec<Unit>,
-    /// `[vocab]`, if the question asked for it.
-    pub first_logits: Option<Vec<f32>>,
-}
 
 /// What a stream holds, for `stats` and for benchmarks.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -335,7 +258,7 @@ impl Stream {
             evidence,
             finish,
             timings,
-            layers: contexts.iter().map(layer_context).collect(),
+            layers: contexts.iter().map(LayerContext::of).collect(),
             open_units: branch.as_ref().map_or_else(Vec::new, |branch| branch.units.clone()),
             first_logits: question.keep_logits.then_some(first_logits),
         })
@@ -593,65 +516,4 @@ impl Stream {
 
 fn told(what: &str, seconds: f64) -> String {
     format!("{what} at {seconds:.3} s, which is not remembered,")
-}
-
-/// A memory that has seen the tokens in front of the video and nothing else, and their ids; `None`
-/// where the decoder makes no finite numbers of them.
-fn empty_memory(
-    model: &VideoLlm,
-    recipe: &Recipe,
-    options: &StreamOptions,
-    notices: &Notices,
-) -> Result<(VideoMemory, Option<Vec<u32>>)> {
-    let mut memory = VideoMemory::for_model(model, recipe);
-    memory.set_prompts(prompts(model, recipe)?);
-    memory.store_in(options.store.clone());
-    let system = options.system_prompt.as_deref();
-    let ids = model.prompts().opening(options.prompt_style, system, recipe.system)?;
-    if !ids.is_empty() {
-        let decoder = model.decoder();
-        match memory.open(decoder, &decoder.embed(&ids)?, &options.cancel) {
-            Err(EngineError::NotFinite { .. }) => {
-                let what = "what the decoder makes of the words in front of a video";
-                notices.not_finite(Part::Keys, what.into());
-                return Ok((memory, None));
-            }
-            opened => opened?,
-        }
-    }
-    Ok((memory, Some(ids)))
-}
-
-/// The outside expert of a recipe.
-fn outside(
-    model: &VideoLlm,
-    recipe: &Recipe,
-    options: &StreamOptions,
-) -> Result<Option<Arc<TextImage>>> {
-    let Some(folder) = recipe.outside_expert()? else { return Ok(None) };
-    let options = LoadOptions { cancel: options.cancel.clone(), ..LoadOptions::default() };
-    model.text_image(folder, &options).map(Some)
-}
-
-/// The prompts that say what matters, embedded.
-fn prompts(model: &VideoLlm, recipe: &Recipe) -> Result<Prompts> {
-    let words = |option, text: &str| model.decoder().embed(&model.prompts().words(option, text)?);
-    let probe = |prompt: &ProbePrompt| match prompt {
-        ProbePrompt::Turn => model.decoder().embed(&model.prompts().turn()?),
-        ProbePrompt::Words(text) => words("probe-local or probe-global", text),
-    };
-    let guidance = recipe.compression.as_ref().filter(|rule| rule.keep_ratio < 1.0);
-    Ok(Prompts {
-        probes: recipe.probes().iter().map(probe).collect::<Result<_>>()?,
-        guidance: guidance.map(|rule| words("guidance", &rule.guidance)).transpose()?,
-    })
-}
-
-fn layer_context(context: &Option<Context>) -> LayerContext {
-    match context {
-        Some(context) => {
-            LayerContext { retrieved: context.units(), context_tokens: context.tokens() }
-        }
-        None => LayerContext { retrieved: Vec::new(), context_tokens: 0 },
-    }
 }

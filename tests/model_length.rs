@@ -83,7 +83,7 @@ fn a_bounded_method_says_nothing_until_its_bound_is_too_high() {
         if recipe.outside_expert().is_err() {
             recipe.set("experts", "internal").unwrap();
         }
-        assert!(recipe.set_budget(4, 4), "{method}");
+        assert!(recipe.set_budget(4, 9), "{method}");
         let mut stream = Stream::new(model.clone(), recipe).unwrap();
         push(&mut stream, 60);
         stream.ask(&Question::new("what?").max_tokens(1), |_| {}).unwrap();
@@ -91,7 +91,7 @@ fn a_bounded_method_says_nothing_until_its_bound_is_too_high() {
         assert!(warnings.is_empty(), "{method}: {warnings:?}");
     }
     let mut recipe = Recipe::named("sliding-window").unwrap();
-    assert!(recipe.set_budget(50, 4));
+    assert!(recipe.set_budget(50, 9));
     let mut stream = Stream::new(model, recipe).unwrap();
     push(&mut stream, 60);
     stream.ask(&Question::new("what?").max_tokens(1), |_| {}).unwrap();

@@ -9,7 +9,9 @@ use candle_core::{DType, Device, Tensor};
 use gststreamkvqa::{EngineError, LoadOptions, VideoLlm};
 use serde_json::Value;
 
-use super::fixture;
+pub fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+}
 
 /// A copy of a fixture that may be damaged.
 pub struct Copy(tempfile::TempDir);

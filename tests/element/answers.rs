@@ -185,3 +185,32 @@ fn evidence_of_one_frame_has_a_length() {
     assert_eq!((span.get::<u64>("start"), span.get::<u64>("end")), (Ok(0), Ok(500_000_000)));
     assert_eq!(span.get::<u64>("end-stream"), Ok(500_000_000));
 }
+
+/// At temperature 0 the best token is taken each time; above it, the seed decides.
+#[test]
+fn temperature_draws_by_the_seed_and_an_answer_says_how_it_ended() {
+    let asked = |properties: &[(&str, glib::Value)]| {
+        let rig = Rig::new(&format!("videotestsrc num-buffers=10 {BALL} ! QA ! fakesink"));
+        let qa = rig.qa();
+        qa.set_property("max-tokens", 12u32);
+        qa.set_property("question", "what?");
+        for (name, value) in properties {
+            qa.set_property_from_value(name, value);
+        }
+        rig.play();
+        let answers = rig.answers();
+        let finish = answers[0].text("finish");
+        assert!(["stop", "length"].contains(&finish.as_str()), "{finish}");
+        let truncated: bool = answers[0].0.get("truncated").unwrap();
+        assert_eq!(truncated, finish == "length");
+        answers[0].text("answer")
+    };
+    let drawn = |seed: u64| asked(&[("temperature", 2.0f64.to_value()), ("seed", seed.to_value())]);
+    let greedy = asked(&[]);
+    assert_eq!(asked(&[("seed", 7u64.to_value())]), greedy);
+    assert_eq!(asked(&[("temperature", 1e-6f64.to_value())]), greedy);
+    let nearly_none = [("temperature", 2.0f64.to_value()), ("top-p", 1e-9f64.to_value())];
+    assert_eq!(asked(&nearly_none), greedy);
+    assert_eq!(drawn(1), drawn(1));
+    assert!((2..6).any(|seed| drawn(seed) != drawn(1)));
+}

@@ -4,6 +4,7 @@
 use gst::prelude::*;
 use gstreamer as gst;
 
+use crate::copy::Copy;
 use crate::pipeline::*;
 
 /// The state change fails and the bus says why.
@@ -229,4 +230,53 @@ fn a_segment_file_that_is_gone_is_a_warning_and_the_question_is_answered() {
     names(&warned.unwrap(), &[&path]);
     assert_eq!(status.as_deref(), Some("ok"));
     assert!(rig.stat("lost-blocks") > 0, "{}", rig.stats());
+}
+
+/// A copy of a fixture in which some numbers of a tensor are none.
+fn broken(tensor: &str) -> Copy {
+    let copy = Copy::of("ov-even-bf16");
+    copy.change(tensor, |i, x| if i == 3 { f32::NAN } else { x });
+    copy
+}
+
+#[test]
+fn a_model_that_makes_no_numbers_answers_with_errors_and_the_video_goes_on() {
+    for tensor in ["fc1.weight", "layers.1.mlp.up_proj.weight", "lm_head.weight"] {
+        let copy = broken(tensor);
+        let rig = Rig::raw(&format!(
+            "videotestsrc num-buffers=20 {BALL} ! streamkvqa name=qa sample-rate=10/1 \
+             model-path={} ! fakesink",
+            copy.dir().display()
+        ));
+        rig.qa().set_property("question", "what?");
+        rig.play();
+        let mut warnings = Vec::new();
+        let mut answers = Vec::new();
+        rig.wait("end of stream", |message| {
+            answers.extend(Answer::of(message));
+            if let gst::MessageView::Warning(warning) = message.view() {
+                warnings.push(warning.error().to_string());
+            }
+            matches!(message.view(), gst::MessageView::Eos(_)).then_some(())
+        });
+        let [answer] = answers.as_slice() else { panic!("{tensor}: {answers:?}") };
+        assert_eq!(answer.status(), "error", "{tensor}: {answer:?}");
+        assert!(answer.text("error").contains("not finite"), "{tensor}: {answer:?}");
+        assert_eq!(warnings.len(), 1, "{tensor}: {warnings:?}");
+        assert!(warnings[0].contains("not finite"), "{tensor}: {warnings:?}");
+    }
+}
+
+#[test]
+fn words_without_end_are_named_by_their_property() {
+    let long = "word ".repeat(20_000);
+    let rig = Rig::new(&format!("videotestsrc {BALL} ! QA ! fakesink"));
+    rig.qa().set_property("system-prompt", &long);
+    let started = std::time::Instant::now();
+    let _ = rig.pipeline.set_state(gst::State::Playing);
+    let error = rig.error();
+    names(&error, &["system-prompt", "100000", "8192"]);
+    assert!(error.matches(gst::ResourceError::Settings), "{error:?}");
+    rig.stop();
+    assert!(started.elapsed() < std::time::Duration::from_secs(10), "{:?}", started.elapsed());
 }

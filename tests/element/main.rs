@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 //! The element in real pipelines.
 
+#[path = "../common/copy.rs"]
+mod copy;
 #[path = "../common/pipeline.rs"]
 mod pipeline;
 

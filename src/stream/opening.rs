@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: MPL-2.0
+//! What a stream begins with: its options, and a memory that has read the words in front of the
+//! video.
+
+use std::sync::Arc;
+
+use crate::cancel::Cancel;
+use crate::error::{EngineError, Result};
+use crate::memory::VideoMemory;
+use crate::memory::intake::Prompts;
+use crate::memory::recipe::{ProbePrompt, Recipe};
+use crate::memory::store::StoreOptions;
+use crate::model::prompt::PromptStyle;
+use crate::model::text_image::TextImage;
+use crate::model::{LoadOptions, VideoLlm};
+use crate::notices::{Notices, Part};
+
+/// What does not change during a stream's life.
+#[derive(Clone, Debug, Default)]
+pub struct StreamOptions {
+    /// The system message in front of everything; `None` takes the prompt style's own.
+    pub system_prompt: Option<String>,
+    pub prompt_style: PromptStyle,
+    /// How much is remembered, where and how exactly.
+    pub store: StoreOptions,
+    /// Frames a second, for models that place tokens by time. `None`: as far apart as the first two
+    /// frames are.
+    pub sample_rate: Option<f64>,
+    /// Put what follows the video where transformers 5 does, behind its first picture, instead of
+    /// behind its last moment as the checkpoints were trained (Qwen2.5-VL only).
+    pub mrope_compat: bool,
+    /// The flag that opening obeys, and every call after it until [`set_cancel`](super::Stream::set_cancel).
+    pub cancel: Cancel,
+}
+
+/// A memory that has seen the tokens in front of the video and nothing else, and their ids; `None`
+/// where the decoder makes no finite numbers of them.
+pub fn empty_memory(
+    model: &VideoLlm,
+    recipe: &Recipe,
+    options: &StreamOptions,
+    notices: &Notices,
+) -> Result<(VideoMemory, Option<Vec<u32>>)> {
+    let mut memory = VideoMemory::for_model(model, recipe);
+    memory.set_prompts(prompts(model, recipe)?);
+    memory.store_in(options.store.clone());
+    let system = options.system_prompt.as_deref();
+    let ids = model.prompts().opening(options.prompt_style, system, recipe.system)?;
+    if !ids.is_empty() {
+        let decoder = model.decoder();
+        match memory.open(decoder, &decoder.embed(&ids)?, &options.cancel) {
+            Err(EngineError::NotFinite { .. }) => {
+                let what = "what the decoder makes of the words in front of a video";
+                notices.not_finite(Part::Keys, what.into());
+                return Ok((memory, None));
+            }
+            opened => opened?,
+        }
+    }
+    Ok((memory, Some(ids)))
+}
+
+/// The outside expert of a recipe.
+pub fn outside(
+    model: &VideoLlm,
+    recipe: &Recipe,
+    options: &StreamOptions,
+) -> Result<Option<Arc<TextImage>>> {
+    let Some(folder) = recipe.outside_expert()? else { return Ok(None) };
+    let options = LoadOptions { cancel: options.cancel.clone(), ..LoadOptions::default() };
+    model.text_image(folder, &options).map(Some)
+}
+
+/// The prompts that say what matters, embedded.
+fn prompts(model: &VideoLlm, recipe: &Recipe) -> Result<Prompts> {
+    let words = |option, text: &str| model.decoder().embed(&model.prompts().words(option, text)?);
+    let probe = |prompt: &ProbePrompt| match prompt {
+        ProbePrompt::Turn => model.decoder().embed(&model.prompts().turn()?),
+        ProbePrompt::Words(text) => words("probe-local or probe-global", text),
+    };
+    let guidance = recipe.compression.as_ref().filter(|rule| rule.keep_ratio < 1.0);
+    Ok(Prompts {
+        probes: recipe.probes().iter().map(probe).collect::<Result<_>>()?,
+        guidance: guidance.map(|rule| words("guidance", &rule.guidance)).transpose()?,
+    })
+}
