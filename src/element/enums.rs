@@ -57,7 +57,10 @@ pub enum Store {
     F32,
     #[enum_value(name = "16-bit floating point", nick = "f16")]
     F16,
-    #[enum_value(name = "16-bit brain floating point", nick = "bf16")]
+    #[enum_value(
+        name = "16-bit brain floating point: 8 bits of each value, less than q8 keeps where keys have a large bias (Qwen2)",
+        nick = "bf16"
+    )]
     Bf16,
     #[enum_value(name = "8 bits a value, in groups of 32 (KIVI)", nick = "q8")]
     Q8,

@@ -97,12 +97,12 @@ impl State {
         let started = Instant::now();
         let source = source.as_ref().map_err(String::clone);
         match source.and_then(|source| source.shoot(buffer, &self.orientation)) {
-            Ok(shot) => Sight::Sample(Sample {
+            Ok(shot) => Sight::Sample(Box::new(Sample {
                 shot,
                 took: started.elapsed(),
                 speed: self.segment.as_ref().map_or(1.0, |s| s.rate() * s.applied_rate()),
                 period: sampler.period(),
-            }),
+            })),
             Err(reason) => Sight::Unreadable(reason),
         }
     }
@@ -124,7 +124,7 @@ pub(super) struct Look {
 pub(super) enum Sight {
     /// It is not sampled.
     Unsampled,
-    Sample(Sample),
+    Sample(Box<Sample>),
     /// It holds no picture to remember.
     Broken,
     /// Why it cannot be read.

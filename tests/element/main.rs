@@ -15,4 +15,5 @@ mod qwen;
 mod settings;
 mod text;
 mod time;
+mod unseen;
 mod video;

@@ -274,7 +274,10 @@ fn an_outside_expert_loads_behind_the_model_and_ranks_with_it() {
 
 /// What the element has said so far, in a pipeline that has gone back to READY.
 fn last_words(rig: &Rig) -> Vec<Answer> {
-    rig.pipeline.set_state(gst::State::Ready).unwrap();
+    // A pipeline that has just failed may say so once more on its way down.
+    if rig.pipeline.set_state(gst::State::Ready).is_err() {
+        rig.pipeline.set_state(gst::State::Ready).unwrap();
+    }
     let answers = std::iter::from_fn(|| rig.bus.pop());
     let mut answers: Vec<_> = answers.filter_map(|message| Answer::of(&message)).collect();
     answers.retain(|answer| answer.0.get::<bool>("last").unwrap());

@@ -281,7 +281,7 @@ impl Source {
         let planes = self.info.n_planes() as usize;
         let (mut runs, mut size) = (Vec::with_capacity(4), 0_usize);
         let mut offsets = [0; 4];
-        for plane in 0..planes {
+        for (plane, offset) in offsets.iter_mut().enumerate().take(planes) {
             let next = whole.offset().get(plane + 1).copied().unwrap_or(whole.size());
             let (least_across, least_down) = tiles(whole.stride()[plane]);
             let (across, down) = tiles(layout.strides[plane]);
@@ -291,7 +291,7 @@ impl Source {
             }
             let len = across * down * (bytes / (least_across * least_down));
             runs.push(Run { from: layout.offsets[plane], len, to: size });
-            offsets[plane] = size;
+            *offset = size;
             size = (size + len).next_multiple_of(ALIGNMENT);
         }
         // GStreamer 1.22 reads some tiles of ten bits a little beyond their end.

@@ -51,12 +51,9 @@ impl Source {
         let download = known.map_or(DOWNLOAD, |(_, download)| download);
         let format = caps.structure(0).and_then(|caps| caps.get::<&str>("format").ok());
         // Mapping either gives something, but no picture.
-        for opaque in
-            [memory.filter(|name| *name == "memory:NVMM"), format.filter(|f| *f == "DMA_DRM")]
-        {
-            if let Some(what) = opaque {
-                return Err(format!("{what} cannot be mapped; put {download} before the element"));
-            }
+        let opaque = memory.filter(|name| *name == "memory:NVMM");
+        if let Some(what) = opaque.or(format.filter(|name| *name == "DMA_DRM")) {
+            return Err(format!("{what} cannot be mapped; put {download} before the element"));
         }
         let info = gst_video::VideoInfo::from_caps(caps).map_err(|_| {
             format!(
