@@ -225,8 +225,9 @@ impl Units {
 
     /// Drops those whose ids are below this one.
     pub fn drop_below(&mut self, id: u64) {
-        while let Some(unit) = self.units.pop_front_if(|unit| unit.id < id) {
+        while let Some(unit) = self.units.front().filter(|unit| unit.id < id) {
             self.bytes -= unit.bytes();
+            self.units.pop_front();
         }
     }
 

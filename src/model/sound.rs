@@ -26,8 +26,8 @@ impl Sum {
     }
 
     /// Whether everything added was finite.
-    pub fn is_finite(self) -> Result<bool> {
-        self.0.map_or(Ok(true), |sum| Ok(!sum.to_scalar::<f32>()?.is_nan()))
+    pub fn is_finite(&self) -> Result<bool> {
+        self.0.as_ref().map_or(Ok(true), |sum| Ok(!sum.to_scalar::<f32>()?.is_nan()))
     }
 }
 
