@@ -125,6 +125,54 @@ fn a_template_that_makes_ever_more_is_refused() {
     }
 }
 
+/// Values that hold themselves have no end in any direction.
+#[test]
+fn a_value_that_holds_itself_is_no_trap() {
+    let circle = "{% set n = namespace() %}{% set n.n = n %}{% set m = namespace() %}\
+                  {% set m.n = m %}{% set l = [n, m] %}";
+    for walk in [
+        "{{ n }}",
+        "{{ l }}",
+        "{{ n == m }}",
+        "{{ n == m == n }}",
+        "{{ n < m <= n }}",
+        "{{ n in l }}",
+        "{{ 1 in n in l }}",
+        "{{ m not in l }}",
+        "{{ l|sort }}",
+        "{{ l|unique|list }}",
+        "{{ l|min }}{{ l|sum }}",
+        "{{ {n: 1} }}",
+        "{{ {n: 1}[m] }}",
+        "{{ dict(a=n) }}",
+        "{{ '%s'|format(n) }}",
+        "{{ n is eq m }}",
+        "{{ n is in l }}",
+        "{% for x in l %}{{ loop.changed(x) }}{% endfor %}",
+        "{{ n|tojson }}{{ n|pprint }}{{ n|string }}",
+        "{{ n ~ m }}{{ n + m }}{{ n * 2 }}",
+        "{{ l|join(n) }}{{ l|groupby('n') }}{{ l|map('string')|list }}",
+        "{{ debug() }}",
+        "{{ debug(n) }}",
+        "{{ l.index(m) }}{{ l.count(m) }}",
+        "{% macro f(x) %}{{ x }}{% endmacro %}{{ f(n) }}",
+        "{% with a = n %}{{ a == m }}{% endwith %}",
+        "{{ raise_exception(n) }}",
+        "{{ range(n) }}",
+        "{{ n[m] }}{{ l[n:m] }}",
+    ] {
+        // Refused or rendered: the process lives, and soon.
+        let started = Instant::now();
+        let copy = with_template(&format!("{circle}{walk}"));
+        if let Err(error) = gststreamkvqa::VideoLlm::load(copy.dir(), &Default::default()) {
+            let message = error.to_string();
+            assert!(message.contains("chat_template.jinja"), "{walk}: {message}");
+            assert!(message.len() < 100_000, "{walk}: {}", message.len());
+        }
+        assert!(started.elapsed() < Duration::from_secs(10), "{walk}");
+    }
+}
+
 /// What published templates do stays allowed.
 #[test]
 fn a_template_of_the_usual_kind_is_rendered() {

@@ -15,7 +15,7 @@ use minijinja::machinery::{
 };
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Rest, Value, ValueKind};
-use minijinja::{AutoEscape, Environment, Error, ErrorKind, State};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind};
 
 /// The longest template, in bytes; published ones have a tenth of it.
 const MAX_SOURCE: usize = 128 << 10;
@@ -401,12 +401,10 @@ fn environment() -> Result<Environment<'static>, Error> {
         payer.pay(payer.weigh(std::slice::from_ref(value))?)?;
         minijinja::escape_formatter(output, state, value)
     });
-    let payer = purse;
-    environment.add_function("range", move |state: &mut State, Rest(arguments): Rest<Value>| {
-        let range = minijinja::context! { arguments };
-        let _ = state;
-        let made = own.compile_expression("range(*arguments)")?.eval(range)?;
-        payer.pay(payer.weigh(std::slice::from_ref(&made))?)?;
+    environment.add_function("range", move |Rest(arguments): Rest<Value>| {
+        let given = minijinja::context! { arguments };
+        let made = own.compile_expression("range(*arguments)")?.eval(given)?;
+        purse.pay(purse.weigh(std::slice::from_ref(&made))?)?;
         Ok::<Value, Error>(made)
     });
     environment.add_function("raise_exception", |message: String| -> Result<(), Error> {
