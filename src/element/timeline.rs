@@ -48,7 +48,7 @@ pub(super) struct Timeline {
     epochs: VecDeque<Epoch>,
     /// Element time of the newest frame.
     time: ClockTime,
-    /// For how long a frame stands that is alone.
+    /// For how long a frame stands.
     period: ClockTime,
     broken: bool,
 }
@@ -88,8 +88,8 @@ impl Timeline {
         engine.nseconds() as f64 / 1e9
     }
 
-    /// Running times of a stretch of engine time, and stream times where there are any. One frame
-    /// stands for the time until the next sample.
+    /// Running times of a stretch from one frame to another in engine time, and stream times where
+    /// there are any. The last frame stands for the time until the next sample.
     pub fn locate(
         &self,
         start: f64,
@@ -98,7 +98,7 @@ impl Timeline {
         let (start, end) = (nanoseconds(start), nanoseconds(end.max(start)));
         let index = self.epochs.partition_point(|epoch| epoch.engine <= start).saturating_sub(1);
         let Some(epoch) = self.epochs.get(index) else { return (start, end, None) };
-        let end = if end > start { end } else { start.saturating_add(self.period) };
+        let end = end.saturating_add(self.period);
         let next = self.epochs.get(index + 1).map(|next| next.engine).filter(|next| *next > start);
         let end = next.map_or(end, |next| end.min(next));
         let stream = |engine: ClockTime| {
@@ -165,12 +165,20 @@ mod tests {
         assert_eq!(enter(&mut timeline, at(2, 104), 2.0), 8.0);
 
         let seconds = ClockTime::from_seconds;
+        let (start, end, stream) = timeline.locate(1.0, 4.0);
+        assert_eq!(
+            (start, end, stream),
+            (seconds(1), seconds(5), Some((seconds(11), seconds(15))))
+        );
+        // Not beyond where the next epoch begins.
         let (start, end, stream) = timeline.locate(1.0, 5.5);
-        assert_eq!((start.seconds(), end), (1, ClockTime::from_mseconds(5500)));
-        assert_eq!(stream, Some((seconds(11), ClockTime::from_mseconds(15500))));
+        assert_eq!(
+            (start, end, stream),
+            (seconds(1), seconds(6), Some((seconds(11), seconds(16))))
+        );
         let (start, end, stream) = timeline.locate(6.0, 7.0);
-        assert_eq!((start, end), (seconds(0), seconds(1)));
-        assert_eq!(stream, Some((seconds(100), seconds(102))));
+        assert_eq!((start, end), (seconds(0), seconds(2)));
+        assert_eq!(stream, Some((seconds(100), seconds(104))));
     }
 
     #[test]

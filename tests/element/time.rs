@@ -62,12 +62,12 @@ fn goes_on(rig: &Rig, what: &str) {
     assert!(texts + 1 >= answers, "{what}: {texts} texts of {answers} answers");
 }
 
-#[test]
-fn standing_questions_and_text_survive_stamps_that_jump() {
+/// Stamps, in ms, of two seconds of video in which they jump.
+fn jumps() -> [(&'static str, Vec<u64>); 8] {
     let hour = 3_600_000;
     let year = 365 * 24 * hour;
     let first = || a_second(0);
-    let jumps: [(&str, Vec<u64>); 8] = [
+    [
         ("starts again", first().chain(a_second(0)).collect()),
         ("starts again elsewhere", a_second(hour).chain(a_second(17)).collect()),
         ("an hour ahead, once", first().chain([hour]).chain(a_second(1050)).collect()),
@@ -76,8 +76,12 @@ fn standing_questions_and_text_survive_stamps_that_jump() {
         ("back, once", first().chain([3]).chain(a_second(1050)).collect()),
         ("an hour ahead for good", first().chain(a_second(hour)).collect()),
         ("starts again twice", [0; 4].into_iter().flat_map(|_| (0..500).step_by(50)).collect()),
-    ];
-    for (what, stamps) in jumps {
+    ]
+}
+
+#[test]
+fn standing_questions_and_text_survive_stamps_that_jump() {
+    for (what, stamps) in jumps() {
         // Where the text has to wait for an hour, so has the video.
         let for_good = what.ends_with("for good");
         let rig = standing(STAMPED);
@@ -88,6 +92,27 @@ fn standing_questions_and_text_survive_stamps_that_jump() {
         }
         end(&rig);
         goes_on(&rig, what);
+    }
+}
+
+#[test]
+fn overlays_and_muxers_take_the_text_of_stamps_that_jump() {
+    for listener in [
+        "textoverlay name=l ! fakesink qa.text ! l.text_sink",
+        "queue ! matroskamux name=l ! fakesink qa.text ! queue ! l.",
+    ] {
+        for (what, stamps) in jumps() {
+            let rig = Rig::new(&format!(
+                "{STAMPED} ! QA question=still? question-interval=200000000 ! {listener}"
+            ));
+            let started = Instant::now();
+            rig.play();
+            stamps.iter().for_each(|&stamp| push(&rig, ns(stamp)));
+            end(&rig);
+            let answers = rig.answers().len();
+            assert!((9..=11).contains(&answers), "{listener}, {what}: {answers} answers");
+            assert!(started.elapsed() < PATIENCE / 4, "{listener}, {what}");
+        }
     }
 }
 

@@ -54,6 +54,7 @@ impl StreamKvqa {
 
         self.video.begin();
         self.inlet.begin();
+        self.watch.open();
         let model = self.model.lock().take().filter(|(old, _)| *old == key).map(|(_, model)| model);
         let outlet = Arc::clone(&self.outlet);
         let worker = Worker::start(outlet, settings, &key, model).map_err(|error| {
