@@ -247,7 +247,7 @@ impl Shared {
                     }
                     Err(error) => self.lose(&error, 1),
                 }
-                if bytes >= MAX_DEVELOPED {
+                if bytes >= MAX_DEVELOPED || cancel.is_raised() {
                     break;
                 }
             }
