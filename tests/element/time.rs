@@ -199,6 +199,23 @@ fn negative_stamps_are_no_stamps() {
     }
 }
 
+#[test]
+fn a_broken_frame_makes_no_answer_fresh() {
+    let rig = Rig::new(&format!("{STAMPED} ! QA ! fakesink"));
+    rig.play();
+    push(&rig, ns(0));
+    rig.until("a frame", |stats| stats.get::<u64>("encoded").unwrap() == 1);
+    std::thread::sleep(Duration::from_millis(300));
+    let mut broken = gst::Buffer::from_slice(vec![7u8; 16 * 16 * 3]);
+    broken.get_mut().unwrap().set_pts(ns(500));
+    broken.get_mut().unwrap().set_flags(gst::BufferFlags::CORRUPTED);
+    let _: gst::FlowReturn = rig.element("src").emit_by_name("push-buffer", &[&broken]);
+    rig.until("the other", |stats| stats.get::<u64>("frames-in").unwrap() == 2);
+    rig.ask("what?");
+    let answer = rig.answer();
+    assert!(answer.ms("frame-age") >= 300, "{answer:?}");
+}
+
 /// The next word on the video itself.
 #[track_caller]
 fn video(rig: &Rig, status: &str) -> gst::Structure {

@@ -135,6 +135,7 @@ impl StreamKvqa {
             self.video_resumed(away);
         }
         let broken = matches!(seen.sight, Sight::Broken);
+        let looked = settings.active && !broken && !matches!(seen.sight, Sight::Unreadable(_));
         match seen.sight {
             Sight::Unsampled => {}
             Sight::Sample(sample) => {
@@ -152,7 +153,7 @@ impl StreamKvqa {
         }
         // Questions that wait for the first frame wait for one that is whole.
         if !broken || worker.has_seen() {
-            worker.enter(seen.at, settings.active)?;
+            worker.enter(seen.at, looked)?;
             let waiting = self.waiting_text();
             self.inlet.ask_due(seen.time, lossless, self.way(worker, &waiting))?;
         }
