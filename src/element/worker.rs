@@ -380,7 +380,8 @@ impl Worker {
 
     /// Askings that are not reported yet.
     pub fn pending(&self) -> usize {
-        self.shared.queue.lock().pending
+        let queue = self.shared.queue.lock();
+        queue.pending.saturating_sub(queue.reporting)
     }
 
     pub fn stats(&self) -> Stats {

@@ -322,6 +322,20 @@ fn what_never_fell_due_gets_its_last_word_at_the_stop() {
 }
 
 #[test]
+fn who_hears_an_answer_finds_it_pending_no_more() {
+    let rig = Rig::new(&format!("videotestsrc num-buffers=30 {BALL} ! QA ! fakesink"));
+    let (sender, pending) = std::sync::mpsc::channel();
+    rig.qa().connect("answer", false, move |args| {
+        let element = args[0].get::<gst::Element>().unwrap();
+        sender.send(element.property::<u32>("pending")).unwrap();
+        None
+    });
+    (0..3).for_each(|_| drop(rig.ask("what?")));
+    rig.play().eos();
+    assert_eq!(pending.try_iter().collect::<Vec<_>>(), [2, 1, 0]);
+}
+
+#[test]
 fn what_was_asked_before_a_first_frame_that_never_comes_is_cancelled() {
     let rig = Rig::new(
         "appsrc name=src format=time is-live=true caps=video/x-raw,format=RGB,width=16,height=16 \

@@ -69,6 +69,9 @@ pub struct Queue {
     pub lost: bool,
     /// Askings that are not reported yet, the running one included.
     pub pending: usize,
+    /// Of those, the one that is being reported: whoever hears of it finds it pending no more, and the
+    /// end of the stream still waits for it.
+    pub reporting: usize,
     pub running: Option<Running>,
     pub newest: Option<Moment>,
     /// When the newest frame came in that the model could look at.

@@ -414,6 +414,7 @@ impl Shared {
     fn deliver(&self, mut record: Record, silent: bool) {
         let stopped = {
             let mut queue = self.queue.lock();
+            queue.reporting = 1;
             record.answered = queue.newest.or(record.asked.at);
             if queue.stopped && !silent {
                 // Whoever stopped the run says it.
@@ -426,6 +427,7 @@ impl Shared {
         }
         let mut queue = self.queue.lock();
         queue.pending = queue.pending.saturating_sub(1);
+        queue.reporting = 0;
         drop(queue);
         self.changed.notify_all();
     }
