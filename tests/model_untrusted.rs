@@ -7,6 +7,7 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::Copy;
+use gststreamkvqa::model::text_image::TextImage;
 use serde_json::{Value, json};
 
 /// A template that would render a prompt, if only it got there.
@@ -237,6 +238,37 @@ fn a_damaged_tokenizer_is_one_error_that_names_the_file() {
             let message = error.to_string();
             assert!(message.contains("tokenizer.json"), "{what}: {message}");
             assert!(!message.contains("report"), "{what}: {message}");
+        }
+    }
+}
+
+/// Three places in which the crate unwraps what the file says while it reads it.
+#[test]
+fn damage_on_which_the_tokenizers_crate_panics_is_refused_by_the_file_s_name() {
+    let charsmap = |map: &str| json!({"type": "Precompiled", "precompiled_charsmap": map});
+    let damages = [
+        ("normalizer", charsmap("AAAA")),
+        ("normalizer", charsmap("not base64")),
+        ("normalizer", json!({"type": "Precompiled"})),
+        ("normalizer", json!({"type": "Sequence", "normalizers": [charsmap("")]})),
+        ("decoder", json!(7)),
+        ("decoder", json!("ByteLevel")),
+        ("decoder", json!([{"type": "ByteLevel"}])),
+        ("decoder", json!({"type": "Sequence", "decoders": [7]})),
+    ];
+    for fixture in ["ov-odd", "pair-siglip"] {
+        for (part, damage) in &damages {
+            let copy = Copy::of(fixture);
+            copy.edit("tokenizer.json", |file| file[*part] = damage.clone());
+            let message = if fixture == "ov-odd" {
+                copy.error().to_string()
+            } else {
+                let device = candle_core::Device::Cpu;
+                let pair = TextImage::load(copy.dir(), &device, &Default::default());
+                pair.err().expect("must be refused").to_string()
+            };
+            assert!(message.contains("tokenizer.json"), "{part} {damage}: {message}");
+            assert!(message.contains("tokenizer that can be read"), "{part} {damage}: {message}");
         }
     }
 }
