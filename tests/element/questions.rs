@@ -330,7 +330,9 @@ fn who_hears_an_answer_finds_it_pending_no_more() {
         sender.send(element.property::<u32>("pending")).unwrap();
         None
     });
-    (0..3).for_each(|_| drop(rig.ask("what?")));
+    for _ in 0..3 {
+        rig.ask("what?");
+    }
     rig.play().eos();
     assert_eq!(pending.try_iter().collect::<Vec<_>>(), [2, 1, 0]);
 }
