@@ -250,15 +250,8 @@ impl VideoMemory {
         loop {
             let over = self.tiers.excess(self.besides());
             let Some(layers) = self.resident.as_mut().filter(|_| over > 0) else { return Ok(()) };
-            let held: u64 = layers.iter().map(Layer::bytes).sum();
-            let share = held.saturating_sub(over) as f64 / held.max(1) as f64;
-            if layers.iter().all(|layer| layer.tokens() == 0) {
+            if !keep::shrink::drop_oldest(layers, over)? {
                 return Ok(());
-            }
-            for layer in layers {
-                let n = layer.tokens();
-                let left = ((n as f64 * share) as usize).min(n.saturating_sub(1));
-                *layer = layer.keep(&[(n - left..n).collect()])?;
             }
         }
     }
@@ -324,13 +317,8 @@ impl VideoMemory {
 
     /// What a question may look at; `branch`: the open segment, encoded and not committed.
     pub fn view<'a>(&'a self, branch: Option<&'a Encoded>) -> View<'a> {
-        View {
-            held: self.held(),
-            inputs: &self.inputs,
-            units: &self.units,
-            branch,
-            tiers: Some(&self.tiers),
-        }
+        let (held, tiers) = (self.held(), Some(&self.tiers));
+        View { held, inputs: &self.inputs, units: &self.units, branch, tiers }
     }
 
     /// What lies in each tier; with the device counts all that is in memory of a stream: windows,

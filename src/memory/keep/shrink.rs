@@ -78,6 +78,23 @@ pub fn shrunk(
     evict(held, &layers, recipe, budget, received)
 }
 
+/// Drops the oldest tokens of every layer, about `bytes` of all and at least one of each; whether there
+/// were any.
+///
+/// # Errors
+/// What the computation fails with.
+pub fn drop_oldest(layers: &mut [Layer], bytes: u64) -> Result<bool> {
+    let held: u64 = layers.iter().map(Layer::bytes).sum();
+    let share = held.saturating_sub(bytes) as f64 / held.max(1) as f64;
+    let any = layers.iter().any(|layer| layer.tokens() > 0);
+    for layer in layers {
+        let n = layer.tokens();
+        let left = ((n as f64 * share) as usize).min(n.saturating_sub(1));
+        *layer = layer.keep(&[(n - left..n).collect()])?;
+    }
+    Ok(any)
+}
+
 /// What each layer's rows receive from the prompts: from the one there is, or each layer from that of
 /// its depth (shallow, middle, deep).
 fn ask(
