@@ -16,7 +16,7 @@ built = $(CARGO_TARGET_DIR)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 plugin_path = $(CARGO_TARGET_DIR)/debug/gstreamer-1.0
 pluginsdir = $(shell pkg-config $(if $(PREFIX),--define-variable=prefix=$(PREFIX)) --variable=pluginsdir gstreamer-1.0)
 
-.PHONY: help demo test lint build compare install uninstall inspect clean
+.PHONY: help demo test lint build compare install uninstall inspect kernels gpu-check clean
 
 help:
 	@echo 'make demo      play a video through the element and ask it questions'
@@ -26,6 +26,8 @@ help:
 	@echo 'make compare   measure every method on the same questions; renews docs/benchmarks.md'
 	@echo 'make install   the plugin into the GStreamer plugin folder; PREFIX and DESTDIR are honoured'
 	@echo 'make inspect   renew docs/streamkvqa.inspect.txt'
+	@echo 'make kernels   renew the GPU kernels in src/model/kernels from tools/kernels; needs no GPU'
+	@echo 'make gpu-check prove the GPU kernels on the CPU'
 	@echo 'make clean     remove what was built'
 
 # Library and examples of the whole workspace in one go: the very crates and features that the
@@ -89,6 +91,36 @@ inspect:
 	$(setup) build run rust
 	$(compile)
 	pipelines/inspect.sh > docs/streamkvqa.inspect.txt
+
+# Python with the compiler of the GPU kernels; only these two targets need it.
+kernels_venv = $(or $(STREAMKVQA_VENV),$(CARGO_TARGET_DIR)/venv-kernels)
+kernels_python = $(kernels_venv)/bin/python
+kernels_made = $(CARGO_TARGET_DIR)/kernels-again
+
+define kernels_setup
+@test -x '$(kernels_python)' || python3 -m venv '$(kernels_venv)' || \
+    { echo 'error: python3 -m venv is missing (Debian: python3-venv)' >&2; exit 1; }
+@'$(kernels_python)' -m pip install --quiet --disable-pip-version-check -r tools/kernels/requirements.txt
+endef
+
+kernels:
+	$(kernels_setup)
+	'$(kernels_python)' tools/kernels/build.py
+
+gpu-check:
+	$(kernels_setup)
+	@echo '==> the committed kernels against their source'
+	rm -rf '$(kernels_made)'
+	'$(kernels_python)' tools/kernels/build.py --out '$(kernels_made)'
+	diff -rq '$(kernels_made)/ptx' src/model/kernels/ptx
+	cmp '$(kernels_made)/table.json' src/model/kernels/table.json
+	@echo '==> each kernel on the CPU against plain numpy'
+	'$(kernels_python)' tools/kernels/check.py
+	@if [ -e tests/kernels.rs ]; then \
+	    echo '==> the launcher against the emulator'; \
+	    STREAMKVQA_EMULATOR='$(kernels_python) $(CURDIR)/tools/kernels/serve.py' \
+	        $(CARGO) test --workspace --locked --test kernels -- --nocapture; \
+	fi
 
 clean:
 	$(CARGO) clean

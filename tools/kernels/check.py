@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: MPL-2.0
 """Proves the kernels on the CPU: each in Triton's interpreter against plain numpy in f64.
 
-    python tools/kernels/check.py [--short] [--only KERNEL]
+    python tools/kernels/check.py [--short] [--only KERNEL] [--device [FOLDER]]
 
 prints a line for each kernel and element type: cases, largest error, what is allowed. The sizes are
 odd, the views have gaps of NaN in them, results must fill their place and nothing beside it, and no
-load or store may leave its buffers. All compiled variants' constants are run.
+load or store may leave its buffers. All compiled variants' constants are run. With --device the same
+cases run on a GPU, from the text in FOLDER.
 """
 
 import argparse
@@ -24,11 +25,13 @@ import contract
 import references
 import variants
 
+KERNELS = Path(__file__).resolve().parents[2] / "src/model/kernels"
 LOG2E = 1.4426950408889634
 ALLOWED = {
     # Sums in f32. `attend` rounds probabilities to T before they meet the values, as flash attention does.
     ("attend", "f32"): 2e-5,
     ("attend", "f16"): 1e-3,
+    ("attend", "bf16"): 8e-3,
     ("scores", None): 4e-6,
     ("mass", None): 1e-5,
     ("join", "f32"): 1e-6,
@@ -109,12 +112,23 @@ def launch(kernel, dtype, constants, grid, **values):
         else:
             args.append((type_, value))
     assert not values, f"{kernel} has no {sorted(values)}"
-    emulator.launch(kernel, dtype, constants, (*grid, 1, 1)[:3], args, buffers)
+    run = device.launch if device else emulator.launch
+    run(kernel, dtype, constants, (*grid, 1, 1)[:3], args, buffers)
 
 
 def strides(**views):
     """q_head, q_row and so on of [heads, rows, d] views."""
     return {f"{n}_{axis}": view.strides[at] for n, view in views.items() for at, axis in enumerate(("head", "row"))}
+
+
+device = None
+"""The `device.Kernels` to run on, in place of the interpreter."""
+
+
+def offered(kernel, types):
+    """(constants, element type) to be run: in the interpreter all, on a device what is compiled for it."""
+    pairs = itertools.product(constants_of(kernel), types)
+    return [(c, t) for c, t in pairs if device is None or device.find(kernel, t, c)]
 
 
 def cdiv(a, b):
@@ -206,14 +220,17 @@ def attention(results, short):
             continue
         turn = itertools.count()
         for constants in constants_of(kernel):
-            # f32 shows the arithmetic, f16 the roundings; the variants for f32 have tiles of their own.
+            # f32 shows the arithmetic, f16 the roundings; the interpreter has no bf16 of its own.
+            types = [t for c, t in offered(kernel, ("f32", "f16", "bf16") if device else ("f32", "f16")) if c == constants]
+            if not types:
+                continue
             for dim, shape in zip(itertools.cycle(heads(constants, short)), shapes(short)):
                 rng = seeded(kernel, sorted(constants.items()), shape)
                 chosen = rules(shape[2], shape[3], rng)
                 # Three or one of the twelve each time, so that all have their turn with all shapes.
                 begin, step = next(turn), 12 if short else 4
                 for at in range(begin % step, len(chosen), step):
-                    dtype = ("f32", "f16")[(begin + at // step) % 2]
+                    dtype = types[(begin + at // step) % len(types)]
                     what = f"{constants} D {dim} H,Hk,Lq,Lk {shape} {chosen[at]}"
                     try:
                         attention_case(results, kernel, dtype, constants, dim, shape, chosen[at], rng, what)
@@ -259,7 +276,7 @@ def attention_case(results, kernel, dtype, constants, dim, shape, rule, rng, wha
 
 
 def joins(results, short):
-    for constants, dtype in itertools.product(constants_of("join"), ("f32", "f16", "bf16")):
+    for constants, dtype in offered("join", ("f32", "f16", "bf16")):
         for dim, (parts, H, Lq) in itertools.product(heads(constants, short), ((1, 3, 5), (3, 2, 37), (40, 2, 1))):
             if not results.wants("join"):
                 continue
@@ -288,7 +305,7 @@ def joins(results, short):
 
 def turning(results, short):
     for kernel in ("rotate", "gather_rotate"):
-        for constants, dtype in itertools.product(constants_of(kernel), ("f32", "f16", "bf16")):
+        for constants, dtype in offered(kernel, ("f32", "f16", "bf16")):
             for dim, (H, n) in itertools.product(heads(constants, short), ((1, 1), (3, 37), (2, 16))):
                 if not results.wants(kernel):
                     continue
@@ -323,7 +340,7 @@ def turning(results, short):
 
 
 def rows(results, short):
-    for constants, dtype in itertools.product(constants_of("gather"), ("f32", "f16", "bf16")):
+    for constants, dtype in offered("gather", ("f32", "f16", "bf16")):
         for dim, (H, n) in itertools.product(heads(constants, short), ((1, 1), (3, 37))):
             if results.wants("gather"):
                 rng = seeded("gather", sorted(constants.items()), H, n)
@@ -334,7 +351,7 @@ def rows(results, short):
                 values = dict(X=x, Y=y, SRC=source, x_head=x.strides[0], **strides(y=y), n=n, D=dim)
                 launch("gather", dtype, constants, (cdiv(n, constants["BR"]), H), **values)
                 results.note("gather", dtype, f"{constants} {H, n, dim}", y.read(), x.read()[:, taken])
-    for constants, dtype in itertools.product(constants_of("mean_keys"), ("f32", "f16", "bf16")):
+    for constants, dtype in offered("mean_keys", ("f32", "f16", "bf16")):
         for dim, Hk in itertools.product(heads(constants, short), (1, 3)):
             if results.wants("mean_keys"):
                 rng = seeded("mean_keys", sorted(constants.items()), Hk)
@@ -352,7 +369,7 @@ def rows(results, short):
 
 def pointwise(results, short):
     for dtype in ("f32", "f16", "bf16"):
-        for constants in constants_of("add_norm"):
+        for constants, _ in offered("add_norm", (dtype,)):
             for n, C in ((3, constants["BN"]), (2, constants["BN"] - 1016), (1, 896)):
                 if results.wants("add_norm"):
                     rng = seeded("add_norm", C)
@@ -365,7 +382,7 @@ def pointwise(results, short):
                     added = references.rounded(x.read() + h.read(), dtype)
                     results.note("add_norm", dtype, f"sum {n, C}", total.read(), added)
                     results.note("add_norm", dtype, f"norm {n, C}", y.read(), references.rms_norm(added, w.read(), 1e-6))
-        for constants in constants_of("silu_mul"):
+        for constants, _ in offered("silu_mul", (dtype,)):
             for n, width in ((2, 4864), (3, 1000)):
                 if results.wants("silu_mul"):
                     rng = seeded("silu_mul", n, width)
@@ -374,7 +391,7 @@ def pointwise(results, short):
                     grid = (n, cdiv(width, constants["BN"]))
                     launch("silu_mul", dtype, constants, grid, X=x, Y=y, x_row=x.strides[0], I=width)
                     results.note("silu_mul", dtype, f"{n, width}", y.read(), references.silu_mul(x.read()))
-        for constants in constants_of("bias_gelu"):
+        for constants, _ in offered("bias_gelu", (dtype,)):
             for n, C in ((5, 328), (1, 1152), (3, 4304)):
                 if results.wants("bias_gelu"):
                     rng = seeded("bias_gelu", n, C)
@@ -383,7 +400,7 @@ def pointwise(results, short):
                     launch("bias_gelu", dtype, constants, (cdiv(n * C, constants["BN"]),), X=x, B=b, Y=y, n=n, C=C)
                     added = references.rounded(x.read() + b.read(), dtype)
                     results.note("bias_gelu", dtype, f"{constants} {n, C}", y.read(), references.gelu(added, constants["TANH"]))
-        for constants in constants_of("not_finite"):
+        for constants, _ in offered("not_finite", (dtype,)):
             for n, at, bad in ((5000, None, 0), (5000, 0, np.nan), (4999, 4998, np.inf), (7, 3, -np.inf), (2049, 2048, np.nan)):
                 if results.wants("not_finite"):
                     x = seeded("not_finite", n, at).standard_normal(n)
@@ -460,13 +477,19 @@ def main():
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--short", action="store_true", help="fewer sizes")
     options.add_argument("--only", metavar="KERNEL")
+    options.add_argument("--device", metavar="FOLDER", nargs="?", const=KERNELS, help="on a GPU")
     options = options.parse_args()
+    if options.device:
+        from device import Kernels
+
+        global device
+        device = Kernels(options.device)
     begun = time.monotonic()
     results = Results(options.only)
     for subject in (attention, joins, turning, rows, pointwise, ranks):
         subject(results, options.short)
     green = results.show()
-    if options.only is None:
+    if options.only is None and device is None:
         server()
     print(f"{'all right' if green else 'WRONG'}, {time.monotonic() - begun:.0f} s")
     sys.exit(not green)

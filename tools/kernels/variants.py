@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: MPL-2.0
 """Which variants of which kernel are compiled: the one place for tile sizes, warps and stages.
 
-`sweep.py` measures others on a device; what wins there is written down here.
+`sweep.py` measures others on a device and prints what wins; STREAMKVQA_VARIANTS names a file with that
+list, to build with it at once:
+
+    [{"of": {"kernel": "attend", "arch": "90a", "DP": 128, "BM": 128}, "set": {"BN": 128, "stages": 2}}, ...]
 """
 
 import dataclasses
+import json
+import os
 
 HALVES = ("bf16", "f16")
 ALL = ("bf16", "f16", "f32")
@@ -92,6 +97,21 @@ def pointwise():
     yield variant("top_k_merge", "f32", "80", warps=8, BN=1024, BC=16)
 
 
+def changed(variant, of, set):
+    """The variant, with `set` in it where all of `of` is true of it."""
+    fields = {**dataclasses.asdict(variant), "constants": None, **dict(variant.constants)}
+    if any(fields.get(key) != value for key, value in of.items()):
+        return variant
+    constants = tuple((key, set.get(key, value)) for key, value in variant.constants)
+    rest = {key: value for key, value in set.items() if key in ("warps", "stages")}
+    return dataclasses.replace(variant, constants=constants, **rest)
+
+
 def variants():
     """All of them, in the order of the table."""
-    return [*attention(), *joins(), *rows(), *pointwise()]
+    made = [*attention(), *joins(), *rows(), *pointwise()]
+    if path := os.environ.get("STREAMKVQA_VARIANTS"):
+        with open(path) as file:
+            for change in json.load(file):
+                made = [changed(variant, **change) for variant in made]
+    return made
