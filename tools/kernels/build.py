@@ -22,8 +22,8 @@ from pathlib import Path
 import contract
 import variants
 
-PTX_VERSION = 87
-"""Read by the drivers of CUDA 12.8 and later."""
+PTX_VERSION = 80
+"""The first with wgmma; read by the drivers of CUDA 12.0 and later."""
 
 NOTE = (
     "// SPDX-License-Identifier: MPL-2.0\n"

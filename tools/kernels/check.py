@@ -41,6 +41,8 @@ ALLOWED = {
     ("not_finite", None): 0.0,
     ("top_k", None): 0.0,
     ("top_k_merge", None): 0.0,
+    ("rank", None): 0.0,
+    ("chosen", None): 0.0,
     # One rounding to T of a result in f32.
     (None, "f16"): 2.0**-11 * 1.01,
     (None, "bf16"): 2.0**-8 * 1.01,
@@ -411,16 +413,35 @@ def pointwise(results, short):
                     results.note("not_finite", dtype, f"{n, at, bad}", flag.read(), [4 | (at is not None)])
 
 
+def uneven(rng, n):
+    """Scores with many equals among them, zeros of both signs, and the ends of the scale."""
+    score = rng.standard_normal(n).astype(np.float32)
+    score = np.where(rng.random(n) < 0.5, np.round(score), score) * np.float32(rng.choice([1, 1e-30, 1e30]))
+    score[rng.integers(0, n, 3)] = [np.inf, -np.inf, -0.0]
+    return score
+
+
+def choices(results, short):
+    for (constants,), (last,) in ((constants_of("rank"), constants_of("chosen")),):
+        for heads, n, k in ((1, 1, 1), (3, 65, 64), (2, 1500, 700), (1, 2049, 2049), (1, 600, 0)):
+            if not (results.wants("rank") or results.wants("chosen")):
+                continue
+            score = np.stack([uneven(seeded("rank", head, n, k), n) for head in range(heads)])
+            place, kept = View("i32", (heads, n), before=1), View("i32", (heads, k), before=1)
+            scores = View("f32", (heads, n), score, before=1)
+            launch("rank", "f32", constants, (cdiv(n, constants["BN"]), heads), SCORES=scores, RANK=place, n=n)
+            order = [references.best(one, n) for one in score]
+            results.note("rank", "f32", f"{heads, n}", place.read(), [np.argsort(one) for one in order])
+            launch("chosen", "f32", last, (cdiv(n, last["BN"]), heads), RANK=place, OUT=kept, n=n, k=k)
+            results.note("chosen", "f32", f"{heads, n, k}", kept.read(), [np.sort(one[:k]) for one in order])
+
+
 def ranks(results, short):
     if not (results.wants("top_k") or results.wants("top_k_merge")):
         return
     (constants,), (merge,) = constants_of("top_k"), constants_of("top_k_merge")
     for n, k in ((1, 1), (1000, 7), (5000, 1), (3000, 500), (70000, 64)) if not short else ((3000, 64),):
-        rng = seeded("top_k", n, k)
-        score = rng.standard_normal(n).astype(np.float32)
-        # Many equal ones, zeros of both signs, and the ends of the scale.
-        score = np.where(rng.random(n) < 0.5, np.round(score), score) * np.float32(rng.choice([1, 1e-30, 1e30]))
-        score[rng.integers(0, n, 3)] = [np.inf, -np.inf, -0.0]
+        score = uneven(seeded("top_k", n, k), n)
         programs = cdiv(n, constants["BN"])
         keys = View("i64", (programs * k,))
         launch("top_k", "f32", constants, (programs,), SCORES=View("f32", (n,), score), OUT=keys, n=n, k=k)
@@ -486,7 +507,7 @@ def main():
         device = Kernels(options.device)
     begun = time.monotonic()
     results = Results(options.only)
-    for subject in (attention, joins, turning, rows, pointwise, ranks):
+    for subject in (attention, joins, turning, rows, pointwise, ranks, choices):
         subject(results, options.short)
     green = results.show()
     if options.only is None and device is None:

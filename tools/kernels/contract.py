@@ -42,6 +42,8 @@ _KERNELS = {
     "rank": {
         "top_k": "SCORES:*f32 OUT:*i64 n:i32 k:i32",
         "top_k_merge": "IN:*i64 OUT:*i64 n:i32 k:i32",
+        "rank": "SCORES:*f32 RANK:*i32 n:i32",
+        "chosen": "RANK:*i32 OUT:*i32 n:i32 k:i32",
     },
 }
 
@@ -52,8 +54,8 @@ ARGUMENTS = {
 }
 """(name, type) of each argument in order; a type is *T, *f32, *i32, *i64, i32, i64 or f32."""
 
-UNALIGNED = {"PLACES", "STARTS", "SRC", "SCORES", "IN", "FLAG", "LSE", "ALL", "MASS"}
-"""Pointers that may begin anywhere in a buffer: what is read there is single numbers."""
+UNALIGNED = {"SCORES", "LSE", "ALL", "MASS"}
+"""Pointers that may begin anywhere in a buffer, as those to integers may: single numbers lie there."""
 
 
 def function(kernel):
@@ -78,7 +80,7 @@ def typed(type_, dtype):
 def divisible(name, type_):
     """What the compiler may take an argument to be a multiple of: bytes of an address, else elements."""
     if type_.startswith("*"):
-        return 1 if name in UNALIGNED else 16
+        return 1 if name in UNALIGNED or type_ in ("*i32", "*i64") else 16
     if type_ == "i64" and name != "n":
         return 8
     return 8 if name in ("D", "C", "I") else 1

@@ -59,3 +59,33 @@ def top_k_merge(IN, OUT, n, k, BN: tl.constexpr, BC: tl.constexpr):
         beats = (rival[None, :] > key[:, None]) | ((rival[None, :] == key[:, None]) & (rival_at[None, :] < at[:, None]))
         place += tl.sum(beats.to(tl.int32), 1)
     tl.store(OUT + tl.program_id(0).to(tl.int64) * k + place, key, mask=place < k)
+
+
+@triton.jit
+def rank(SCORES, RANK, n, BN: tl.constexpr, BC: tl.constexpr):
+    """RANK[heads, n]: how many scores of SCORES[heads, n] beat each. Grid: (ceil(n / BN), heads).
+
+    For a choice of any number of them: n * n comparisons, which are few for one cache.
+    """
+    SCORES += tl.program_id(1).to(tl.int64) * n
+    at = tl.program_id(0) * BN + tl.arange(0, BN)
+    key = _key(SCORES, at, n)
+    place = tl.zeros([BN], tl.int32)
+    for other in range(0, n, BC):
+        rival = _key(SCORES, other + tl.arange(0, BC), n)
+        place += tl.sum((rival[None, :] > key[:, None]).to(tl.int32), 1)
+    tl.store(RANK + tl.program_id(1).to(tl.int64) * n + at, place, mask=at < n)
+
+
+@triton.jit
+def chosen(RANK, OUT, n, k, BN: tl.constexpr):
+    """OUT[heads, k]: the indices whose RANK[heads, n] is below k, ascending. Grid as `rank`; k <= n."""
+    RANK += tl.program_id(1).to(tl.int64) * n
+    begin = tl.program_id(0) * BN
+    before = tl.zeros([BN], tl.int32)
+    for other in range(0, begin, BN):
+        before += (tl.load(RANK + other + tl.arange(0, BN)) < k).to(tl.int32)
+    at = begin + tl.arange(0, BN)
+    kept = (tl.load(RANK + at, mask=at < n, other=0x7FFFFFFF) < k).to(tl.int32)
+    place = tl.sum(before, 0) + tl.cumsum(kept, 0) - kept
+    tl.store(OUT + tl.program_id(1).to(tl.int64) * k + place, at, mask=kept != 0)

@@ -26,12 +26,13 @@ import variants
 LOG2E = 1.4426950408889634
 FAR = 1 << 30
 
-# Query heads, KV heads, rows, keys, head dim, and how many row tiles' worth of splits are tried.
+# Query heads, KV heads, rows, keys, head dim, and the splits that are tried: in decoding they are what fills
+# the GPU, in prefill they even out its last wave of blocks.
 SHAPES = {
     # 7B, ten frames of 196 tokens behind a window of 15,000.
-    "prefill": dict(H=28, Hk=4, Lq=1960, Lk=15000, D=128, window=True, splits=(1,)),
+    "prefill": dict(H=28, Hk=4, Lq=1960, Lk=15000, D=128, window=True, splits=(1, 2, 3)),
     # 7B, one token over 64 retrieved frames, a prompt and a question.
-    "decode": dict(H=28, Hk=4, Lq=1, Lk=12744, D=128, window=True, splits=(16, 33, 50, 66)),
+    "decode": dict(H=28, Hk=4, Lq=1, Lk=12744, D=128, window=True, splits=(16, 33, 66, 99)),
     # SigLIP, eight frames.
     "tower": dict(H=128, Hk=128, Lq=729, Lk=729, D=72, window=False, splits=(1,)),
     # 0.5B, ten frames.

@@ -95,6 +95,8 @@ def pointwise():
         yield variant("not_finite", dtype, "80", BN=1024)
     yield variant("top_k", "f32", "80", warps=8, BN=1024, BC=16)
     yield variant("top_k_merge", "f32", "80", warps=8, BN=1024, BC=16)
+    yield variant("rank", "f32", "80", BN=64, BC=64)
+    yield variant("chosen", "f32", "80", BN=1024)
 
 
 def changed(variant, of, set):
