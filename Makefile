@@ -107,6 +107,8 @@ kernels:
 	$(kernels_setup)
 	'$(kernels_python)' tools/kernels/build.py
 
+# Tests of tests/kernels that the interpreter runs through in minutes.
+emulated = each:: model::prompt_ids_logits_and_greedy_answers_agree qwen::prompt_ids_positions_and_all_logits_agree
 gpu-check:
 	$(kernels_setup)
 	@echo '==> the committed kernels against their source'
@@ -116,11 +118,9 @@ gpu-check:
 	cmp '$(kernels_made)/table.json' src/model/kernels/table.json
 	@echo '==> each kernel on the CPU against plain numpy'
 	'$(kernels_python)' tools/kernels/check.py
-	@if [ -e tests/kernels.rs ]; then \
-	    echo '==> the launcher against the emulator'; \
-	    STREAMKVQA_EMULATOR='$(kernels_python) $(CURDIR)/tools/kernels/serve.py' \
-	        $(CARGO) test --workspace --locked --test kernels -- --nocapture; \
-	fi
+	@echo '==> the launcher, and a model from pixels to answers, by the kernels in the interpreter'
+	STREAMKVQA_EMULATOR='$(kernels_python) $(CURDIR)/tools/kernels/serve.py' \
+	    $(CARGO) test --workspace --locked --test kernels -- --nocapture $(emulated)
 
 clean:
 	$(CARGO) clean

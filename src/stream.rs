@@ -7,7 +7,7 @@ mod opening;
 use std::sync::Arc;
 use std::time::Instant;
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use parking_lot::Mutex;
 
 pub use self::answer::{Answer, LayerContext, Question, Timings};
@@ -23,13 +23,12 @@ use crate::memory::find::{self, Asked, Context, View};
 use crate::memory::intake::{Encoded, FrameTokens, Segment, Segmenter};
 use crate::memory::recipe::Recipe;
 use crate::memory::store::StoreStats;
-use crate::model::VideoLlm;
 use crate::model::generate::{Generated, History, Request, generate};
 use crate::model::prompt::Tail;
 use crate::model::rope::{Kept, Layout};
-use crate::model::sound;
 use crate::model::text_image::TextImage;
 use crate::model::vision::Picture;
+use crate::model::{VideoLlm, sound};
 use crate::notices::{self, Notices, Part};
 
 /// What a stream holds, for `stats` and for benchmarks.
@@ -71,9 +70,11 @@ pub struct Stream {
     cancel: Cancel,
 }
 
-/// Frames of a recipe that does not cut are encoded this many at a time, which bounds the working
-/// memory and how long a cancellation waits; the result does not depend on it.
+/// Frames of a recipe that does not cut are encoded at most this many at a time, and of large ones
+/// so few that they have about as many tokens as below: more make no product faster, and the working
+/// memory and how long a cancellation waits stay bounded. The result does not depend on it.
 const CHUNK: usize = 64;
+const CHUNK_TOKENS: usize = 2048;
 
 /// Answer tokens for which room is set aside at once; a longer answer makes room as it grows.
 const ROOM: usize = 256;
@@ -174,7 +175,8 @@ impl Stream {
             }
         }
         let (whole, rest) = frames.split_at(frames.len() - frames.len() % per_unit);
-        for chunk in whole.chunks(CHUNK.next_multiple_of(per_unit)) {
+        let units = (CHUNK_TOKENS / picture.tokens().max(1)).clamp(1, CHUNK.div_ceil(per_unit));
+        for chunk in whole.chunks(units * per_unit) {
             self.take_in(chunk, &picture)?;
         }
         self.pending.extend_from_slice(rest);
@@ -395,7 +397,15 @@ impl Stream {
     fn units(&self, frames: &[Frame], picture: &Picture) -> Result<Vec<FrameTokens>> {
         let tokens = self.model.encode_frames(frames, picture, &self.cancel)?;
         let per_unit = self.model.frames_per_unit();
-        let finite = sound::finite_each(&tokens)?;
+        // One read a batch: with what will be compared, if anything will.
+        let (finite, means) = match self.segmenter.compares_means() {
+            true => {
+                let means: Vec<Vec<f32>> = tokens.to_dtype(DType::F32)?.mean(1)?.to_vec2()?;
+                let finite = |mean: &Vec<f32>| mean.iter().all(|x| x.is_finite());
+                (means.iter().map(finite).collect(), Some(means))
+            }
+            false => (sound::finite_each(&tokens)?, None),
+        };
         let units = frames.chunks(per_unit).enumerate().filter_map(|(index, frames)| {
             let (first, last) = (frames.first()?, frames.last()?);
             let begin = self.frames + (index * per_unit) as u64;
@@ -411,6 +421,9 @@ impl Stream {
             for (unit, embedding) in units.iter_mut().zip(embeddings) {
                 unit.embedding = Some(embedding);
             }
+        }
+        for (unit, mean) in units.iter_mut().zip(means.into_iter().flatten()) {
+            unit.mean = Some(mean.into());
         }
         if finite.contains(&true) {
             self.notices.finite(Part::Tokens);

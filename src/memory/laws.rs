@@ -51,8 +51,12 @@ fn decoder_with(section: Option<[usize; 3]>) -> Decoder {
         act: Activation::Silu,
     };
     let weights = VarMap::new();
-    let vb = VarBuilder::from_varmap(&weights, DType::F32, &Device::Cpu);
-    let decoder = Decoder::new(&config, vb, None).unwrap();
+    let made = || {
+        let vb = VarBuilder::from_varmap(&weights, DType::F32, &Device::Cpu);
+        Decoder::new(&config, vb, None).unwrap()
+    };
+    // Once for the names of its weights, and once more with their values.
+    made();
     let mut vars: Vec<_> = weights.data().lock().unwrap().clone().into_iter().collect();
     vars.sort_by(|a, b| a.0.cmp(&b.0));
     for (seed, (name, var)) in vars.into_iter().enumerate() {
@@ -61,7 +65,7 @@ fn decoder_with(section: Option<[usize; 3]>) -> Decoder {
             if name.contains("norm") { noise.affine(0.1, 1.0) } else { noise.affine(0.5, 0.0) };
         var.set(&value.unwrap()).unwrap();
     }
-    decoder
+    made()
 }
 
 /// One stream's life without pixels and words.

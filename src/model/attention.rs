@@ -4,19 +4,18 @@
 //! The unit is the **stage**: a rotated copy of the queries, keys rotated to match, values, and a
 //! rule for which key each query may see. [`attend`] takes one softmax over the union of all
 //! stages, so a sink, a retrieved context and a local window, each with positions of its own, are
-//! one call. On the CPU in f32 the kernel of [`cpu`] does the work in tiles; every other device
-//! and number format goes through [`attend_composed`], plain candle operations in f32.
+//! one call. On the CPU in f32 the kernel of [`cpu`] does the work in tiles, on a device a kernel of
+//! [`kernels`]; what neither knows goes through [`attend_composed`], plain candle operations in f32.
 
 pub mod cpu;
 pub(super) mod simd;
-mod stage;
 #[cfg(test)]
 mod tests;
 
 use candle_core::{D, DType, Device, Tensor};
 
-use self::stage::Sizes;
-pub use self::stage::{Stage, Visible};
+use super::kernels;
+pub use super::stage::{Sizes, Stage, Visible};
 use crate::error::Result;
 
 fn sizes(stages: &[Stage]) -> candle_core::Result<Sizes> {
@@ -45,6 +44,12 @@ fn is_cpu_f32<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> bool {
 /// keys, times their values. A row that sees no key at all gives zeros.
 pub fn attend(stages: &[Stage], scale: f64) -> Result<Tensor> {
     let sizes = sizes(stages)?;
+    // `sizes` has seen a first stage.
+    if let Some(kernels) = kernels::on(stages[0].q.device())
+        && let Some(context) = kernels.attend(stages, sizes, scale)?
+    {
+        return Ok(context);
+    }
     if is_cpu_f32(stages.iter().flat_map(|s| [s.q, s.k, s.v])) {
         return Ok(cpu::attend(stages, sizes, scale as f32)?);
     }
@@ -134,13 +139,57 @@ fn composed_softmax(scores: &Tensor) -> candle_core::Result<(Tensor, Tensor)> {
 /// How much attention each key receives: for every key `j` the sum over the query rows of the mean
 /// over the heads of `softmax(scale * q k^T)[h, i, j]`; `nk` numbers that add up to the number of
 /// rows that see a key. `q` is `[H, nq, d]`, `k` is `[Hk, nk, d]`. The scores themselves are never
-/// held for more than a tile (CPU) or a KV head (elsewhere).
+/// held for more than a tile (CPU) or a KV head (composed), on a device not at all.
 pub fn attention_mass(q: &Tensor, k: &Tensor, visible: Visible, scale: f64) -> Result<Vec<f32>> {
     let sizes = Sizes::of(q, k)?;
-    if is_cpu_f32([q, k]) {
+    if is_cpu_f32([q, k]) && !kernels::stays_on(q.device()) {
         return Ok(cpu::attention_mass(q, k, visible, sizes, scale as f32)?);
     }
-    attention_mass_composed(q, k, visible, scale)
+    Ok(attention_mass_tensor(q, k, visible, scale)?.to_vec1()?)
+}
+
+/// [`attention_mass`] left where the keys are, `[nk]` in f32.
+pub fn attention_mass_tensor(
+    q: &Tensor,
+    k: &Tensor,
+    visible: Visible,
+    scale: f64,
+) -> Result<Tensor> {
+    let sizes = Sizes::of(q, k)?;
+    if let Some(kernels) = kernels::on(q.device())
+        && let Some(mass) = kernels.attention_mass(q, k, visible, sizes, scale)?
+    {
+        return Ok((mass.sum(0)? / sizes.heads as f64)?);
+    }
+    let mass = match is_cpu_f32([q, k]) {
+        true => cpu::attention_mass(q, k, visible, sizes, scale as f32)?,
+        false => attention_mass_composed(q, k, visible, scale)?,
+    };
+    let keys = mass.len();
+    Ok(Tensor::from_vec(mass, keys, q.device())?)
+}
+
+/// [`attention_mass`] of each KV head by itself, the mean over its query heads, left where the keys
+/// are: `[Hk, nk]` in f32.
+pub fn attention_mass_by_head(
+    q: &Tensor,
+    k: &Tensor,
+    visible: Visible,
+    scale: f64,
+) -> Result<Tensor> {
+    let sizes = Sizes::of(q, k)?;
+    let group = sizes.group();
+    if let Some(kernels) = kernels::on(q.device())
+        && let Some(mass) = kernels.attention_mass(q, k, visible, sizes, scale)?
+    {
+        return Ok((mass / group as f64)?);
+    }
+    let one = |head: usize| {
+        let q = q.narrow(0, head * group, group)?.contiguous()?;
+        attention_mass_tensor(&q, &k.narrow(0, head, 1)?, visible, scale)
+    };
+    let heads: Vec<Tensor> = (0..sizes.kv_heads).map(one).collect::<Result<_>>()?;
+    Ok(Tensor::stack(&heads, 0)?)
 }
 
 /// [`attention_mass`] from candle's own operations, one KV head at a time.

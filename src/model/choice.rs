@@ -8,6 +8,7 @@ use candle_core::{Device, Tensor};
 use candle_transformers::generation::{LogitsProcessor, Sampling as Draw};
 
 use super::checkpoint::Generation;
+use super::{kernels, sound};
 use crate::error::{EngineError, Result};
 
 /// How a token is drawn instead of taking the best.
@@ -84,10 +85,14 @@ impl<'a> Chooser<'a> {
     /// [`EngineError::NotFinite`] for scores that say nothing.
     pub fn next(&mut self, mut scores: Vec<f32>) -> Result<u32> {
         if !scores.iter().all(|score| score.is_finite()) {
-            return Err(EngineError::NotFinite { what: "the scores of the next token".into() });
+            return Err(no_scores());
         }
         self.penalise(&mut scores);
-        self.forbid(&mut scores);
+        for id in self.forbidden() {
+            if let Some(score) = scores.get_mut(id as usize) {
+                *score = f32::NEG_INFINITY;
+            }
+        }
         let token = match &mut self.draw {
             Some(draw) if scores.iter().any(|&score| score > f32::NEG_INFINITY) => {
                 let scores = Tensor::new(scores.as_slice(), &Device::Cpu)?;
@@ -95,6 +100,24 @@ impl<'a> Chooser<'a> {
             }
             _ => best(&scores),
         };
+        self.ids.push(token);
+        Ok(token)
+    }
+
+    /// The same by scores `[vocab]` that lie where the model runs. Where no rule changes them, a device
+    /// is asked for the best token alone.
+    ///
+    /// # Errors
+    /// As [`next`](Self::next), and what the computation fails with.
+    pub fn next_of(&mut self, scores: &Tensor) -> Result<u32> {
+        let as_they_are = self.draw.is_none() && self.rules.repetition_penalty == 1.0;
+        if !kernels::stays_on(scores.device()) || !as_they_are || !self.forbidden().is_empty() {
+            return self.next(scores.to_vec1()?);
+        }
+        if !sound::finite(scores)? {
+            return Err(no_scores());
+        }
+        let token = scores.argmax(0)?.to_scalar()?;
         self.ids.push(token);
         Ok(token)
     }
@@ -112,7 +135,8 @@ impl<'a> Chooser<'a> {
         }
     }
 
-    fn forbid(&self, scores: &mut [f32]) {
+    /// The tokens that may not come next.
+    fn forbidden(&self) -> Vec<u32> {
         let rules = self.rules;
         let new = self.ids.len() - self.before;
         let mut forbidden: Vec<u32> = rules.suppress.clone();
@@ -140,12 +164,12 @@ impl<'a> Chooser<'a> {
         if new == 0 {
             forbidden.extend(&rules.begin_suppress);
         }
-        for id in forbidden {
-            if let Some(score) = scores.get_mut(id as usize) {
-                *score = f32::NEG_INFINITY;
-            }
-        }
+        forbidden
     }
+}
+
+fn no_scores() -> EngineError {
+    EngineError::NotFinite { what: "the scores of the next token".into() }
 }
 
 /// The first of the best.

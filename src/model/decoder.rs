@@ -5,13 +5,22 @@
 //! [`Attend`], which decides what they are compared with. Ingesting video, retrieving, answering
 //! and probing are four implementations of that trait; the decoder knows none of them.
 
+#[cfg(test)]
+mod testing;
+mod together;
+
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
-use candle_nn::{Activation, Embedding, Module, RmsNorm, VarBuilder};
+use candle_nn::{Activation, Embedding, Module, VarBuilder};
 
+use self::together::{MOST_ROWS, Rows};
 use super::checkpoint::TextConfig;
+use super::gate::gated;
+use super::gathering::Gathering;
+use super::kernels;
 use super::linear::{Linear, linear, linear_no_bias};
+use super::norm::RmsNorm;
 use super::rope::Rope;
 use super::sound::Sum;
 use crate::error::{EngineError, Result};
@@ -19,15 +28,14 @@ use crate::error::{EngineError, Result};
 /// What a forward pass compares its tokens with.
 pub trait Attend {
     /// The context `[H, n, d]` of one layer. `q` is `[H, n, d]`, `k` and `v` are `[Hk, n, d]`, all
-    /// before RoPE.
+    /// before RoPE; on a device they may be views of one buffer.
     fn attend(&mut self, layer: usize, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor>;
 }
 
 /// Projections around one attention: `[n, C]` to heads and back.
 struct Attention {
-    q: Linear,
-    k: Linear,
-    v: Linear,
+    /// To queries, keys and values, side by side.
+    qkv: Linear,
     o: Linear,
     heads: usize,
     kv_heads: usize,
@@ -39,20 +47,16 @@ impl Attention {
         let (hidden, width) = (cfg.hidden_size, cfg.heads * cfg.head_dim);
         let kv_width = cfg.kv_heads * cfg.head_dim;
         Ok(Self {
-            q: linear(hidden, width, vb.pp("q_proj"))?,
-            k: linear(hidden, kv_width, vb.pp("k_proj"))?,
-            v: linear(hidden, kv_width, vb.pp("v_proj"))?,
+            qkv: Linear::joined(&[
+                linear(hidden, width, vb.pp("q_proj"))?,
+                linear(hidden, kv_width, vb.pp("k_proj"))?,
+                linear(hidden, kv_width, vb.pp("v_proj"))?,
+            ])?,
             o: linear_no_bias(width, hidden, vb.pp("o_proj"))?,
             heads: cfg.heads,
             kv_heads: cfg.kv_heads,
             head_dim: cfg.head_dim,
         })
-    }
-
-    /// `[n, heads * d]` as contiguous `[heads, n, d]`.
-    fn split(&self, x: Tensor, heads: usize) -> candle_core::Result<Tensor> {
-        let n = x.dim(0)?;
-        x.reshape((n, heads, self.head_dim))?.transpose(0, 1)?.contiguous()
     }
 
     fn forward<A: Attend + ?Sized>(
@@ -62,22 +66,28 @@ impl Attention {
         attend: &mut A,
         sound: &mut Sum,
     ) -> Result<Tensor> {
-        let q = self.split(self.q.forward(x)?, self.heads)?;
-        let k = self.split(self.k.forward(x)?, self.kv_heads)?;
-        let v = self.split(self.v.forward(x)?, self.kv_heads)?;
+        let (n, &Self { heads, kv_heads, head_dim, .. }) = (x.dim(0)?, self);
+        let qkv = self.qkv.forward(x)?;
         // A key that is no number may weigh nothing to who attends; it must not be kept either.
-        [&q, &k, &v].into_iter().try_for_each(|x| sound.add(x))?;
+        sound.add(&qkv)?;
+        let qkv = qkv.reshape((n, heads + 2 * kv_heads, head_dim))?.transpose(0, 1)?;
+        // Kernels of a device take rows as they lie.
+        let in_place = kernels::on(x.device()).is_some();
+        let part = |start, len| -> candle_core::Result<Tensor> {
+            let part = qkv.narrow(0, start, len)?;
+            if in_place { Ok(part) } else { part.contiguous() }
+        };
+        let (q, k, v) =
+            (part(0, heads)?, part(heads, kv_heads)?, part(heads + kv_heads, kv_heads)?);
         let context = attend.attend(layer, &q, &k, &v)?;
-        let n = x.dim(0)?;
-        let context = context.transpose(0, 1)?.reshape((n, self.heads * self.head_dim))?;
+        let context = context.transpose(0, 1)?.reshape((n, heads * head_dim))?;
         Ok(self.o.forward(&context)?)
     }
 }
 
 /// The gated feed-forward part (SwiGLU).
 struct Mlp {
-    gate: Linear,
-    up: Linear,
+    gate_up: Linear,
     down: Linear,
     act: Activation,
 }
@@ -86,8 +96,10 @@ impl Mlp {
     fn new(cfg: &TextConfig, vb: VarBuilder) -> candle_core::Result<Self> {
         let (hidden, inner) = (cfg.hidden_size, cfg.intermediate_size);
         Ok(Self {
-            gate: linear_no_bias(hidden, inner, vb.pp("gate_proj"))?,
-            up: linear_no_bias(hidden, inner, vb.pp("up_proj"))?,
+            gate_up: Linear::joined(&[
+                linear_no_bias(hidden, inner, vb.pp("gate_proj"))?,
+                linear_no_bias(hidden, inner, vb.pp("up_proj"))?,
+            ])?,
             down: linear_no_bias(inner, hidden, vb.pp("down_proj"))?,
             act: cfg.act,
         })
@@ -96,8 +108,7 @@ impl Mlp {
 
 impl Module for Mlp {
     fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        let gated = (self.act.forward(&self.gate.forward(x)?)? * self.up.forward(x)?)?;
-        self.down.forward(&gated)
+        self.down.forward(&gated(&self.gate_up.forward(x)?, self.act)?)
     }
 }
 
@@ -110,7 +121,7 @@ struct Layer {
 
 impl Layer {
     fn new(cfg: &TextConfig, vb: VarBuilder) -> candle_core::Result<Self> {
-        let norm = |name| candle_nn::rms_norm(cfg.hidden_size, cfg.rms_norm_eps, vb.pp(name));
+        let norm = |name| RmsNorm::new(cfg.hidden_size, cfg.rms_norm_eps, vb.pp(name));
         Ok(Self {
             attention: Attention::new(cfg, vb.pp("self_attn"))?,
             mlp: Mlp::new(cfg, vb.pp("mlp"))?,
@@ -131,6 +142,7 @@ pub struct Decoder {
     dtype: DType,
     device: Device,
     cfg: TextConfig,
+    together: Gathering<Rows>,
 }
 
 impl Decoder {
@@ -153,12 +165,13 @@ impl Decoder {
         Ok(Self {
             embeddings,
             layers,
-            norm: candle_nn::rms_norm(cfg.hidden_size, cfg.rms_norm_eps, vb.pp("norm"))?,
+            norm: RmsNorm::new(cfg.hidden_size, cfg.rms_norm_eps, vb.pp("norm"))?,
             head,
             rope: Arc::new(rope),
             dtype: vb.dtype(),
             device: vb.device().clone(),
             cfg: cfg.clone(),
+            together: Gathering::new(MOST_ROWS),
         })
     }
 
@@ -222,20 +235,18 @@ impl Decoder {
     /// [`NotFinite`](EngineError::NotFinite) where any query, key, value or state was not; and those
     /// of `attend`.
     pub fn forward<A: Attend + ?Sized>(&self, embeds: &Tensor, attend: &mut A) -> Result<Tensor> {
-        let mut x = embeds.clone();
         let mut sound = Sum::default();
+        let mut x = embeds.clone();
+        // Every sum is normed next: by the layer's second norm, the next layer's first, the last one.
+        let mut states =
+            self.layers.first().map_or(&self.norm, |l| &l.attention_norm).forward(&x)?;
         for (i, layer) in self.layers.iter().enumerate() {
-            let h = layer.attention.forward(
-                &layer.attention_norm.forward(&x)?,
-                i,
-                attend,
-                &mut sound,
-            )?;
-            x = (x + h)?;
-            let h = layer.mlp.forward(&layer.mlp_norm.forward(&x)?)?;
-            x = (x + h)?;
+            let h = layer.attention.forward(&states, i, attend, &mut sound)?;
+            (x, states) = layer.mlp_norm.after_sum(&x, &h)?;
+            let h = layer.mlp.forward(&states)?;
+            let next = self.layers.get(i + 1).map_or(&self.norm, |next| &next.attention_norm);
+            (x, states) = next.after_sum(&x, &h)?;
         }
-        let states = self.norm.forward(&x)?;
         sound.add(&states)?;
         if !sound.is_finite()? {
             return Err(EngineError::NotFinite { what: "what the decoder makes of this".into() });

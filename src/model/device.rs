@@ -23,13 +23,53 @@ pub(super) fn open(choice: DeviceChoice) -> Result<(Device, Option<String>)> {
 /// is left to fail is the driver or the device.
 #[cfg(feature = "cuda")]
 fn cuda(ordinal: usize) -> Result<Device> {
-    Device::new_cuda(ordinal).map_err(|e| crate::error::EngineError::Device {
+    let fails = |reason: String| crate::error::EngineError::Device {
         name: format!("cuda:{ordinal}"),
-        reason: format!(
+        reason,
+    };
+    super::kernels::table::Table::get().map_err(|reason| fails(reason.into()))?;
+    let opened = Device::new_cuda_with_stream(ordinal).and_then(|device| {
+        let cuda = device.as_cuda_device()?;
+        // SAFETY: this device has one stream, whatever thread uses it, and nothing of it is used on
+        // another; so all is done in the order in which it was asked for, and events add nothing.
+        unsafe { cuda.disable_event_tracking() };
+        keep_freed_memory(cuda)?;
+        Ok(device)
+    });
+    opened.map_err(|e| {
+        fails(format!(
             "{e}; is an NVIDIA driver running (nvidia-smi lists the devices)? Choose the CPU \
              otherwise"
-        ),
+        ))
     })
+}
+
+/// Memory that is freed stays with this process: by default every wait for the device gives it back,
+/// and the next pass pays for having it mapped again.
+#[cfg(feature = "cuda")]
+fn keep_freed_memory(device: &candle_core::CudaDevice) -> candle_core::Result<()> {
+    use candle_core::cuda::cudarc::driver::sys;
+    let context = device.cuda_stream().context().clone();
+    let mut pool = std::ptr::null_mut();
+    let mut everything = u64::MAX;
+    // SAFETY: the device is that of a living context; the driver writes the pool's handle where it is
+    // told to and reads a u64, which is what this attribute is.
+    let done = unsafe {
+        sys::cuDeviceGetDefaultMemPool(&mut pool, context.cu_device()).result().and_then(|()| {
+            sys::cuMemPoolSetAttribute(
+                pool,
+                sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD,
+                (&raw mut everything).cast(),
+            )
+            .result()
+        })
+    };
+    // A device without pools allocates and frees as it can.
+    match done {
+        Ok(()) => Ok(()),
+        Err(e) if e.0 == sys::CUresult::CUDA_ERROR_NOT_SUPPORTED => Ok(()),
+        Err(e) => Err(candle_core::Error::wrap(e)),
+    }
 }
 
 #[cfg(not(feature = "cuda"))]

@@ -87,7 +87,7 @@ pub fn generate<A: Attend + ?Sized>(
     let start = Instant::now();
     let Request { prompt, before, max_tokens, sampling } = request;
     let mut chooser = Chooser::new(model.generation(), model.prompts().ends(), before, *sampling);
-    let first_logits = next_logits(model, prompt, attend)?;
+    let first_logits: Vec<f32> = next_logits(model, prompt, attend)?.to_vec1()?;
     let mut token = chooser.next(first_logits.clone())?;
     let prefill = start.elapsed();
 
@@ -111,7 +111,7 @@ pub fn generate<A: Attend + ?Sized>(
         }
         cancel.check()?;
         let logits = next_logits(model, &model.decoder().embed(&[token])?, attend)?;
-        token = chooser.next(logits)?;
+        token = chooser.next_of(&logits)?;
     }
     let text = text.finish(&ids)?;
     let decode = start.elapsed() - prefill;
@@ -123,10 +123,10 @@ fn next_logits<A: Attend + ?Sized>(
     model: &VideoLlm,
     embeds: &Tensor,
     attend: &mut A,
-) -> Result<Vec<f32>> {
+) -> Result<Tensor> {
     let hidden = model.decoder().forward(embeds, attend)?;
     let last = hidden.dim(0)?.saturating_sub(1);
-    Ok(model.decoder().logits(&hidden.narrow(0, last, 1)?)?.squeeze(0)?.to_vec1()?)
+    Ok(model.decoder().logits(&hidden.narrow(0, last, 1)?)?.squeeze(0)?)
 }
 
 /// Knows an answer that will not end: its last tokens are one phrase, again and again.

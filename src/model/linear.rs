@@ -8,12 +8,13 @@
 //! sizes); with many rows the format makes no difference. Everything else is candle's own layer.
 
 use candle_core::{CpuStorage, DType, Device, Module, Storage, Tensor};
-use candle_nn::VarBuilder;
+use candle_nn::{Activation, VarBuilder};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
 use super::attention::simd::{self, Level};
+use super::kernels;
 
 /// A linear layer; the constructors are those of `candle_nn`.
 #[derive(Clone, Debug)]
@@ -48,6 +49,44 @@ impl Linear {
     pub fn new(weight: Tensor, bias: Option<Tensor>) -> Self {
         Self(candle_nn::Linear::new(weight, bias))
     }
+
+    /// Layers over the same input as one, their outputs side by side: one product instead of several.
+    ///
+    /// # Errors
+    /// Where their inputs or formats differ.
+    pub fn joined(layers: &[Self]) -> candle_core::Result<Self> {
+        let weights: Vec<&Tensor> = layers.iter().map(|layer| layer.0.weight()).collect();
+        let bias = |layer: &Self| match layer.0.bias() {
+            Some(bias) => Ok(bias.clone()),
+            None => layer.0.weight().narrow(1, 0, 1)?.squeeze(1)?.zeros_like(),
+        };
+        let bias = match layers.iter().any(|layer| layer.0.bias().is_some()) {
+            true => {
+                let all = layers.iter().map(bias).collect::<candle_core::Result<Vec<_>>>()?;
+                Some(Tensor::cat(&all, 0)?)
+            }
+            false => None,
+        };
+        Ok(Self::new(Tensor::cat(&weights, 0)?, bias))
+    }
+}
+
+/// What an activation makes of a layer: on a device its bias and a GELU are one pass.
+pub fn activated(layer: &Linear, x: &Tensor, act: Activation) -> candle_core::Result<Tensor> {
+    let tanh = match act {
+        Activation::Gelu => Some(false),
+        Activation::GeluPytorchTanh | Activation::NewGelu => Some(true),
+        _ => None,
+    };
+    if let (Some(tanh), Some(bias)) = (tanh, layer.0.bias())
+        && let Some(kernels) = kernels::on(x.device())
+    {
+        let product = Linear::new(layer.0.weight().clone(), None).forward(x)?;
+        if let Some(y) = kernels.bias_gelu(&product, bias, tanh)? {
+            return Ok(y);
+        }
+    }
+    act.forward(&layer.forward(x)?)
 }
 
 impl Module for Linear {

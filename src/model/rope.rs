@@ -12,13 +12,15 @@ mod layout;
 
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use candle_core::{DType, Device, Tensor};
 use parking_lot::RwLock;
 
 use self::layout::Kind;
 pub use self::layout::{Kept, Layout, Place, Placed, Positions};
+use super::kernels::rows::{Standing, Turns};
+use super::kernels::{self, Kernels};
 use crate::error::Result;
 
 /// Cosines and sines `[capacity, d / 2]` of the positions `0..capacity`.
@@ -46,6 +48,18 @@ pub struct Rope {
     table: RwLock<Arc<Table>>,
     /// The last positions that the table does not have: every layer asks for the same ones.
     last: RwLock<Option<(Positions, Arc<Table>)>>,
+    /// Where the last listed rows stand, on a device.
+    listed: RwLock<Option<(Positions, Arc<Listed>)>>,
+    /// Which axis turns each pair, on a device.
+    on_device: OnceLock<Tensor>,
+}
+
+/// Places of rows as kernels read them.
+enum Listed {
+    /// On a single axis, `[n]` in i32.
+    One(Tensor),
+    /// `[3, n]` in i32.
+    Three(Tensor),
 }
 
 /// First size of the table, and the highest position for which it grows. Positions beyond, which a
@@ -85,6 +99,8 @@ impl Rope {
             device: device.clone(),
             table: RwLock::new(table),
             last: RwLock::new(None),
+            listed: RwLock::new(None),
+            on_device: OnceLock::new(),
         })
     }
 
@@ -98,10 +114,105 @@ impl Rope {
         if n == 0 {
             return Ok(x.clone());
         }
+        if let Some(kernels) = kernels::on(x.device())
+            && let Some(turned) = self.turned(&kernels, None, x, positions)?
+        {
+            return Ok(turned);
+        }
         let (cos, sin) = self.tables(positions)?;
         let dtype = x.dtype();
         let x = x.to_dtype(DType::F32)?.contiguous()?.unsqueeze(0)?;
         Ok(candle_nn::rotary_emb::rope(&x, &cos, &sin)?.squeeze(0)?.to_dtype(dtype)?)
+    }
+
+    /// Rows of a pool, turned, in one pass where the device has a kernel for that: see
+    /// [`Kernels::gather_rotated`].
+    pub fn gather_rotated(
+        &self,
+        pool: &Tensor,
+        from: &Tensor,
+        positions: &Positions,
+    ) -> Result<Option<Tensor>> {
+        match kernels::on(pool.device()) {
+            Some(kernels) => self.turned(&kernels, Some(from), pool, positions),
+            None => Ok(None),
+        }
+    }
+
+    /// By a kernel, which reads the whole table. Places beyond it have a table of their own.
+    fn turned(
+        &self,
+        kernels: &Kernels,
+        from: Option<&Tensor>,
+        x: &Tensor,
+        positions: &Positions,
+    ) -> Result<Option<Tensor>> {
+        let turn = |table: &Table, at: Standing<'_>| {
+            let turns = Turns { cos: &table.cos, sin: &table.sin };
+            match from {
+                Some(from) => kernels.gather_rotated(x, from, turns, at),
+                None => kernels.rotate(x, turns, at),
+            }
+        };
+        let end = positions.end();
+        if end > MAX_CAPACITY {
+            let own = self.held(positions, || match &positions.0 {
+                Kind::Listed(places) => self.at(places),
+                Kind::Run { start, n } => {
+                    Table::new(&self.inv_freq, *start..start.saturating_add(*n), &self.device)
+                }
+                Kind::Constant { position, n } => self.at(&vec![Place::text(*position); *n]),
+            })?;
+            return Ok(turn(&own, Standing::Run { start: 0 })?);
+        }
+        let table = self.up_to(end)?;
+        match &positions.0 {
+            Kind::Run { start, .. } => Ok(turn(&table, Standing::Run { start: *start })?),
+            Kind::Constant { position, .. } => Ok(turn(&table, Standing::At(*position))?),
+            Kind::Listed(places) => match &*self.listed(positions, places)? {
+                Listed::One(places) => Ok(turn(&table, Standing::Listed(places))?),
+                Listed::Three(places) => {
+                    let axes = self.axes_on_device()?;
+                    Ok(turn(&table, Standing::OnAxes { places, axes })?)
+                }
+            },
+        }
+    }
+
+    /// The places on the device, or those that it made the last time.
+    fn listed(&self, positions: &Positions, places: &[Place]) -> Result<Arc<Listed>> {
+        if let Some((held, listed)) = &*self.listed.read()
+            && held == positions
+        {
+            return Ok(listed.clone());
+        }
+        // None is beyond the table, which is small.
+        let axis = |of: fn(&Place) -> usize| places.iter().map(move |place| of(place) as i32);
+        let n = places.len();
+        let listed = match places.iter().all(|place| place.t == place.h && place.t == place.w) {
+            true => {
+                let times: Vec<i32> = axis(|place| place.t).collect();
+                Listed::One(Tensor::from_vec(times, n, &self.device)?)
+            }
+            false => {
+                let all: Vec<i32> =
+                    axis(|p| p.t).chain(axis(|p| p.h)).chain(axis(|p| p.w)).collect();
+                Listed::Three(Tensor::from_vec(all, (3, n), &self.device)?)
+            }
+        };
+        let listed = Arc::new(listed);
+        *self.listed.write() = Some((positions.clone(), listed.clone()));
+        Ok(listed)
+    }
+
+    fn axes_on_device(&self) -> Result<&Tensor> {
+        if let Some(axes) = self.on_device.get() {
+            return Ok(axes);
+        }
+        let axes: Vec<i32> = self.axes.iter().map(|&axis| axis as i32).collect();
+        let pairs = axes.len();
+        let axes = Tensor::from_vec(axes, pairs, &self.device)?;
+        Ok(self.on_device.get_or_init(|| axes))
     }
 
     /// Cosines and sines `[n, d / 2]`, contiguous.

@@ -3,6 +3,8 @@
 
 use candle_core::{DType, Result, Tensor};
 
+use super::kernels;
+
 /// Whether all elements are finite.
 pub fn finite(x: &Tensor) -> Result<bool> {
     let mut sum = Sum::default();
@@ -12,13 +14,28 @@ pub fn finite(x: &Tensor) -> Result<bool> {
 
 /// Gathers whether tensors are finite without looking: it is read once, at the end.
 #[derive(Default)]
-pub struct Sum(Option<Tensor>);
+pub struct Sum {
+    sum: Option<Tensor>,
+    /// On a device: an i32 that a kernel sets.
+    flag: Option<Tensor>,
+}
 
 impl Sum {
     pub fn add(&mut self, x: &Tensor) -> Result<()> {
+        if let Some(kernels) = kernels::on(x.device()) {
+            let flag = match self.flag.take() {
+                Some(flag) => flag,
+                None => kernels.flag()?,
+            };
+            let noted = kernels.note_not_finite(x, &flag)?;
+            self.flag = Some(flag);
+            if noted {
+                return Ok(());
+            }
+        }
         // Zero times what is not finite is NaN, and so is every sum of it.
         let nothing = (x.to_dtype(DType::F32)? * 0.0)?.sum_all()?;
-        self.0 = Some(match self.0.take() {
+        self.sum = Some(match self.sum.take() {
             Some(sum) => (sum + nothing)?,
             None => nothing,
         });
@@ -27,7 +44,9 @@ impl Sum {
 
     /// Whether everything added was finite.
     pub fn is_finite(&self) -> Result<bool> {
-        self.0.as_ref().map_or(Ok(true), |sum| Ok(!sum.to_scalar::<f32>()?.is_nan()))
+        let sum = self.sum.as_ref().map_or(Ok(0.0), Tensor::to_scalar::<f32>)?;
+        let flags = self.flag.as_ref().map_or(Ok(vec![0]), Tensor::to_vec1::<i32>)?;
+        Ok(!sum.is_nan() && flags.iter().all(|&flag| flag == 0))
     }
 }
 

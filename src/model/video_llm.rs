@@ -24,6 +24,7 @@ use super::text_image::TextImage;
 use super::text_image::shared::TextImages;
 use super::vision::one_vision::OneVision;
 use super::vision::qwen::Qwen;
+use super::vision::together::Shared;
 use super::vision::{Picture, Vision};
 use crate::cancel::Cancel;
 use crate::error::{EngineError, Result};
@@ -34,7 +35,7 @@ use crate::frame::Frame;
 pub struct VideoLlm(Arc<Parts>);
 
 struct Parts {
-    vision: Box<dyn Vision>,
+    vision: Shared,
     decoder: Decoder,
     prompts: Prompts,
     generation: Generation,
@@ -79,7 +80,7 @@ impl VideoLlm {
         })?;
         let (vision, decoder) = built;
         let parts = Parts {
-            vision,
+            vision: Shared::new(vision, BATCH_PATCHES),
             decoder,
             prompts,
             generation,
@@ -126,7 +127,7 @@ impl VideoLlm {
 
     /// The half that sees.
     pub fn vision(&self) -> &dyn Vision {
-        &*self.0.vision
+        &*self.0.vision.vision
     }
 
     pub fn device(&self) -> &Device {
@@ -155,24 +156,24 @@ impl VideoLlm {
 
     /// Frames that become one unit.
     pub fn frames_per_unit(&self) -> usize {
-        self.0.vision.frames_per_unit()
+        self.0.vision.vision.frames_per_unit()
     }
 
     /// Pixels across and down that the tower takes of a picture shown as `width` x `height`.
     pub fn resolution(&self, width: usize, height: usize) -> (usize, usize) {
-        self.0.vision.resolution(width, height)
+        self.0.vision.vision.resolution(width, height)
     }
 
     /// The shape of the units of a stream that begins with this frame. Later frames of another
     /// shape are fitted into it.
     pub fn picture(&self, first: &Frame) -> Result<Picture> {
-        self.0.vision.picture(first)
+        self.0.vision.vision.picture(first)
     }
 
     /// Where the tokens of a stream stand that has `rate` frames a second. `compat` puts what
     /// follows a video where transformers 5 does; see [`Layout`].
     pub fn layout(&self, picture: &Picture, rate: f64, compat: bool) -> Layout {
-        self.0.vision.layout(picture, rate, compat)
+        self.0.vision.vision.layout(picture, rate, compat)
     }
 
     /// Unit tokens `[u, M, C]`; the last frame is repeated if it does not fill its unit. Units go
@@ -188,7 +189,9 @@ impl VideoLlm {
         let batches = frames.chunks(units * vision.frames_per_unit());
         let tokens = batches.map(|frames| {
             cancel.check()?;
-            vision.tokens(&self.vision_features(frames, picture, cancel)?, picture)
+            let pixels = vision.pixels(frames, picture, self.device())?.to_dtype(self.dtype())?;
+            let units = frames.len().div_ceil(vision.frames_per_unit());
+            self.0.vision.tokens(&pixels, units, picture, cancel)
         });
         let mut tokens = tokens.collect::<Result<Vec<_>>>()?;
         match tokens.len() {
@@ -209,13 +212,13 @@ impl VideoLlm {
         picture: &Picture,
         cancel: &Cancel,
     ) -> Result<Tensor> {
-        let pixels = self.0.vision.pixels(frames, picture, self.device())?;
-        self.0.vision.features(&pixels.to_dtype(self.dtype())?, picture, cancel)
+        let pixels = self.0.vision.vision.pixels(frames, picture, self.device())?;
+        self.0.vision.vision.features(&pixels.to_dtype(self.dtype())?, picture, cancel)
     }
 
     /// The embedding `[1, C]` that closes a video in the checkpoint's own prompt, if it has one.
     pub fn image_newline(&self) -> Option<&Tensor> {
-        self.0.vision.closing()
+        self.0.vision.vision.closing()
     }
 
     /// What the model's folder recommends (`streamkvqa.json`); empty if it has none.

@@ -32,9 +32,9 @@ impl WayIn for Changed {
     ) -> Result<Encoded> {
         let inputs = before.inputs(segment)?;
         let lengths = inputs.lengths()?;
-        let mut pass =
-            InChanged::new(before, self.0, (before.positions(&inputs)?, &lengths), cancel);
-        decoder.forward(&inputs.embeds()?, &mut pass)?;
+        let here = before.positions(&inputs)?;
+        let new = || InChanged::new(before, self.0, (here.clone(), &lengths), cancel);
+        let (pass, _) = decoder.forward_together(&inputs.embeds()?, cancel, new)?;
         let fresh = pass.into_layers();
         let raw: Vec<&Kv> = fresh.iter().map(|layer| &layer.raw).collect();
         let resident = before.grown(&inputs, &raw, decoder, cancel)?;

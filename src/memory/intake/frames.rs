@@ -24,12 +24,15 @@ pub struct FrameTokens {
     pub peak: bool,
     /// What an outside model makes of the picture, for retrieval by it.
     pub embedding: Option<Arc<[f32]>>,
+    /// The mean of the tokens, `[C]`, where it has been read together with other frames'.
+    pub mean: Option<Arc<[f32]>>,
 }
 
 impl FrameTokens {
     /// A whole frame.
     pub fn whole(tokens: Tensor, frames: Range<u64>, (start, end): (f64, f64)) -> Self {
-        Self { tokens, frames, start, end, patches: None, peak: false, embedding: None }
+        let (patches, embedding, mean) = (None, None, None);
+        Self { tokens, frames, start, end, patches, peak: false, embedding, mean }
     }
 }
 

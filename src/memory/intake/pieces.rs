@@ -50,8 +50,9 @@ impl WayIn for Pieces {
             let size = grain.tokens(before.held.geometry.unit_tokens.max(1));
             let whole = sources.len() - sources.len() % size;
             if whole > 0 {
-                let mut pass = InPieces::new(before.held, size, cancel);
-                decoder.forward(&tokens.narrow(0, 0, whole)?, &mut pass)?;
+                let new = || InPieces::new(before.held, size, cancel);
+                let tokens = tokens.narrow(0, 0, whole)?;
+                let (pass, _) = decoder.forward_together(&tokens, cancel, new)?;
                 let layers = pass.into_layers();
                 pieces.extend(cut(before, (index, &grain), size, &layers, &sources[..whole])?);
             }

@@ -61,7 +61,7 @@ pub fn drop_alike(frame: FrameTokens, before: &Tensor, alike: f64) -> Result<Fra
     }
     let index = Tensor::from_slice(&kept, kept.len(), frame.tokens.device())?;
     let tokens = frame.tokens.index_select(&index, 0)?;
-    Ok(FrameTokens { tokens, patches: Some(kept.into()), ..frame })
+    Ok(FrameTokens { tokens, patches: Some(kept.into()), mean: None, ..frame })
 }
 
 /// Keeps the fraction `keep` of the frames: local maxima of change first, then by change; and says

@@ -82,7 +82,7 @@ impl Segmenter {
                 Ok((!units.is_empty()).then_some(Segment { frames: units }))
             }
             Cut::Semantic { threshold, min, max, close_at_max, seconds } => {
-                let feature = self.feature(&frame.tokens)?;
+                let feature = self.feature(&frame)?;
                 let Some(first) = self.open.first() else {
                     self.start_with(frame, feature);
                     return Ok(None);
@@ -177,6 +177,7 @@ impl Segmenter {
                 start: from.start,
                 end: to.end,
                 patches: Some(own.iter().map(patch).collect()),
+                mean: None,
                 ..from.clone()
             })
         };
@@ -240,8 +241,9 @@ impl Segmenter {
         }
         left.frames.end = right.frames.end;
         left.end = right.end;
-        let tokens = left.tokens.clone();
-        self.features[at] = self.feature(&tokens)?;
+        left.mean = None;
+        let left = left.clone();
+        self.features[at] = self.feature(&left)?;
         self.cosines.remove(at);
         if at > 0 {
             self.cosines[at - 1] = cosine(&self.features[at - 1], &self.features[at], self.compat);
@@ -252,11 +254,20 @@ impl Segmenter {
         Ok(())
     }
 
-    fn feature(&self, tokens: &Tensor) -> Result<Vec<f32>> {
-        let mean = tokens.to_dtype(DType::F32)?.mean(0)?;
-        let mean =
-            if self.compat { mean.to_dtype(DType::F16)?.to_dtype(DType::F32)? } else { mean };
-        Ok(mean.to_vec1()?)
+    /// Whether it looks at the mean of each frame's tokens.
+    pub fn compares_means(&self) -> bool {
+        matches!(self.cut, Cut::Semantic { .. })
+    }
+
+    fn feature(&self, frame: &FrameTokens) -> Result<Vec<f32>> {
+        let mut mean = match &frame.mean {
+            Some(mean) => mean.to_vec(),
+            None => frame.tokens.to_dtype(DType::F32)?.mean(0)?.to_vec1()?,
+        };
+        if self.compat {
+            mean.iter_mut().for_each(|x| *x = half::f16::from_f32(*x).to_f32());
+        }
+        Ok(mean)
     }
 }
 

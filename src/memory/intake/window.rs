@@ -29,8 +29,9 @@ impl WayIn for Windowed {
         cancel: &Cancel,
     ) -> Result<Encoded> {
         let inputs = before.inputs(segment)?;
-        let mut pass = InWindow::new(before, before.positions(&inputs)?, cancel);
-        decoder.forward(&inputs.embeds()?, &mut pass)?;
+        let here = before.positions(&inputs)?;
+        let new = || InWindow::new(before, here.clone(), cancel);
+        let (pass, _) = decoder.forward_together(&inputs.embeds()?, cancel, new)?;
         let fresh = pass.into_layers();
         let raw: Vec<&Kv> = fresh.iter().map(|(raw, _)| raw).collect();
         let resident = before.grown(&inputs, &raw, decoder, cancel)?;

@@ -12,7 +12,7 @@ use candle_core::{CpuStorage, Storage, Tensor};
 use rayon::prelude::*;
 
 use super::simd::{self, Level};
-use super::stage::{Sizes, Stage, Visible};
+use crate::model::stage::{Sizes, Stage, Visible};
 
 /// Query rows per block. With [`KEYS`] it makes 256 KiB of scores: half a megabyte of L2 is common.
 const ROWS: usize = 128;
@@ -410,7 +410,7 @@ fn divide(intervals: &[Intervals], parts: usize) -> Vec<Vec<Walk<'_>>> {
 }
 
 /// See [`super::attention_mass`]; two passes, because a column sum needs the rows' final sums.
-pub(super) fn attention_mass(
+pub fn attention_mass(
     q: &Tensor,
     k: &Tensor,
     visible: Visible,

@@ -64,6 +64,18 @@ impl Positions {
         self.len() == 0
     }
 
+    /// One behind the largest number of any row on any axis.
+    pub fn end(&self) -> usize {
+        match &self.0 {
+            Kind::Run { n: 0, .. } | Kind::Constant { n: 0, .. } => 0,
+            Kind::Run { start, n } => start.saturating_add(*n),
+            Kind::Constant { position, .. } => position.saturating_add(1),
+            Kind::Listed(places) => {
+                places.iter().map(|place| place.max().saturating_add(1)).max().unwrap_or(0)
+            }
+        }
+    }
+
     /// Row by row.
     pub fn places(&self) -> Vec<Place> {
         match &self.0 {

@@ -8,6 +8,7 @@ pub mod projector;
 pub mod qwen;
 pub mod qwen_vit;
 pub mod siglip;
+pub(super) mod together;
 
 use candle_core::{Device, Tensor};
 

@@ -17,6 +17,7 @@ use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::model::attention::{self, Stage, Visible};
 use crate::model::checkpoint::QwenVisionConfig;
+use crate::model::gate::gated;
 use crate::model::linear::{Linear, linear};
 use crate::model::rope::{Place, Positions, Rope};
 
@@ -155,8 +156,7 @@ struct Block {
     norm1: RmsNorm,
     attention: Attention,
     norm2: RmsNorm,
-    gate: Linear,
-    up: Linear,
+    gate_up: Linear,
     down: Linear,
     act: Activation,
 }
@@ -169,8 +169,10 @@ impl Block {
             norm1: norm("norm1")?,
             attention: Attention::new(cfg, vb.pp("attn"))?,
             norm2: norm("norm2")?,
-            gate: linear(hidden, inner, mlp.pp("gate_proj"))?,
-            up: linear(hidden, inner, mlp.pp("up_proj"))?,
+            gate_up: Linear::joined(&[
+                linear(hidden, inner, mlp.pp("gate_proj"))?,
+                linear(hidden, inner, mlp.pp("up_proj"))?,
+            ])?,
             down: linear(inner, hidden, mlp.pp("down_proj"))?,
             act: cfg.act,
         })
@@ -179,8 +181,7 @@ impl Block {
     fn forward(&self, x: &Tensor, units: usize, rope: &Rope, how: &How) -> Result<Tensor> {
         let h = self.attention.forward(&self.norm1.forward(x)?, units, rope, how)?;
         let x = (x + h)?;
-        let h = self.norm2.forward(&x)?;
-        let h = (self.act.forward(&self.gate.forward(&h)?)? * self.up.forward(&h)?)?;
+        let h = gated(&self.gate_up.forward(&self.norm2.forward(&x)?)?, self.act)?;
         Ok((x + self.down.forward(&h)?)?)
     }
 }

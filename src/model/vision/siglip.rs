@@ -9,12 +9,11 @@ use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::model::attention::{self, Stage, Visible};
 use crate::model::checkpoint::SiglipConfig;
-use crate::model::linear::{Linear, linear};
+use crate::model::linear::{Linear, activated, linear};
 
 struct Attention {
-    q: Linear,
-    k: Linear,
-    v: Linear,
+    /// To queries, keys and values, side by side.
+    qkv: Linear,
     out: Linear,
     heads: usize,
     head_dim: usize,
@@ -24,9 +23,7 @@ impl Attention {
     fn new(cfg: &SiglipConfig, vb: VarBuilder) -> candle_core::Result<Self> {
         let linear = |name| linear(cfg.hidden_size, cfg.hidden_size, vb.pp(name));
         Ok(Self {
-            q: linear("q_proj")?,
-            k: linear("k_proj")?,
-            v: linear("v_proj")?,
+            qkv: Linear::joined(&[linear("q_proj")?, linear("k_proj")?, linear("v_proj")?])?,
             out: linear("out_proj")?,
             heads: cfg.heads,
             head_dim: cfg.hidden_size / cfg.heads,
@@ -38,15 +35,11 @@ impl Attention {
     fn forward(&self, x: &Tensor, frames: usize) -> Result<Tensor> {
         let (rows, width) = x.dims2()?;
         let patches = rows / frames;
-        let split = |x: Tensor| {
-            x.reshape((frames, patches, self.heads, self.head_dim))?
-                .transpose(1, 2)?
-                .contiguous()?
-                .reshape((frames * self.heads, patches, self.head_dim))
-        };
-        let q = split(self.q.forward(x)?)?;
-        let k = split(self.k.forward(x)?)?;
-        let v = split(self.v.forward(x)?)?;
+        let qkv = self.qkv.forward(x)?.reshape((frames, patches, 3, self.heads, self.head_dim))?;
+        // [3, f, H, n, d].
+        let qkv = qkv.permute((2, 0, 3, 1, 4))?.contiguous()?;
+        let part = |i| qkv.get(i)?.reshape((frames * self.heads, patches, self.head_dim));
+        let (q, k, v) = (part(0)?, part(1)?, part(2)?);
         let stage = Stage { q: &q, k: &k, v: &v, visible: Visible::All };
         let context = attention::attend(&[stage], 1.0 / (self.head_dim as f64).sqrt())?;
         let context = context
@@ -83,7 +76,7 @@ impl Block {
     fn forward(&self, x: &Tensor, frames: usize) -> Result<Tensor> {
         let h = self.attention.forward(&self.norm1.forward(x)?, frames)?;
         let x = (x + h)?;
-        let h = self.act.forward(&self.fc1.forward(&self.norm2.forward(&x)?)?)?;
+        let h = activated(&self.fc1, &self.norm2.forward(&x)?, self.act)?;
         Ok((x + self.fc2.forward(&h)?)?)
     }
 }

@@ -55,7 +55,7 @@ pub struct Stage<'a> {
 
 /// The common sizes of the stages of one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Sizes {
+pub struct Sizes {
     /// Query heads `H`.
     pub heads: usize,
     /// KV heads `Hk`.
