@@ -16,13 +16,14 @@ built = $(CARGO_TARGET_DIR)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 plugin_path = $(CARGO_TARGET_DIR)/debug/gstreamer-1.0
 pluginsdir = $(shell pkg-config $(if $(PREFIX),--define-variable=prefix=$(PREFIX)) --variable=pluginsdir gstreamer-1.0)
 
-.PHONY: help demo test lint build compare install uninstall inspect kernels gpu-check clean
+.PHONY: help demo test lint build cuda compare install uninstall inspect kernels gpu-check clean
 
 help:
 	@echo 'make demo      play a video through the element and ask it questions'
 	@echo 'make test      all tests'
 	@echo 'make lint      formatting, clippy, imports and documentation, warnings are errors'
 	@echo 'make build     the plugin, in $(plugin_path:$(CURDIR)/%=%)'
+	@echo 'make cuda      the plugin and the engine for NVIDIA GPUs, in $(cuda:$(CURDIR)/%=%)'
 	@echo 'make compare   measure every method on the same questions; renews docs/benchmarks.md'
 	@echo 'make install   the plugin into the GStreamer plugin folder; PREFIX and DESTDIR are honoured'
 	@echo 'make inspect   renew docs/streamkvqa.inspect.txt'
@@ -44,6 +45,17 @@ build:
 	$(setup) build rust
 	$(compile)
 
+# A compiler is fetched, GPU and driver are not needed (docs/cuda.md). In a target folder of its own: what
+# build scripts find in the environment differs, and nothing of the ordinary build is to be built again.
+cuda = $(CARGO_TARGET_DIR)/cuda
+cuda:
+	$(setup) build rust
+	@echo '==> compiling for NVIDIA GPUs; the first time takes longer than make build'
+	@environment=$$(tools/cuda/toolchain.sh $(cuda)/toolchain) && eval "$$environment" && \
+	export CARGO_TARGET_DIR=$(cuda) && \
+	$(CARGO) build --release --locked --features cuda --lib && \
+	$(CARGO) build --release --locked --no-default-features --features cuda --examples
+
 demo:
 	$(setup) build run rust
 	$(compile)
@@ -61,6 +73,8 @@ lint:
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	@echo '==> the engine without GStreamer'
 	$(CARGO) clippy --no-default-features --all-targets --locked -- -D warnings
+	@echo '==> the engine with CUDA, without a compiler for its kernels'
+	tools/cuda/check.sh
 	@echo '==> imports against the plan of the house, tools/floors/house.txt'
 	$(CARGO) run --quiet --package floors --locked
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --locked

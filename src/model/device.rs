@@ -19,8 +19,8 @@ pub(super) fn open(choice: DeviceChoice) -> Result<(Device, Option<String>)> {
     }
 }
 
-/// The CUDA libraries are linked, so this program does not start where they are not installed; what
-/// is left to fail is the driver or the device.
+/// The CUDA libraries are looked for now, at the first call (tools/cuda/lazy.sh): a program with the
+/// feature `cuda` starts on any machine, and what is missing is an error like any other.
 #[cfg(feature = "cuda")]
 fn cuda(ordinal: usize) -> Result<Device> {
     let fails = |reason: String| crate::error::EngineError::Device {
@@ -38,8 +38,9 @@ fn cuda(ordinal: usize) -> Result<Device> {
     });
     opened.map_err(|e| {
         fails(format!(
-            "{e}; is an NVIDIA driver running (nvidia-smi lists the devices)? Choose the CPU \
-             otherwise"
+            "{e}; needed are an NVIDIA driver (nvidia-smi lists the devices) and CUDA's libraries \
+             where the dynamic linker looks: libcublas.so.13, libcublasLt.so.13, libcurand.so.10. \
+             Choose the CPU otherwise"
         ))
     })
 }
