@@ -29,6 +29,30 @@ fn answer(model: &VideoLlm, method: &str) -> (Vec<u32>, Vec<f32>) {
 }
 
 #[test]
+fn made_up_weights_take_what_read_ones_take_and_need_no_files() {
+    let folder = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(fixture("ov-shrunk")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|ending| ending == "json") {
+            std::fs::copy(&path, folder.path().join(path.file_name().unwrap())).unwrap();
+        }
+    }
+    let made_up = |seed, dtype| {
+        let device = DeviceChoice::Cpu;
+        let options = LoadOptions { dtype, device, made_up: Some(seed), ..LoadOptions::default() };
+        VideoLlm::load(folder.path(), &options).unwrap()
+    };
+    for dtype in [DTypeChoice::Auto, DTypeChoice::F32] {
+        let (read, made_up) = (load(dtype), made_up(1, dtype));
+        assert_eq!(made_up.weights_dtype(), read.weights_dtype());
+        assert_eq!(made_up.weight_bytes(), read.weight_bytes());
+    }
+    let one = answer(&made_up(1, DTypeChoice::F32), "rekv");
+    assert_eq!(one, answer(&made_up(1, DTypeChoice::F32), "rekv"));
+    assert_ne!(one.1, answer(&made_up(2, DTypeChoice::F32), "rekv").1);
+}
+
+#[test]
 fn a_shrunken_sharded_checkpoint_answers_alike_in_bf16_and_f32() {
     let (own, wide) = (load(DTypeChoice::Auto), load(DTypeChoice::F32));
     assert_eq!((own.weights_dtype(), wide.weights_dtype()), (DType::BF16, DType::F32));

@@ -117,6 +117,7 @@ fn load(key: &LoadKey, serial: u64, cancel: Cancel) {
         })),
         cancel,
         hub: HubOptions { download: hub::is_name(&key.path), ..HubOptions::default() },
+        made_up: None,
     };
     let loading = std::panic::AssertUnwindSafe(|| VideoLlm::load(&key.path, &options));
     let result = std::panic::catch_unwind(loading).unwrap_or_else(|_| {

@@ -25,7 +25,7 @@ pub use config::{
 };
 pub(crate) use generation::{FILE as GENERATION_CONFIG, Generation};
 pub use processor::ProcessorConfig;
-pub(crate) use weights::Weights;
+pub(crate) use weights::{Weights, random};
 
 use crate::error::{EngineError, Result};
 use crate::model::files::{read_optional, weight_files};

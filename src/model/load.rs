@@ -96,4 +96,8 @@ pub struct LoadOptions {
     pub progress: Option<Arc<Report>>,
     pub cancel: Cancel,
     pub hub: HubOptions,
+    /// Makes the weights up from this seed, where the model is to run, and reads no weight files: for
+    /// measuring what a model of some size costs. The rest of the folder is read as ever. `auto` is
+    /// bf16, in which checkpoints are published.
+    pub made_up: Option<u64>,
 }

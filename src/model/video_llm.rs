@@ -9,6 +9,7 @@ use candle_nn::VarBuilder;
 
 use super::checkpoint::{
     Checkpoint, GENERATION_CONFIG, Generation, ProcessorConfig, Recommendations, VisionConfig,
+    random,
 };
 use super::choice::History;
 use super::decoder::Decoder;
@@ -67,18 +68,24 @@ impl VideoLlm {
         let prompts = Prompts::new(&checkpoint)?;
         let generation = checkpoint.generation()?;
         let (device, fallback) = device::open(options.device)?;
-        let weights = checkpoint.weights()?;
-        let stored = weights.dtype("language_model.embed_tokens.weight");
-        let formats = Formats::new(options.dtype, &device, stored);
-        let unread = |name: &str| config.is_unread(name);
-        let (built, weight_bytes) = weights.build(formats, &device, options, unread, |vb| {
+        let build = |vb: VarBuilder<'static>| {
             let vision = vision(&config.vision, &processor, vb.clone())?;
             // A tied checkpoint may carry a copy of the head; an untied one must have it.
             let head = (!config.tied).then(|| vb.pp("lm_head"));
             let decoder = Decoder::new(&config.text, vb.pp("language_model"), head)?;
             Ok((vision, decoder))
-        })?;
-        let (vision, decoder) = built;
+        };
+        let (formats, built) = if let Some(seed) = options.made_up {
+            let formats = Formats::new(options.dtype, &device, Some(DType::BF16));
+            (formats, random::build(seed, formats, &device, &options.cancel, build)?)
+        } else {
+            let weights = checkpoint.weights()?;
+            let stored = weights.dtype("language_model.embed_tokens.weight");
+            let formats = Formats::new(options.dtype, &device, stored);
+            let unread = |name: &str| config.is_unread(name);
+            (formats, weights.build(formats, &device, options, unread, build)?)
+        };
+        let ((vision, decoder), weight_bytes) = built;
         let parts = Parts {
             vision: Shared::new(vision, BATCH_PATCHES),
             decoder,

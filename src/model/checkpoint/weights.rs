@@ -6,6 +6,7 @@
 //! before anything is allocated. The second time the tensors are copied out of the mapping, whose
 //! pages are given back at once, so that loading needs hardly more memory than the model itself.
 
+pub(crate) mod random;
 mod shard;
 
 use std::collections::{BTreeMap, HashMap};
