@@ -199,6 +199,11 @@ impl Decoder {
         self.cfg.hidden_size
     }
 
+    /// Width of a layer's feed-forward part.
+    pub fn inner_size(&self) -> usize {
+        self.cfg.intermediate_size
+    }
+
     pub fn vocab_size(&self) -> usize {
         self.cfg.vocab_size
     }

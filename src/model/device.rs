@@ -36,11 +36,14 @@ fn cuda(ordinal: usize) -> Result<Device> {
         keep_freed_memory(cuda)?;
         Ok(device)
     });
-    opened.map_err(|e| {
+    opened.map_err(|fault| {
+        // Behind the first line is a backtrace, where RUST_BACKTRACE asks for one.
+        let fault = fault.to_string();
+        let fault = fault.lines().next().unwrap_or_default();
         fails(format!(
-            "{e}; needed are an NVIDIA driver (nvidia-smi lists the devices) and CUDA's libraries \
-             where the dynamic linker looks: libcublas.so.13, libcublasLt.so.13, libcurand.so.10. \
-             Choose the CPU otherwise"
+            "{fault}; needed are an NVIDIA driver (nvidia-smi lists the devices) and, where the \
+             dynamic linker looks, libcublas.so.13, libcublasLt.so.13 and libcurand.so.10. Choose \
+             the CPU otherwise"
         ))
     })
 }

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MPL-2.0
 # Writes a checkpoint of a published size with random weights, loads it, asks it a question, and
 # prints what that costs. Usage: tools/real-size/run.sh 0.5b|7b|qwen-3b|qwen-7b [f32|bf16|f16|auto]
-# [options of examples/measure]. STREAMKVQA_BIG: where the gigabytes go; KEEP=1 leaves them there.
+# [options of examples/bench]. STREAMKVQA_BIG: where the gigabytes go; KEEP=1 leaves them there.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 case ${1:-} in
@@ -27,4 +27,4 @@ if [ ! -e "$big/$name" ]; then
 fi
 [ -n "${KEEP:-}" ] || trap 'rm -rf "$big/$name"' EXIT
 cd "$here/../.."
-cargo run --quiet --example measure -- --model "$big/$name" --dtype "$dtype" "$@"
+cargo run --quiet --example bench -- --model "$big/$name" --dtype "$dtype" --load-limit 1.3 --repeat 1 "$@"
