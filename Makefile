@@ -16,7 +16,7 @@ built = $(CARGO_TARGET_DIR)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 plugin_path = $(CARGO_TARGET_DIR)/debug/gstreamer-1.0
 pluginsdir = $(shell pkg-config $(if $(PREFIX),--define-variable=prefix=$(PREFIX)) --variable=pluginsdir gstreamer-1.0)
 
-.PHONY: help demo test lint build cuda compare install uninstall inspect kernels gpu-check clean
+.PHONY: help demo test lint build cuda gpu-bundle compare install uninstall inspect kernels gpu-check clean
 
 help:
 	@echo 'make demo      play a video through the element and ask it questions'
@@ -24,6 +24,7 @@ help:
 	@echo 'make lint      formatting, clippy, imports and documentation, warnings are errors'
 	@echo 'make build     the plugin, in $(plugin_path:$(CURDIR)/%=%)'
 	@echo 'make cuda      the plugin and the engine for NVIDIA GPUs, in $(cuda:$(CURDIR)/%=%)'
+	@echo 'make gpu-bundle  that and its checks for a machine with a GPU, in $(CARGO_TARGET_DIR:$(CURDIR)/%=%)/gpu'
 	@echo 'make compare   measure every method on the same questions; renews docs/benchmarks.md'
 	@echo 'make install   the plugin into the GStreamer plugin folder; PREFIX and DESTDIR are honoured'
 	@echo 'make inspect   renew docs/streamkvqa.inspect.txt'
@@ -53,8 +54,11 @@ cuda:
 	@echo '==> compiling for NVIDIA GPUs; the first time takes longer than make build'
 	@environment=$$(tools/cuda/toolchain.sh $(cuda)/toolchain) && eval "$$environment" && \
 	export CARGO_TARGET_DIR=$(cuda) && \
-	$(CARGO) build --release --locked --features cuda --lib && \
-	$(CARGO) build --release --locked --no-default-features --features cuda --examples
+	$(CARGO) build --release --workspace --lib --example bench --example trace --features cuda --locked
+
+# What tools/gpu/run.sh takes to a machine with a GPU on which nothing is built.
+gpu-bundle: cuda
+	tools/gpu/bundle.sh $(cuda)/release/examples/bench $(CARGO_TARGET_DIR)/gpu
 
 demo:
 	$(setup) build run rust

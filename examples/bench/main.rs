@@ -35,7 +35,8 @@ use shape::Shape;
 #[derive(Parser)]
 #[command(
     about = "Print what a model costs in time and memory",
-    args_conflicts_with_subcommands = true
+    args_conflicts_with_subcommands = true,
+    args_override_self = true
 )]
 struct Args {
     #[command(subcommand)]
