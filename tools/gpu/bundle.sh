@@ -18,9 +18,9 @@ for name in ov-even ov-odd ov-even-bf16 qwen-wide qwen-hub; do
     # What tests compare with stays here.
     rm -f "$out/fixtures/$name"/*expected*
 done
-if [ -d "$root/src/model/kernels" ]; then
-    cp -r "$root/src/model/kernels" "$out/kernels"
-    find "$out/kernels" -name '*.rs' -delete
-fi
+cp -r "$root/src/model/kernels" "$out/kernels"
+find "$out/kernels" -name '*.rs' -delete
+mkdir "$out/kernel-tools"
+cp "$root"/tools/kernels/*.py "$out/kernel-tools/"
 echo "$out: $(du -sm "$out" | cut -f1) MB; 64 are too many"
 [ "$(du -sm "$out" | cut -f1)" -lt 64 ]

@@ -5,7 +5,8 @@
 #
 # OUT                  where results.json, table.txt and log.txt go; also from the environment
 # LIMIT                seconds that all of it may take (230)
-# ONLY                 steps to run, by name (all): check device peers host cameras q4 long
+# ONLY                 steps to run, by name (all): check kernels device peers
+#                      host cameras q4 long sweep
 # STREAMKVQA_KERNELS   a folder of kernels to use in place of the built-in ones
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -21,10 +22,12 @@ python=${PYTHON:-python3}
 if [ -f "$here/bench.gz" ]; then
     gzip -dc "$here/bench.gz" > "$work/bench" && chmod +x "$work/bench"
     bench=$work/bench models=$here/models fixtures=$here/fixtures
+    kernels=$here/kernels kernel_tools=$here/kernel-tools
 else
     root=$(cd "$here/../.." && pwd)
     bench=${BENCH:-${CARGO_TARGET_DIR:-$root/target}/debug/examples/bench}
     models=$root/models fixtures=$root/tests/fixtures
+    kernels=$root/src/model/kernels kernel_tools=$root/tools/kernels
 fi
 [ -x "$bench" ] || { echo "$bench is not there: run make gpu-bundle or make build" >&2; exit 1; }
 
@@ -74,6 +77,8 @@ for name in $fixture_names; do fixture_paths+=("$fixtures/$name"); done
 {
     step check 45 "$bench" check "$models/toyworld" "${fixture_paths[@]}" --device $device --frames $frames \
         --json "$work/check.json"
+    # The kernels alone, from their texts, against numpy.
+    [ $device = cpu ] || step kernels 20 "$python" "$kernel_tools/check.py" --short --device "${STREAMKVQA_KERNELS:-$kernels}"
     step device 90 "$bench" $shape --method rekv,streamkv,auto --stored $device_stored --seconds 25 \
         --json "$work/device.json"
     if "$python" -c 'import torch' 2>/dev/null; then
@@ -91,6 +96,12 @@ for name in $fixture_names; do fixture_paths+=("$fixtures/$name"); done
     step long 120 "$bench" $shape --method rekv --stored $long_stored --store q4 --repeat 2 \
         --json "$work/long.json"
 }
-# A sweep over kernels, where there is one: it reads and prints as it likes, within its time.
-if [ $device = cuda ] && [ -f "$here/sweep.py" ]; then step sweep 60 "$python" "$here/sweep.py" "$out/sweep.json"; fi
+# Kernels by tile sizes, warps and stages: those that there are or, if that is all that is asked for, many.
+if [ $device = cuda ]; then
+    quick=--quick
+    [ "${ONLY:-}" = sweep ] && quick=
+    # shellcheck disable=SC2086
+    step sweep 200 "$python" "$kernel_tools/sweep.py" --shape prefill --shape decode $quick --best "$out/variants.json"
+    sed -n '/== sweep: /,$p' "$out/log.txt"
+fi
 "$python" "$here/table.py" "$work" "$out"
