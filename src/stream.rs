@@ -245,7 +245,7 @@ impl Stream {
             sampling: question.sampling,
         };
         let generated = generate(&self.model, &request, &mut answering, &self.cancel, on_token)?;
-        let evidence = evidence::stretches(&answering.into_mass(), |id| view.unit(id));
+        let evidence = evidence::stretches(&answering.into_mass()?, |id| view.unit(id));
         let timings = Timings {
             branch: branched,
             retrieve: retrieved - branched,

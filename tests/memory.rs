@@ -14,8 +14,9 @@ use gststreamkvqa::memory::intake::{FrameTokens, Guide, Segment};
 use gststreamkvqa::memory::kv::Kv;
 use gststreamkvqa::memory::recipe::Similarity;
 use gststreamkvqa::memory::store::codec::Codec;
-use gststreamkvqa::memory::store::{Block, Budget, StoreOptions};
+use gststreamkvqa::memory::store::{Block, Budget, MeanKeys, StoreOptions};
 use gststreamkvqa::memory::unit::Kind;
+use gststreamkvqa::memory::weigh::score::MeanQuery;
 use gststreamkvqa::memory::{VideoMemory, find};
 use gststreamkvqa::model::generate::{Request, generate};
 use gststreamkvqa::model::prompt::PromptStyle;
@@ -432,12 +433,14 @@ fn guidance_sees_its_segment_and_nothing_else() {
         let random = || Tensor::randn(0f32, 1.0, (heads, 8, dim), &Device::Cpu).unwrap();
         (0..layers).map(|_| Kv { k: random(), v: random() }).collect()
     };
-    let probe = vec![1.0; heads * dim];
+    let probe = MeanKeys::listed(vec![1.0; heads * dim], heads * dim);
     let queries = |memory: &VideoMemory, segment: &[Kv]| -> Vec<f32> {
         let cancel = Cancel::new();
         let mut guide = Guide::new(memory.held(), segment.iter().collect(), &cancel);
         decoder.forward(&prompt, &mut guide).unwrap();
-        guide.into_queries().iter().map(|query| query.score(&probe, Similarity::Dot)).collect()
+        let score = |query: &MeanQuery| query.scores(&probe, Similarity::Dot)?.read();
+        let scores = guide.into_queries().iter().map(score).collect::<Result<Vec<_>, _>>();
+        scores.unwrap().concat()
     };
     let (one, other) = (segment(), segment());
     let seen = queries(&empty, &one);

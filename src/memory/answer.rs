@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::memory::find::Context;
 use crate::memory::intake::Behind;
 use crate::memory::keep::Held;
+use crate::memory::kv::read_all;
 use crate::memory::store::Tail;
 use crate::model::attention::{self, Visible};
 use crate::model::decoder::Attend;
@@ -30,8 +31,9 @@ pub struct Answering<'a> {
     cancel: &'a Cancel,
     room: usize,
     own: Vec<Own>,
-    /// Attention of the row that says the first answer token, summed over layers, by unit.
-    mass: BTreeMap<u64, f64>,
+    /// Attention of the row that says the first answer token, layer by layer: to each token of the
+    /// layer's context, `[n]` for each list of owners.
+    looked: Vec<(usize, Vec<Tensor>)>,
 }
 
 impl<'a> Answering<'a> {
@@ -42,19 +44,42 @@ impl<'a> Answering<'a> {
         room: usize,
         cancel: &'a Cancel,
     ) -> Self {
-        Self { held, contexts, cancel, room, own: Vec::new(), mass: BTreeMap::new() }
+        Self { held, contexts, cancel, room, own: Vec::new(), looked: Vec::new() }
     }
 
-    /// How much the first answer token looked at each unit, summed over layers.
-    pub fn into_mass(self) -> BTreeMap<u64, f64> {
-        self.mass
+    /// How much the first answer token looked at each unit, summed over layers; all layers are read
+    /// together.
+    ///
+    /// # Errors
+    /// What the computation fails with.
+    pub fn into_mass(self) -> Result<BTreeMap<u64, f64>> {
+        let tensors: Vec<Tensor> =
+            self.looked.iter().flat_map(|(_, lists)| lists).cloned().collect();
+        let mut read = read_all(&tensors)?.into_iter();
+        let mut all = BTreeMap::new();
+        for (layer, lists) in &self.looked {
+            let Some(context) = self.contexts.get(*layer).and_then(Option::as_ref) else {
+                continue;
+            };
+            for ((units, _), mass) in context.owners.iter().zip(lists).zip(&mut read) {
+                let mut at = context.prefix;
+                for &(unit, tokens) in units {
+                    let share: f32 = mass.iter().skip(at).take(tokens).sum();
+                    let share = share / context.owners.len() as f32;
+                    *all.entry(unit).or_default() += f64::from(share);
+                    at += tokens;
+                }
+            }
+        }
+        Ok(all)
     }
 
-    /// Adds up where the last row of `q` (rotated) looks in the context.
-    fn note_mass(&mut self, q: &Tensor, context: &Context) -> Result<()> {
+    /// Notes where the last row of `q` (rotated) looks in a layer's context.
+    fn note_mass(&mut self, layer: usize, q: &Tensor, context: &Context) -> Result<()> {
         let last = q.narrow(1, q.dim(1)? - 1, 1)?.contiguous()?;
         let scale = self.held.geometry.scale;
-        for (head, units) in context.owners.iter().enumerate() {
+        let mut lists = Vec::with_capacity(context.owners.len());
+        for head in 0..context.owners.len() {
             // One list of owners speaks for all heads, several for a KV head each.
             let (first, count) = match context.owners.len() {
                 1 => (0, self.held.geometry.kv_heads),
@@ -63,15 +88,9 @@ impl<'a> Answering<'a> {
             let group = last.dim(0)? / self.held.geometry.kv_heads;
             let q = last.narrow(0, first * group, count * group)?;
             let k = context.kv.k.narrow(0, first, count)?;
-            let mass = attention::attention_mass(&q, &k, Visible::All, scale)?;
-            let mut at = context.prefix;
-            for &(unit, tokens) in units {
-                let share: f32 = mass.iter().skip(at).take(tokens).sum();
-                let share = share / context.owners.len() as f32;
-                *self.mass.entry(unit).or_default() += f64::from(share);
-                at += tokens;
-            }
+            lists.push(attention::attention_mass_tensor(&q, &k, Visible::All, scale)?);
         }
+        self.looked.push((layer, lists));
         Ok(())
     }
 }
@@ -92,7 +111,7 @@ impl Attend for Answering<'_> {
         let here = Positions::run(self.own[layer].next, n);
         let rotated = geometry.rope.rotate(q, &here)?;
         if let (0, Some(context)) = (self.own[layer].tail.tokens(), context) {
-            self.note_mass(&rotated, context)?;
+            self.note_mass(layer, &rotated, context)?;
         }
         let own = &mut self.own[layer];
         own.tail.append(&geometry.rope.rotate(k, &here)?, v)?;

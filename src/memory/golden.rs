@@ -9,7 +9,7 @@ use crate::memory::keep::evict::evict;
 use crate::memory::keep::place::squeezed;
 use crate::memory::keep::shrink::shrink_to;
 use crate::memory::keep::{Held, Layer};
-use crate::memory::kv::{Kv, by_token, mean_heads};
+use crate::memory::kv::{Kv, by_token, mean_heads, read};
 use crate::memory::recipe::{Places, Recipe, Resident};
 use crate::memory::testing::{Lcg, geometry};
 use crate::memory::unit::{Geometry, Row};
@@ -230,7 +230,7 @@ fn mukv_score() {
         let weights = softmax(&logits[row * 15..row * 15 + visible]);
         received.iter_mut().zip(&weights[prefix..]).for_each(|(sum, w)| *sum += w / 4.0);
     }
-    let keys = mean_heads(&keys).unwrap();
+    let keys = read(&mean_heads(&keys).unwrap()).unwrap();
     let alpha = golden["alpha"].as_f64().unwrap();
     let importance = importance(&received, &keys, alpha);
     for (found, expected) in importance.iter().zip(floats(&golden["importance"])) {

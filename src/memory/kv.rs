@@ -56,24 +56,46 @@ pub fn joined(parts: &[&Kv]) -> Result<Option<Kv>> {
     }
 }
 
-/// Rows of keys and values by index: one list for all heads, or one per KV head.
+/// Places in a list as a tensor `[n]`, to [`pick`] by.
+///
+/// # Errors
+/// What the computation fails with.
+pub fn index(places: &[usize], device: &Device) -> Result<Tensor> {
+    let places: Vec<u32> = places.iter().map(|&i| i as u32).collect();
+    let n = places.len();
+    Ok(Tensor::from_vec(places, n, device)?)
+}
+
+/// What lies along an axis at these places, in their order.
+///
+/// # Errors
+/// What the computation fails with.
+pub fn pick(tensor: &Tensor, places: &Tensor, axis: usize) -> Result<Tensor> {
+    if places.elem_count() == 0 {
+        // No kernel is started for nothing.
+        return Ok(tensor.narrow(axis, 0, 0)?.contiguous()?);
+    }
+    Ok(tensor.contiguous()?.index_select(places, axis)?)
+}
+
+/// Rows of keys and values by index: one list for all heads, or one per KV head, all of one length.
+///
+/// # Errors
+/// What the computation fails with.
 pub fn gather(kv: &Kv, lists: &[Vec<usize>]) -> Result<Kv> {
-    let pick = |tensor: &Tensor, list: &[usize]| -> Result<Tensor> {
-        let index: Vec<u32> = list.iter().map(|&i| i as u32).collect();
-        let index = Tensor::from_vec(index, list.len(), &Device::Cpu)?;
-        Ok(tensor.contiguous()?.index_select(&index.to_device(tensor.device())?, 1)?)
-    };
+    let (heads, n, dim) = kv.k.dims3()?;
+    if let [list] = lists {
+        let rows = index(list, kv.k.device())?;
+        return Ok(Kv { k: pick(&kv.k, &rows, 1)?, v: pick(&kv.v, &rows, 1)? });
+    }
+    // The heads behind one another, so that it is one gather for all.
+    let rows =
+        lists.iter().enumerate().flat_map(|(head, list)| list.iter().map(move |i| head * n + i));
+    let rows = index(&rows.collect::<Vec<_>>(), kv.k.device())?;
+    let kept = lists.first().map_or(0, Vec::len);
     let each = |tensor: &Tensor| -> Result<Tensor> {
-        match lists {
-            [list] => pick(tensor, list),
-            _ => {
-                let heads = lists.iter().enumerate();
-                let heads: Vec<Tensor> = heads
-                    .map(|(head, list)| pick(&tensor.narrow(0, head, 1)?, list))
-                    .collect::<Result<_>>()?;
-                Ok(Tensor::cat(&heads, 0)?)
-            }
-        }
+        let all = tensor.contiguous()?.reshape((heads * n, dim))?;
+        Ok(pick(&all, &rows, 0)?.reshape((heads, kept, dim))?)
     };
     Ok(Kv { k: each(&kv.k)?, v: each(&kv.v)? })
 }
@@ -92,14 +114,58 @@ pub fn rotate(rope: &Rope, keys: &Tensor, positions: &[Positions]) -> Result<Ten
     }
 }
 
-/// Mean key of a unit, `[Hk * d]`, from its un-rotated keys `[Hk, n, d]`.
-pub fn representative(keys: &Tensor) -> Result<Vec<f32>> {
-    Ok(keys.to_dtype(DType::F32)?.mean(1)?.flatten_all()?.to_vec1()?)
+/// Mean keys `[units, Hk * d]`, f32, of units of these lengths that lie one behind the other in
+/// un-rotated keys `[Hk, n, d]`.
+///
+/// # Errors
+/// What the computation fails with.
+pub fn representatives(keys: &Tensor, lengths: &[usize]) -> Result<Tensor> {
+    let (heads, _, dim) = keys.dims3()?;
+    let mut start = 0;
+    let mut runs = Vec::new();
+    for run in lengths.chunk_by(|a, b| a == b) {
+        let (units, n) = (run.len(), run.first().copied().unwrap_or(0));
+        let own = keys.narrow(1, start, units * n)?.to_dtype(DType::F32)?.contiguous()?;
+        let means = own.reshape((heads, units, n, dim))?.mean(2)?;
+        runs.push(means.transpose(0, 1)?.reshape((units, heads * dim))?);
+        start += units * n;
+    }
+    match runs.is_empty() {
+        true => Ok(Tensor::zeros((0, heads * dim), DType::F32, keys.device())?),
+        false => Ok(Tensor::cat(&runs, 0)?),
+    }
 }
 
-/// The mean over the heads of keys `[Hk, n, d]`, as `[n * d]`.
-pub fn mean_heads(keys: &Tensor) -> Result<Vec<f32>> {
-    Ok(keys.to_dtype(DType::F32)?.mean(0)?.flatten_all()?.to_vec1()?)
+/// A tensor's numbers on the host, as f32.
+///
+/// # Errors
+/// What the computation fails with.
+pub fn read(tensor: &Tensor) -> Result<Vec<f32>> {
+    Ok(tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
+}
+
+/// The numbers of several tensors of one device on the host, in one read.
+///
+/// # Errors
+/// What the computation fails with.
+pub fn read_all(tensors: &[Tensor]) -> Result<Vec<Vec<f32>>> {
+    let flat = |tensor: &Tensor| tensor.to_dtype(DType::F32)?.flatten_all();
+    let flat: Vec<Tensor> = tensors.iter().map(flat).collect::<candle_core::Result<_>>()?;
+    let filled: Vec<&Tensor> = flat.iter().filter(|tensor| tensor.elem_count() > 0).collect();
+    let all = if filled.is_empty() { Vec::new() } else { Tensor::cat(&filled, 0)?.to_vec1()? };
+    let mut rest = all.as_slice();
+    let mut parts = Vec::with_capacity(flat.len());
+    for tensor in &flat {
+        let (part, behind) = rest.split_at_checked(tensor.elem_count()).unwrap_or((rest, &[]));
+        parts.push(part.to_vec());
+        rest = behind;
+    }
+    Ok(parts)
+}
+
+/// The mean over the heads of keys `[Hk, n, d]`, as `[n, d]` in f32.
+pub fn mean_heads(keys: &Tensor) -> Result<Tensor> {
+    Ok(keys.to_dtype(DType::F32)?.mean(0)?)
 }
 
 /// Keys `[Hk, n, d]` token by token, heads side by side.
@@ -108,10 +174,39 @@ pub fn by_token(keys: &Tensor) -> Result<Vec<f32>> {
     Ok(keys.flatten_all()?.to_vec1()?)
 }
 
-/// One token for many, both `[Hk, 1, d]`: the mean of their keys before RoPE, and of their values.
-pub fn gist(kv: &Kv) -> Result<Kv> {
+/// How alike the keys of each token are in two lists `[Hk, n, d]`, all heads together: cosines `[n]`, 0
+/// where a key has no direction.
+///
+/// # Errors
+/// What the computation fails with.
+pub fn token_cosines(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    let (a, b) = (a.to_dtype(DType::F32)?, b.to_dtype(DType::F32)?);
+    let sum = |products: Tensor| products.sum(2)?.sum(0);
+    // So that what is equal is exactly 1, and no more alike than what else is equal.
+    let lengths = (sum(a.sqr()?)? * sum(b.sqr()?)?)?.sqrt()?;
+    Ok((sum((&a * &b)?)? / lengths.maximum(f64::from(f32::MIN_POSITIVE))?)?)
+}
+
+/// Indices `[k]` of the `k` highest of scores `[n]`, ascending; of equal scores the earlier one wins.
+///
+/// # Errors
+/// What the computation fails with.
+pub fn best(scores: &Tensor, k: usize) -> Result<Tensor> {
+    let order = scores.contiguous()?.arg_sort_last_dim(false)?;
+    let best = order.narrow(0, 0, k.min(scores.dim(0)?))?.contiguous()?;
+    Ok(best.sort_last_dim(true)?.0)
+}
+
+/// One token for each of the units of these lengths, both `[Hk, units, d]`: the mean of their keys
+/// before RoPE, and of their values.
+///
+/// # Errors
+/// What the computation fails with.
+pub fn gists(kv: &Kv, lengths: &[usize]) -> Result<Kv> {
     let mean = |x: &Tensor| -> Result<Tensor> {
-        Ok(x.to_dtype(DType::F32)?.mean_keepdim(1)?.to_dtype(x.dtype())?)
+        let (heads, _, dim) = x.dims3()?;
+        let means = representatives(x, lengths)?.reshape((lengths.len(), heads, dim))?;
+        Ok(means.transpose(0, 1)?.contiguous()?.to_dtype(x.dtype())?)
     };
     Ok(Kv { k: mean(&kv.k)?, v: mean(&kv.v)? })
 }
@@ -155,11 +250,64 @@ mod tests {
 
     #[test]
     fn a_gist_is_one_token_with_the_mean_of_all() {
-        let kv = Kv { k: random_tensor(1, (2, 3, 4)), v: random_tensor(2, (2, 3, 4)) };
-        let gist = gist(&kv).unwrap();
-        assert_eq!((gist.k.dims(), gist.v.dims()), (&[2, 1, 4][..], &[2, 1, 4][..]));
-        let all = kv.v.to_vec3::<f32>().unwrap();
-        let mean = (all[1][0][2] + all[1][1][2] + all[1][2][2]) / 3.0;
-        assert!((gist.v.to_vec3::<f32>().unwrap()[1][0][2] - mean).abs() < 1e-6);
+        let kv = Kv { k: random_tensor(1, (2, 5, 4)), v: random_tensor(2, (2, 5, 4)) };
+        for lengths in [&[3, 2][..], &[3, 1, 1], &[1, 2, 2]] {
+            let gists = gists(&kv, lengths).unwrap();
+            let shape = [2, lengths.len(), 4];
+            assert_eq!((gists.k.dims(), gists.v.dims()), (&shape[..], &shape[..]));
+            let all = kv.v.to_vec3::<f32>().unwrap();
+            let mean = all[1][..lengths[0]].iter().map(|row| row[2]).sum::<f32>();
+            let found = gists.v.to_vec3::<f32>().unwrap()[1][0][2];
+            assert!((found - mean / lengths[0] as f32).abs() < 1e-6);
+        }
+    }
+
+    #[test]
+    fn mean_keys_are_those_of_each_unit_alone_whatever_their_lengths() {
+        let keys = random_tensor(3, (2, 12, 4));
+        for lengths in [&[4, 4, 4][..], &[3, 4, 4, 1], &[12], &[]] {
+            let found = representatives(&keys, lengths).unwrap();
+            assert_eq!(found.dims(), [lengths.len(), 8]);
+            let mut start = 0;
+            for (unit, &n) in lengths.iter().enumerate() {
+                let alone = keys.narrow(1, start, n).unwrap().mean(1).unwrap();
+                assert_eq!(read(&found.get(unit).unwrap()).unwrap(), read(&alone).unwrap());
+                start += n;
+            }
+        }
+    }
+
+    #[test]
+    fn the_best_are_in_order_and_of_equals_the_first_comes_first() {
+        let best = |scores: &[f32], k| -> Vec<u32> {
+            best(&Tensor::new(scores, &Device::Cpu).unwrap(), k).unwrap().to_vec1().unwrap()
+        };
+        assert_eq!(best(&[1.0, 3.0, 2.0, 3.0], 3), [1, 2, 3]);
+        assert_eq!(best(&[5.0, 5.0, 5.0], 2), [0, 1]);
+        assert_eq!(best(&[1.0, -2.0], 5), [0, 1]);
+    }
+
+    #[test]
+    fn tokens_are_compared_over_all_heads() {
+        let (a, b) = (random_tensor(1, (2, 3, 4)), random_tensor(2, (2, 3, 4)));
+        let b =
+            Tensor::cat(&[&b.narrow(1, 0, 2).unwrap(), &a.narrow(1, 2, 1).unwrap()], 1).unwrap();
+        let found = read(&token_cosines(&a, &b).unwrap()).unwrap();
+        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+        let (a, b) = (by_token(&a).unwrap(), by_token(&b).unwrap());
+        for ((a, b), found) in a.chunks(8).zip(b.chunks(8)).zip(&found) {
+            assert!((dot(a, b) / (dot(a, a) * dot(b, b)).sqrt() - found).abs() < 1e-6);
+        }
+        assert_eq!(found[2], 1.0);
+        let none = Tensor::zeros((2, 3, 4), DType::F32, &Device::Cpu).unwrap();
+        assert_eq!(read(&token_cosines(&none, &none).unwrap()).unwrap(), [0.0; 3]);
+    }
+
+    #[test]
+    fn what_is_read_together_is_what_is_read_alone() {
+        let tensors = [random_tensor(1, (2, 3)), random_tensor(2, (0, 4)), random_tensor(3, 5)];
+        let alone: Vec<_> = tensors.iter().map(|tensor| read(tensor).unwrap()).collect();
+        assert_eq!(read_all(&tensors).unwrap(), alone);
+        assert!(read_all(&[]).unwrap().is_empty());
     }
 }

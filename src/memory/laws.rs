@@ -26,11 +26,11 @@ use crate::model::checkpoint::TextConfig;
 use crate::model::decoder::Decoder;
 use crate::model::rope::Layout;
 
-const TOKENS: usize = 4;
-const WIDTH: usize = 16;
+pub(super) const TOKENS: usize = 4;
+pub(super) const WIDTH: usize = 16;
 const LAYERS: usize = 4;
 
-fn decoder() -> Decoder {
+pub(super) fn decoder() -> Decoder {
     decoder_with(None)
 }
 
@@ -68,8 +68,17 @@ fn decoder_with(section: Option<[usize; 3]>) -> Decoder {
     made()
 }
 
+/// What a question saw and came to.
+pub(super) struct Looked {
+    pub answer: Vec<f32>,
+    pub units: Vec<Vec<u64>>,
+    pub mass: Vec<(u64, f64)>,
+    /// Keys and values of all layers' contexts.
+    pub contexts: Vec<f32>,
+}
+
 /// One stream's life without pixels and words.
-struct Run<'a> {
+pub(super) struct Run<'a> {
     decoder: &'a Decoder,
     recipe: Recipe,
     memory: VideoMemory,
@@ -82,6 +91,11 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     fn new(decoder: &'a Decoder, recipe: &Recipe) -> Self {
+        Self::kept(decoder, recipe, false)
+    }
+
+    /// `on_device`: in the forms that stay where they are computed.
+    pub(super) fn kept(decoder: &'a Decoder, recipe: &Recipe, on_device: bool) -> Self {
         let geometry = Geometry {
             layers: LAYERS,
             heads: decoder.heads(),
@@ -92,6 +106,7 @@ impl<'a> Run<'a> {
             scale: decoder.scale(),
             dtype: DType::F32,
             device: Device::Cpu,
+            on_device,
             rope: decoder.rope().clone(),
             layout: Layout::Run,
         };
@@ -123,7 +138,7 @@ impl<'a> Run<'a> {
         run
     }
 
-    fn push(&mut self, frames: &[Tensor]) {
+    pub(super) fn push(&mut self, frames: &[Tensor]) {
         for tokens in frames {
             let at = self.times.get(self.frames as usize).copied();
             let at = at.unwrap_or(self.frames as f64);
@@ -151,6 +166,11 @@ impl<'a> Run<'a> {
 
     /// What the question's last token comes to, with the units that it saw in each layer.
     fn ask(&self, seed: u64) -> (Vec<f32>, Vec<Vec<u64>>) {
+        let Looked { answer, units, .. } = self.looks(seed);
+        (answer, units)
+    }
+
+    pub(super) fn looks(&self, seed: u64) -> Looked {
         let branch =
             self.segmenter.open_segment(Vec::new()).unwrap().map(|open| self.encode(&open));
         let view = self.memory.view(branch.as_ref());
@@ -158,17 +178,20 @@ impl<'a> Run<'a> {
         let contexts = find::contexts(view, &question, self.decoder, &self.cancel).unwrap();
         let mut answering = Answering::new(self.memory.held(), &contexts, 3, &self.cancel);
         let out = self.decoder.forward(&question, &mut answering).unwrap();
-        for (unit, mass) in answering.into_mass() {
+        let mass: Vec<(u64, f64)> = answering.into_mass().unwrap().into_iter().collect();
+        for &(unit, mass) in &mass {
             let unit = view.unit(unit).expect("an answer sees what the memory knows");
             assert!(unit.start <= unit.end);
             assert!(mass.is_finite() && mass >= 0.0);
         }
         let units = contexts.iter().flatten().map(|context| context.units()).collect();
-        (out.flatten_all().unwrap().to_vec1().unwrap(), units)
+        let flat = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let kv = contexts.iter().flatten().flat_map(|c| [flat(&c.kv.k), flat(&c.kv.v)]);
+        Looked { answer: flat(&out), units, mass, contexts: kv.flatten().collect() }
     }
 
     /// Everything that is held, bit for bit.
-    fn fingerprint(&self) -> Vec<u32> {
+    pub(super) fn fingerprint(&self) -> Vec<u32> {
         let mut bits = Vec::new();
         let mut add = |tensor: &Tensor| {
             let values: Vec<f32> = tensor.flatten_all().unwrap().to_vec1().unwrap();
@@ -176,9 +199,10 @@ impl<'a> Run<'a> {
         };
         for (at, layer) in self.memory.layers.iter().enumerate() {
             let prefix = layer.prefix.iter().cloned();
+            let window = layer.window.view().unwrap();
             let blocks = layer.blocks.iter().filter_map(|block| block.load().unwrap());
             let resident = self.memory.held().resident_at(at).and_then(|r| r.kv().cloned());
-            for kv in prefix.chain(layer.window.view().unwrap()).chain(blocks).chain(resident) {
+            for kv in prefix.chain(window).chain(blocks).chain(resident) {
                 add(&kv.k);
                 add(&kv.v);
             }
@@ -191,7 +215,7 @@ impl<'a> Run<'a> {
     }
 
     /// The laws that hold after every step.
-    fn check(&self) {
+    pub(super) fn check(&self) {
         for at in 0..LAYERS {
             if let (Some(layer), Some(recipe)) =
                 (self.memory.held().resident_at(at), &self.recipe.resident)
@@ -283,9 +307,7 @@ fn a_consensus_is_one_for_all_layers() {
         let best = |layer: usize| -> Vec<u64> {
             let offered = view.candidates(layer);
             let units = offered.units();
-            let scores = offered.mean_keys();
-            let score = |key: &&[f32]| bare.queries[layer].score(key, recipe.similarity);
-            let scores: Vec<f32> = scores.iter().map(score).collect();
+            let scores = offered.scores(&bare.queries[layer], recipe.similarity).unwrap();
             ranked(&scores).into_iter().map(|i| units[i]).collect()
         };
         let mut expected = consensus(&best(0), &best(LAYERS - 1), 4);
@@ -387,7 +409,7 @@ fn resident() -> impl Strategy<Value = Resident> {
         )
 }
 
-fn recipe() -> impl Strategy<Value = Recipe> {
+pub(super) fn recipe() -> impl Strategy<Value = Recipe> {
     let cut = prop_oneof![
         Just(Cut::Never),
         (1..5usize).prop_map(|frames| Cut::Uniform { frames }),
@@ -685,7 +707,8 @@ fn pieces_do_not_see_each_other() {
         let mut run = Run::new(&decoder, &recipe);
         run.push(frames);
         let blocks = &run.memory.layers[LAYERS - 1].blocks;
-        (0..blocks.len()).map(|index| blocks.mean_key(index).to_vec()).collect()
+        let keys = blocks.mean_keys();
+        keys.read().unwrap().chunks(keys.dim()).map(<[f32]>::to_vec).collect()
     };
     let all = frames(4, 8);
     let swapped = [&all[4..], &all[..4]].concat();

@@ -18,6 +18,8 @@
 pub mod answer;
 pub mod find;
 #[cfg(test)]
+mod forms;
+#[cfg(test)]
 mod golden;
 pub mod intake;
 pub mod keep;
@@ -48,6 +50,7 @@ use crate::memory::store::{Besides, Block, LayerStore, Store, StoreOptions, Stor
 use crate::memory::unit::{Clock, Geometry, Kind, Unit, Units};
 use crate::model::VideoLlm;
 use crate::model::decoder::Decoder;
+use crate::model::kernels;
 use crate::model::rope::{Layout, Positions};
 
 /// The memory of one stream.
@@ -97,6 +100,7 @@ impl VideoMemory {
             scale: decoder.scale(),
             dtype: model.dtype(),
             device: model.device().clone(),
+            on_device: kernels::stays_on(model.device()),
             rope: Arc::clone(decoder.rope()),
             unit_tokens: 1,
             unit_seconds: 1.0,
@@ -202,18 +206,19 @@ impl VideoMemory {
             self.forget_lost_units();
         }
         if let Retrieval::All { last: Some(last) } = self.recipe.retrieval {
-            self.keep_last(last);
+            self.keep_last(last)?;
         }
         Ok(())
     }
 
     /// Drops the oldest units of every layer down to the newest `count`.
-    fn keep_last(&mut self, count: usize) {
+    fn keep_last(&mut self, count: usize) -> Result<()> {
         for layer in &mut self.layers {
             let surplus = layer.blocks.len().saturating_sub(count);
-            layer.blocks.drop_front(surplus);
+            layer.blocks.drop_front(surplus)?;
         }
         self.forget_lost_units();
+        Ok(())
     }
 
     /// Moves blocks between the tiers until each is within its budget, and drops units, the oldest
@@ -223,7 +228,7 @@ impl VideoMemory {
     /// What the computation fails with; a tier that fails is a [warning](Self::take_warnings).
     pub fn settle(&mut self) -> Result<()> {
         if self.tiers.has_lost() {
-            self.drop_lost();
+            self.drop_lost()?;
         }
         let mut dropped = None;
         while let Some(unit) = self.tiers.settle(self.besides())?
@@ -231,7 +236,7 @@ impl VideoMemory {
             && dropped.replace(unit) != Some(unit)
         {
             for layer in &mut self.layers {
-                layer.blocks.drop_unit(unit);
+                layer.blocks.drop_unit(unit)?;
             }
             if let Ok(at) = self.inputs.binary_search_by_key(&unit, |input| input.unit) {
                 self.inputs.remove(at);
@@ -257,15 +262,18 @@ impl VideoMemory {
     }
 
     /// Drops what a damaged or missing file has taken.
-    fn drop_lost(&mut self) {
+    fn drop_lost(&mut self) -> Result<()> {
         for layer in &mut self.layers {
-            layer.blocks.retain(|_, block| !block.is_lost());
+            layer.blocks.retain(|_, block| !block.is_lost())?;
         }
         for lost in self.inputs.iter().filter(|input| input.is_lost()) {
-            self.layers.iter_mut().for_each(|layer| layer.blocks.drop_unit(lost.unit));
+            for layer in &mut self.layers {
+                layer.blocks.drop_unit(lost.unit)?;
+            }
         }
         self.inputs.retain(|input| !input.is_lost());
         self.tiers.forget_lost();
+        Ok(())
     }
 
     fn forget_lost_units(&mut self) {

@@ -45,6 +45,7 @@ pub fn geometry(
         scale: 1.0 / (head_dim as f64).sqrt(),
         dtype: DType::F32,
         device: Device::Cpu,
+        on_device: false,
         rope: Rope::new(head_dim, 1e4, &Device::Cpu).unwrap().into(),
         unit_tokens,
         unit_seconds: 1.0,

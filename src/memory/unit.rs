@@ -28,6 +28,8 @@ pub struct Geometry {
     pub scale: f64,
     pub dtype: DType,
     pub device: Device,
+    /// What is computed on the device stays there, and only what a choice goes by is read back.
+    pub on_device: bool,
     pub rope: Arc<Rope>,
     /// Tokens of a unit, `M`.
     pub unit_tokens: usize,

@@ -5,7 +5,7 @@ use candle_core::Tensor;
 
 use super::bare::Bare;
 use super::places::Context;
-use super::view::View;
+use super::view::{Candidates, View, scores};
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::memory::weigh::rank::consensus;
@@ -13,13 +13,13 @@ use crate::memory::weigh::score::MeanQuery;
 use crate::memory::weigh::select::best;
 use crate::model::decoder::Decoder;
 
-/// `units` units for every layer.
+/// `wanted` units for every layer.
 ///
 /// # Errors
 /// [`Cancelled`](crate::EngineError::Cancelled), or what the computation fails with.
 pub fn agreed(
     view: View<'_>,
-    units: usize,
+    wanted: usize,
     question: &Tensor,
     decoder: &Decoder,
     cancel: &Cancel,
@@ -27,14 +27,16 @@ pub fn agreed(
     let mut bare = Bare::new(view, cancel);
     decoder.forward(question, &mut bare)?;
     let last = view.held.geometry.layers.saturating_sub(1);
-    let ranking = |layer: usize| ranking(view, layer, bare.queries.get(layer), units);
-    view.pack_shared(&consensus(&ranking(0), &ranking(last), units))
-}
-
-/// A layer's best units, best first.
-fn ranking(view: View<'_>, layer: usize, query: Option<&MeanQuery>, count: usize) -> Vec<u64> {
-    let Some(query) = query else { return Vec::new() };
-    let (offered, units) = (view.candidates(layer), view.candidates(layer).units());
-    let scores = offered.scores(query, view.held.recipe.similarity);
-    best(&scores, count).into_iter().map(|i| units[i]).collect()
+    let asked: Vec<(Candidates<'_>, &MeanQuery)> = [0, last]
+        .into_iter()
+        .filter_map(|layer| Some((view.candidates(layer), bare.queries.get(layer)?)))
+        .collect();
+    let scores = scores(&asked, view.held.recipe.similarity)?;
+    // A layer's best units, best first.
+    let mut rankings = asked.iter().zip(&scores).map(|((offered, _), scores)| {
+        let units = offered.units();
+        best(scores, wanted).into_iter().map(|i| units[i]).collect::<Vec<u64>>()
+    });
+    let (first, last) = (rankings.next().unwrap_or_default(), rankings.next().unwrap_or_default());
+    view.pack_shared(&consensus(&first, &last, wanted))
 }

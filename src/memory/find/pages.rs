@@ -10,8 +10,9 @@ use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::memory::intake::Behind;
 use crate::memory::keep::Layer;
-use crate::memory::kv::representative;
+use crate::memory::kv::representatives;
 use crate::memory::recipe::Similarity;
+use crate::memory::store::MeanKeys;
 use crate::memory::weigh::score::MeanQuery;
 use crate::memory::weigh::select::top;
 use crate::model::decoder::Attend;
@@ -42,12 +43,11 @@ impl<'a> PickPages<'a> {
     fn picked(&self, resident: &Layer, query: &MeanQuery) -> Result<Vec<usize>> {
         let (n, Some(kv)) = (resident.tokens(), resident.kv()) else { return Ok(Vec::new()) };
         let old = n - self.recent.min(n);
-        let mut scores = Vec::with_capacity(old.div_ceil(self.tokens));
-        for start in (0..old).step_by(self.tokens) {
-            let len = self.tokens.min(old - start);
-            let page = representative(&kv.k.narrow(1, start, len)?)?;
-            scores.push(query.score(&page, self.similarity));
-        }
+        let starts = (0..old).step_by(self.tokens);
+        let lengths: Vec<usize> = starts.map(|start| self.tokens.min(old - start)).collect();
+        let on_device = self.view.held.geometry.on_device;
+        let pages = MeanKeys::of(representatives(&kv.k, &lengths)?, on_device)?;
+        let scores = query.scores(&pages, self.similarity)?.read()?;
         let count = (scores.len() as f64 * self.share).ceil() as usize;
         let pages = top(&scores, count).into_iter();
         let rows = pages.flat_map(|p| p * self.tokens..((p + 1) * self.tokens).min(old));
@@ -59,7 +59,7 @@ impl Attend for PickPages<'_> {
     fn attend(&mut self, layer: usize, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
         self.cancel.check()?;
         let held = self.view.held;
-        let query = MeanQuery::of(q, held.geometry.kv_heads)?;
+        let query = MeanQuery::of(q, held.geometry.kv_heads, held.geometry.on_device)?;
         let picked = match self.view.resident(layer) {
             Some(resident) => Some(resident.keep(&[self.picked(resident, &query)?])?),
             None => None,

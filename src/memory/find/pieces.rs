@@ -28,22 +28,22 @@ pub fn leant(
 ) -> Result<Vec<Option<Context>>> {
     let mut bare = Bare::new(view, cancel);
     decoder.forward(question, &mut bare)?;
-    view.pack_shared(&pieces(view, &bare.key, lean, top))
+    view.pack_shared(&pieces(view, &bare.key()?, lean, top)?)
 }
 
 /// The best pieces of each grain by the last layer's keys, fine to coarse, each best first. Twice
 /// as many as wanted are candidates before the finer ones lean on the coarsest.
-fn pieces(view: View<'_>, query: &[f32], lean: f64, top: usize) -> Vec<u64> {
+fn pieces(view: View<'_>, query: &[f32], lean: f64, top: usize) -> Result<Vec<u64>> {
     let last = view.held.geometry.layers.saturating_sub(1);
     let recipe = view.held.recipe;
     let offered = view.candidates(last);
-    let (units, mean_keys) = (offered.units(), offered.mean_keys());
+    let (units, mean_keys) = (offered.units(), offered.mean_keys()?);
     let of_grain = |index: usize| -> (Vec<u64>, Vec<&[f32]>) {
         let is = |unit: &u64| {
             view.unit(*unit).is_some_and(|unit| unit.kind == Kind::Piece { grain: index })
         };
         let pairs = units.iter().zip(&mean_keys).filter(|(unit, _)| is(unit));
-        pairs.map(|(unit, key)| (*unit, *key)).unzip()
+        pairs.map(|(unit, key)| (*unit, &**key)).unzip()
     };
     let coarsest = recipe.grains.frames.len().saturating_sub(1);
     let mut context = query.to_vec();
@@ -63,5 +63,5 @@ fn pieces(view: View<'_>, query: &[f32], lean: f64, top: usize) -> Vec<u64> {
         let best = ranked(&scores).into_iter().take(grain.retrieve);
         chosen.push(best.map(|i| units[candidates[i]]).collect());
     }
-    chosen.into_iter().rev().flatten().collect()
+    Ok(chosen.into_iter().rev().flatten().collect())
 }

@@ -217,11 +217,11 @@ impl Attend for Retrieve<'_> {
     fn attend(&mut self, layer: usize, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
         self.cancel.check()?;
         let held = self.view.held;
-        let query = MeanQuery::of(q, held.geometry.kv_heads)?;
+        let query = MeanQuery::of(q, held.geometry.kv_heads, held.geometry.on_device)?;
         let (units, scores, context) = loop {
             let offered = self.view.candidates(layer);
             let units = offered.units();
-            let scores = self.fused(&units, offered.scores(&query, self.similarity));
+            let scores = self.fused(&units, offered.scores(&query, self.similarity)?);
             let chosen = self.choice.of(&scores, self.counts[layer]);
             let chosen: Vec<_> =
                 chosen.into_iter().filter_map(|i| offered.block(*units.get(i)?)).collect();

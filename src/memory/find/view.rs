@@ -2,14 +2,16 @@
 //! What a question may look at: a memory and, for a question about the present, the branch that holds
 //! the open segment.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 
+use crate::error::Result;
 use crate::memory::intake::Encoded;
 use crate::memory::keep::{Held, Layer};
 use crate::memory::recipe::Similarity;
 use crate::memory::store::{Block, Blocks, Store};
 use crate::memory::unit::{RESIDUE, Row, Unit, Units};
-use crate::memory::weigh::score::MeanQuery;
+use crate::memory::weigh::score::{MeanQuery, Unread};
 
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
@@ -39,15 +41,20 @@ impl<'a> Candidates<'a> {
     }
 
     /// Something of each block, a list for all those of a part.
-    fn gathered<T: Copy>(&self, of: impl Fn(&'a Blocks) -> Vec<T>) -> Vec<T> {
+    fn gathered<T: Clone>(&self, of: impl Fn(&'a Blocks) -> Vec<T>) -> Vec<T> {
+        self.merged(self.parts().map(|(blocks, _)| blocks.map_or(Vec::new(), &of)))
+    }
+
+    /// Of lists for all blocks of each part, what is of those that are candidates.
+    fn merged<T: Clone>(&self, lists: [Vec<T>; 2]) -> Vec<T> {
         let mut all = Vec::new();
-        for (blocks, kept) in self.parts() {
-            let Some(blocks) = blocks else { continue };
-            let values = of(blocks);
+        for ((_, kept), values) in self.parts().into_iter().zip(lists) {
             match kept {
                 None if all.is_empty() => all = values,
                 None => all.extend(values),
-                Some(kept) => all.extend(kept.iter().filter_map(|&index| values.get(index))),
+                Some(kept) => {
+                    all.extend(kept.iter().filter_map(|&index| values.get(index)).cloned());
+                }
             }
         }
         all
@@ -72,14 +79,28 @@ impl<'a> Candidates<'a> {
         self.gathered(|blocks| blocks.iter().collect())
     }
 
-    /// Mean keys, `[Hk * d]` each.
-    pub fn mean_keys(&self) -> Vec<&'a [f32]> {
-        self.gathered(|blocks| (0..blocks.len()).map(|index| blocks.mean_key(index)).collect())
+    /// Mean keys, `[Hk * d]` each, all read together.
+    ///
+    /// # Errors
+    /// What the computation fails with.
+    pub fn mean_keys(&self) -> Result<Vec<Cow<'a, [f32]>>> {
+        let rows = |blocks: &'a Blocks| -> Result<Vec<Cow<'a, [f32]>>> {
+            let (keys, dim) = (blocks.mean_keys(), blocks.mean_keys().dim().max(1));
+            Ok(match keys.read()? {
+                Cow::Borrowed(keys) => keys.chunks_exact(dim).map(Cow::Borrowed).collect(),
+                Cow::Owned(keys) => keys.chunks_exact(dim).map(|key| key.to_vec().into()).collect(),
+            })
+        };
+        let [stored, open] = self.parts().map(|(blocks, _)| blocks.map_or(Ok(Vec::new()), rows));
+        Ok(self.merged([stored?, open?]))
     }
 
     /// How well each fits a question: one product over the layer's mean keys.
-    pub fn scores(&self, query: &MeanQuery, similarity: Similarity) -> Vec<f32> {
-        self.gathered(|blocks| query.scores(blocks.mean_keys(), similarity))
+    ///
+    /// # Errors
+    /// What the computation fails with.
+    pub fn scores(&self, query: &MeanQuery, similarity: Similarity) -> Result<Vec<f32>> {
+        Ok(scores(&[(self.clone(), query)], similarity)?.pop().unwrap_or_default())
     }
 
     /// The block of a unit, if it is among these.
@@ -91,6 +112,28 @@ impl<'a> Candidates<'a> {
         };
         self.parts().into_iter().find_map(find)
     }
+}
+
+/// How well the candidates of several layers fit what each layer asks, all in one read.
+///
+/// # Errors
+/// What the computation fails with.
+pub fn scores(
+    asked: &[(Candidates<'_>, &MeanQuery)],
+    similarity: Similarity,
+) -> Result<Vec<Vec<f32>>> {
+    let mut unread = Vec::with_capacity(2 * asked.len());
+    for (offered, query) in asked {
+        for (blocks, _) in offered.parts() {
+            unread.push(match blocks {
+                Some(blocks) => query.scores(blocks.mean_keys(), similarity)?,
+                None => Unread::Host(Vec::new()),
+            });
+        }
+    }
+    let mut found = Unread::read_all(unread)?.into_iter();
+    let mut next = || found.next().unwrap_or_default();
+    Ok(asked.iter().map(|(offered, _)| offered.merged([next(), next()])).collect())
 }
 
 impl<'a> View<'a> {

@@ -12,10 +12,9 @@ use super::encoded::Encoded;
 use super::frames::Segment;
 use crate::cancel::Cancel;
 use crate::error::Result;
-use crate::memory::keep::evict::Scores;
 use crate::memory::keep::place::{at_time, place};
 use crate::memory::keep::shrink::{room, shrunk};
-use crate::memory::keep::{Held, Layer, in_sight, received};
+use crate::memory::keep::{Held, Layer, in_sight, read_scores, received};
 use crate::memory::kv::{Kv, joined, rotate};
 use crate::memory::recipe::{Places, Probe};
 use crate::memory::unit::{Row, UNBOUNDED};
@@ -55,7 +54,7 @@ impl WayIn for Beside {
                 .collect();
             let new = || InBeside::new(held, &resident, &rows, &pivots, cancel);
             let (pass, _) = decoder.forward_together(&embeds, cancel, new)?;
-            let grown = pass.into_layers();
+            let grown = pass.into_layers()?;
             let mut received = Vec::with_capacity(grown.len());
             for ((layer, raw), grown) in resident.iter_mut().zip(&mut raw).zip(grown) {
                 *layer = layer.with(&grown.raw, &grown.rows)?;
@@ -97,8 +96,10 @@ pub struct Grown {
     pub raw: Kv,
     /// One list for all heads, or one per KV head, scored if the probe saw them.
     pub rows: Vec<Vec<Row>>,
-    /// What every row, old ones first, received from the probe.
-    pub received: Option<Scores>,
+    /// What every row, old ones first, received from the probe, `[lists, n]`; not read yet.
+    pub received: Option<Tensor>,
+    /// What the newcomers received from themselves, `[lists, n]`, if that is to stay with them.
+    own: Option<Tensor>,
 }
 
 /// Frames come in: they see the prefix, everything resident, and each other up to themselves.
@@ -124,8 +125,24 @@ impl<'a> InBeside<'a> {
         Self { held, resident, rows, pivots, cancel, layers: Vec::new() }
     }
 
-    pub fn into_layers(self) -> Vec<Grown> {
-        self.layers
+    /// The layers, with scored rows where newcomers were seen only now: all layers' in one read.
+    ///
+    /// # Errors
+    /// What the computation fails with.
+    pub fn into_layers(mut self) -> Result<Vec<Grown>> {
+        let own: Vec<Tensor> = self.layers.iter().filter_map(|layer| layer.own.clone()).collect();
+        let mut scores = read_scores(&own)?.into_iter();
+        for layer in self.layers.iter_mut().filter(|layer| layer.own.is_some()) {
+            let mut lists = scores.next().unwrap_or_default();
+            for list in &mut lists {
+                let pivots = list.iter_mut().zip(self.pivots).filter(|(_, pivot)| **pivot);
+                pivots.for_each(|(score, _)| *score = 1.0);
+            }
+            if let [rows] = &layer.rows[..] {
+                layer.rows = lists.iter().map(|scores| scored(rows, scores)).collect();
+            }
+        }
+        Ok(self.layers)
     }
 
     /// What the probe says, if it is one that rides along with the frames.
@@ -134,18 +151,14 @@ impl<'a> InBeside<'a> {
         raw: (&Tensor, &Tensor),
         rotated: (&Tensor, &Tensor),
         past: Option<&Kv>,
-    ) -> Result<(Option<Scores>, Option<Scores>)> {
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let Some(recipe) = &self.held.recipe.resident else { return Ok((None, None)) };
         let heads = recipe.heads;
         let (scale, n) = (self.held.geometry.scale, raw.0.dim(1)?);
         match &recipe.probe {
             Probe::Itself => {
                 // Not causal, without positions, over the newcomers alone (ReTaKe §4.5).
-                let mut own = received(raw.0, raw.1, Visible::All, scale, heads)?;
-                for list in &mut own {
-                    let pivots = list.iter_mut().zip(self.pivots).filter(|(_, pivot)| **pivot);
-                    pivots.for_each(|(score, _)| *score = 1.0);
-                }
+                let own = received(raw.0, raw.1, Visible::All, scale, heads)?;
                 Ok((None, Some(own)))
             }
             Probe::Newest { units } => {
@@ -157,11 +170,8 @@ impl<'a> InBeside<'a> {
                 };
                 let visible = Visible::Window { offset: before + n - rows, width: UNBOUNDED };
                 let prefix = self.held.prefix_tokens();
-                let mut all = received(&q, &keys, visible, scale, heads)?;
-                all.iter_mut().for_each(|list| {
-                    list.drain(..prefix);
-                });
-                Ok((Some(all), None))
+                let all = received(&q, &keys, visible, scale, heads)?;
+                Ok((Some(all.narrow(1, prefix, before + n - prefix)?), None))
             }
             Probe::Turn | Probe::Words { .. } => Ok((None, None)),
         }
@@ -197,11 +207,8 @@ impl Attend for InBeside<'_> {
         let context = attention::attend(&stages, held.geometry.scale)?;
 
         let (received, own) = self.probe((q, k), (&q_here, &k_here), past.as_ref())?;
-        let rows = match own {
-            Some(own) => own.iter().map(|scores| scored(&fresh, scores)).collect(),
-            None => vec![fresh],
-        };
-        self.layers.push(Grown { raw: Kv { k: k.clone(), v: v.clone() }, rows, received });
+        let raw = Kv { k: k.clone(), v: v.clone() };
+        self.layers.push(Grown { raw, rows: vec![fresh], received, own });
         Ok(context)
     }
 }

@@ -10,9 +10,9 @@ use super::encoded::Encoded;
 use super::frames::Segment;
 use crate::cancel::Cancel;
 use crate::error::Result;
-use crate::memory::kv::{Kv, by_token, gather, representative};
+use crate::memory::kv::{Kv, best, by_token, index, pick, representatives, token_cosines};
 use crate::memory::recipe::Sparse;
-use crate::memory::store::{Block, ChangedWindow};
+use crate::memory::store::{ChangedWindow, MeanKeys};
 use crate::memory::unit::UNBOUNDED;
 use crate::memory::weigh::novelty::least_alike;
 use crate::model::attention::{self, Stage, Visible};
@@ -45,12 +45,19 @@ impl WayIn for Changed {
             if !before.held.recipe.changed_representative {
                 continue;
             }
-            for (index, kept) in changed.into_iter().enumerate() {
-                let block = layer.blocks.get(index).map(Block::load).transpose()?;
-                if let Some(kv) = block.flatten() {
-                    layer.blocks.set_mean_key(index, &representative(&gather(&kv, &[kept])?.k)?);
-                }
+            let Some(whole) = layer.whole.as_ref().filter(|_| !layer.blocks.is_empty()) else {
+                continue;
+            };
+            let (mut keys, mut kept) = (Vec::with_capacity(lengths.len()), Vec::new());
+            let mut start = 0;
+            for (changed, &n) in changed.iter().zip(&lengths) {
+                keys.push(pick(&whole.k.narrow(1, start, n)?, changed, 1)?);
+                kept.push(changed.elem_count());
+                start += n;
             }
+            let mean_keys = representatives(&Tensor::cat(&keys, 1)?, &kept)?;
+            let mean_keys = MeanKeys::of(mean_keys, before.held.geometry.on_device)?;
+            layer.blocks.set_mean_keys(0, &mean_keys)?;
         }
         Ok(Encoded { resident, ..encoded })
     }
@@ -61,12 +68,28 @@ fn kept(rule: Sparse, n: usize) -> usize {
     ((n as f64 * rule.keep).round() as usize).clamp(1, n.max(1))
 }
 
-/// Which of the tokens of a unit with these keys (see [`by_token`]) later ones will see behind this
-/// window.
-fn seen_later(rule: Sparse, window: &ChangedWindow, keys: &[f32], dim: usize) -> Vec<usize> {
+/// Which of the tokens of a unit with these un-rotated keys `[Hk, n, d]` later ones will see behind this
+/// window, `[kept]`. What the next unit sees hangs on it, so where the keys are on a device the choice
+/// is made there.
+fn seen_later(
+    rule: Sparse,
+    window: &ChangedWindow,
+    keys: &Tensor,
+    on_device: bool,
+) -> Result<Tensor> {
+    let n = keys.dim(1)?;
     let whole = rule.pairs && window.seen().is_multiple_of(2);
-    let count = kept(rule, keys.len() / dim.max(1));
-    least_alike(keys, if whole { &[] } else { window.last() }, dim, count)
+    let before = window.last().filter(|last| !whole && last.dims() == keys.dims());
+    let count = kept(rule, n);
+    match before {
+        None => index(&(0..n).collect::<Vec<_>>(), keys.device()),
+        Some(before) if on_device => best(&token_cosines(keys, before)?.neg()?, count),
+        Some(before) => {
+            let dim = keys.dim(0)? * keys.dim(2)?;
+            let kept = least_alike(&by_token(keys)?, &by_token(before)?, dim, count);
+            index(&kept, keys.device())
+        }
+    }
 }
 
 /// What a pass leaves of one layer.
@@ -74,8 +97,8 @@ pub struct Fresh {
     /// Un-rotated keys and values.
     pub raw: Kv,
     pub window: ChangedWindow,
-    /// Which tokens of each unit the window holds.
-    pub changed: Vec<Vec<usize>>,
+    /// Which tokens of each unit the window holds, `[kept]` each.
+    pub changed: Vec<Tensor>,
 }
 
 /// Frames come in, unit by unit.
@@ -112,7 +135,6 @@ impl Attend for InChanged<'_> {
         let (rope, layout) = (&held.geometry.rope, held.geometry.layout);
         let places = self.here.places();
         let in_place = held.prefix_in_place(layer)?;
-        let dim = k.dim(0)? * k.dim(2)?;
         let mut window = held.layers[layer].changed.clone();
         let mut contexts = Vec::with_capacity(self.lengths.len());
         let mut changed = Vec::with_capacity(self.lengths.len());
@@ -145,9 +167,9 @@ impl Attend for InChanged<'_> {
             stages.push(Stage { q: &q, k: &own.k, v: &own.v, visible });
             contexts.push(attention::attend(&stages, held.geometry.scale)?);
 
-            let keys = by_token(&raw_k)?;
-            let kept = seen_later(self.rule, &window, &keys, dim);
-            window.push(gather(&own, std::slice::from_ref(&kept))?, keys, self.rule.units);
+            let kept = seen_later(self.rule, &window, &raw_k, held.geometry.on_device)?;
+            let seen = Kv { k: pick(&own.k, &kept, 1)?, v: pick(&own.v, &kept, 1)? };
+            window.push(seen, raw_k, self.rule.units);
             changed.push(kept);
             start += n;
         }
@@ -165,23 +187,32 @@ mod tests {
     #[test]
     fn of_a_pair_the_first_is_whole_and_the_second_compared_with_it() {
         let rule = |pairs| Sparse { units: 4, keep: 0.5, pairs };
-        // Two tokens of one number each; the second token turned round.
+        let keys = |keys: &[f32]| Tensor::from_slice(keys, (1, 2, 1), &Device::Cpu).unwrap();
         let window = |seen| {
             let mut window = ChangedWindow::default();
             let none = Tensor::zeros((1, 0, 1), candle_core::DType::F32, &Device::Cpu).unwrap();
             for _ in 0..seen {
-                window.push(Kv { k: none.clone(), v: none.clone() }, vec![1.0, 1.0], 4);
+                window.push(Kv { k: none.clone(), v: none.clone() }, keys(&[1.0, 1.0]), 4);
             }
             window
         };
-        let keys = [1.0, -1.0];
-        for (pairs, seen, expected) in
+        let seen = |rule, seen, own: &[f32]| -> Vec<u32> {
+            let [host, device] = [false, true].map(|on_device| {
+                let kept = seen_later(rule, &window(seen), &keys(own), on_device).unwrap();
+                kept.to_vec1().unwrap()
+            });
+            assert_eq!(host, device);
+            host
+        };
+        // The second token turned round.
+        for (pairs, units, expected) in
             [(false, 1, &[1][..]), (false, 2, &[1]), (true, 1, &[1]), (true, 2, &[0, 1])]
         {
-            let kept = seen_later(rule(pairs), &window(seen), &keys, 1);
-            assert_eq!(kept, expected, "pairs {pairs}, unit {seen}");
+            let kept = seen(rule(pairs), units, &[1.0, -1.0]);
+            assert_eq!(kept, expected, "pairs {pairs}, unit {units}");
         }
-        // Nothing came before the first one of all.
-        assert_eq!(seen_later(rule(false), &window(0), &keys, 1), [0, 1]);
+        // Nothing came before the first one of all, and of equals the first comes first.
+        assert_eq!(seen(rule(false), 0, &[1.0, -1.0]), [0, 1]);
+        assert_eq!(seen(rule(false), 1, &[1.0, 1.0]), [0]);
     }
 }

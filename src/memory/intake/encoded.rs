@@ -4,10 +4,10 @@
 
 use crate::error::Result;
 use crate::memory::keep::{Held, Layer};
-use crate::memory::kv::{Kv, gist, representative};
+use crate::memory::kv::{Kv, gists, representatives};
 use crate::memory::recipe::Keeps;
-use crate::memory::store::{Block, Blocks, ChangedWindow};
-use crate::memory::unit::Unit;
+use crate::memory::store::{Block, Blocks, ChangedWindow, MeanKeys};
+use crate::memory::unit::{Geometry, Unit};
 
 #[derive(Debug, Default)]
 pub struct Encoded {
@@ -44,22 +44,28 @@ impl Encoded {
         let geometry = held.geometry;
         let mut layers = Vec::with_capacity(fresh.len());
         let lengths: Vec<usize> = units.iter().map(|unit| geometry.length(unit)).collect();
+        let ones = vec![1; units.len()];
         for (raw, rotated) in fresh {
-            let mut blocks = Blocks::default();
-            let mut start = 0;
-            for (unit, &len) in units.iter().zip(&lengths).filter(|_| held.recipe.store) {
-                let whole = raw.part(start, len)?;
-                let kept = match held.recipe.keeps {
-                    Keeps::KeysAndValues => whole,
-                    Keeps::Inputs => gist(&whole)?,
-                };
-                let mean_key = representative(&kept.k)?;
-                blocks.push(Block::new(unit.id, kept)?, &mean_key);
-                start += len;
-            }
+            let blocks = match (held.recipe.store, held.recipe.keeps) {
+                (false, _) => Blocks::default(),
+                (true, Keeps::KeysAndValues) => cut(geometry, &units, &raw, &lengths)?,
+                (true, Keeps::Inputs) => cut(geometry, &units, &gists(&raw, &lengths)?, &ones)?,
+            };
             layers.push(EncodedLayer { blocks, window: rotated, changed: None, whole: Some(raw) });
         }
         let tokens = units.iter().map(|unit| geometry.steps(unit)).sum();
         Ok(Self { units, tokens, layers, resident: None, inputs: Vec::new() })
     }
+}
+
+/// Blocks of these lengths, one behind the other in `raw`, with their mean keys.
+fn cut(geometry: &Geometry, units: &[Unit], raw: &Kv, lengths: &[usize]) -> Result<Blocks> {
+    let mut start = 0;
+    let mut blocks = Vec::with_capacity(units.len());
+    for (unit, &len) in units.iter().zip(lengths) {
+        blocks.push(Block::new(unit.id, raw.part(start, len)?)?);
+        start += len;
+    }
+    let mean_keys = representatives(&raw.k, lengths)?;
+    Ok(Blocks::of(blocks, MeanKeys::of(mean_keys, geometry.on_device)?))
 }

@@ -12,7 +12,7 @@ use crate::memory::kv::Kv;
 use crate::memory::recipe::{Compression, Similarity};
 use crate::memory::unit::Kind;
 use crate::memory::weigh::budget::keep_counts;
-use crate::memory::weigh::score::MeanQuery;
+use crate::memory::weigh::score::{MeanQuery, Unread};
 use crate::memory::weigh::select::top;
 use crate::model::decoder::{Attend, Decoder};
 
@@ -38,26 +38,32 @@ pub fn compress(
     }
     let mut guide = Guide::new(held, whole, cancel);
     decoder.forward(guidance, &mut guide)?;
-    let scores = frame_scores(&encoded.layers, &guide.into_queries(), frames);
+    let scores = frame_scores(&encoded.layers, &guide.into_queries(), frames)?;
     let counts = keep_counts(&scores, frames, compression.keep_ratio, compression.rule);
     for ((layer, scores), count) in encoded.layers.iter_mut().zip(&scores).zip(counts) {
-        keep(layer, frames, &top(scores, count));
+        keep(layer, frames, &top(scores, count))?;
     }
     Ok(())
 }
 
-fn frame_scores(layers: &[EncodedLayer], queries: &[MeanQuery], frames: usize) -> Vec<Vec<f32>> {
-    let score = |layer: &EncodedLayer, query: &MeanQuery| -> Vec<f32> {
-        let mut scores = query.scores(layer.blocks.mean_keys(), Similarity::Dot);
-        scores.truncate(frames);
-        scores
+/// Of each layer the scores of its first `frames` blocks, all layers' in one read.
+fn frame_scores(
+    layers: &[EncodedLayer],
+    queries: &[MeanQuery],
+    frames: usize,
+) -> Result<Vec<Vec<f32>>> {
+    let score = |(layer, query): (&EncodedLayer, &MeanQuery)| {
+        query.scores(layer.blocks.mean_keys(), Similarity::Dot)
     };
-    layers.iter().zip(queries).map(|(layer, query)| score(layer, query)).collect()
+    let scores = layers.iter().zip(queries).map(score).collect::<Result<_>>()?;
+    let mut scores = Unread::read_all(scores)?;
+    scores.iter_mut().for_each(|scores| scores.truncate(frames));
+    Ok(scores)
 }
 
 /// Keeps the chosen ones of the first `frames` blocks (ascending) and all behind them.
-fn keep(layer: &mut EncodedLayer, frames: usize, chosen: &[usize]) {
-    layer.blocks.retain(|index, _| index >= frames || chosen.binary_search(&index).is_ok());
+fn keep(layer: &mut EncodedLayer, frames: usize, chosen: &[usize]) -> Result<()> {
+    layer.blocks.retain(|index, _| index >= frames || chosen.binary_search(&index).is_ok())
 }
 
 /// The guidance prompt over one encoded segment: sees nothing before it, leaves only its mean
@@ -84,7 +90,7 @@ impl Attend for Guide<'_> {
     fn attend(&mut self, layer: usize, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
         self.cancel.check()?;
         let geometry = self.held.geometry;
-        self.queries.push(MeanQuery::of(q, geometry.kv_heads)?);
+        self.queries.push(MeanQuery::of(q, geometry.kv_heads, geometry.on_device)?);
         let (rope, segment) = (&geometry.rope, self.segment[layer]);
         // Positions restart at the segment.
         let placed = geometry.layout.stretch(0, 0..segment.tokens()?);

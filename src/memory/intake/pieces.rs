@@ -11,9 +11,9 @@ use super::frames::{FrameTokens, Segment};
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::memory::keep::Held;
-use crate::memory::kv::{Kv, gather, mean_heads, representative};
+use crate::memory::kv::{Kv, index, mean_heads, pick, read_all, representatives};
 use crate::memory::recipe::Grain;
-use crate::memory::store::Block;
+use crate::memory::store::{Block, Blocks, MeanKeys};
 use crate::memory::unit::{Kind, UNBOUNDED, Unit};
 use crate::memory::weigh::change;
 use crate::model::attention::{self, Stage, Visible};
@@ -26,8 +26,14 @@ pub struct Pieces;
 /// The frame that a token is of, and its time in the stream.
 type Source<'a> = (&'a FrameTokens, f64);
 
-/// A unit, not numbered yet, with its keys and values in all layers and the mean key of each.
-type Piece = (Unit, Vec<(Kv, Vec<f32>)>);
+/// The units of one grain, not numbered yet, and per layer their keys and values, one behind the other,
+/// with the mean key of each.
+#[derive(Default)]
+struct Cut {
+    units: Vec<Unit>,
+    lengths: Vec<usize>,
+    layers: Vec<(Kv, Tensor)>,
+}
 
 impl WayIn for Pieces {
     fn encode(
@@ -45,59 +51,94 @@ impl WayIn for Pieces {
             let time = clock.tick(frame.start, before.held.geometry.unit_seconds);
             sources.extend((0..frame.tokens.dim(0)?).map(|_| (frame, time)));
         }
-        let mut pieces: Vec<Piece> = Vec::new();
+        let geometry = before.held.geometry;
+        let mut grains = Vec::new();
         for (index, grain) in before.held.recipe.grains.iter().enumerate() {
-            let size = grain.tokens(before.held.geometry.unit_tokens.max(1));
+            let size = grain.tokens(geometry.unit_tokens.max(1));
             let whole = sources.len() - sources.len() % size;
             if whole > 0 {
                 let new = || InPieces::new(before.held, size, cancel);
                 let tokens = tokens.narrow(0, 0, whole)?;
                 let (pass, _) = decoder.forward_together(&tokens, cancel, new)?;
                 let layers = pass.into_layers();
-                pieces.extend(cut(before, (index, &grain), size, &layers, &sources[..whole])?);
+                grains.push(cut(before, (index, &grain), size, &layers, &sources[..whole])?);
             }
         }
         // In the order in which they end.
-        pieces.sort_by_key(|(unit, _)| unit.frames.end);
-        let mut units = Vec::with_capacity(pieces.len());
-        let mut layers: Vec<EncodedLayer> = Vec::new();
-        layers.resize_with(before.held.geometry.layers, EncodedLayer::default);
-        for ((mut unit, blocks), id) in pieces.into_iter().zip(before.next_unit..) {
+        let units = grains.iter().flat_map(|grain| grain.units.iter());
+        let mut units: Vec<(usize, Unit)> = units.cloned().enumerate().collect();
+        units.sort_by_key(|(_, unit)| unit.frames.end);
+        for ((_, unit), id) in units.iter_mut().zip(before.next_unit..) {
             unit.id = id;
-            units.push(unit);
-            for (layer, (kv, mean_key)) in layers.iter_mut().zip(blocks) {
-                layer.blocks.push(Block::new(id, kv)?, &mean_key);
-            }
+        }
+        let order: Vec<usize> = units.iter().map(|(place, _)| *place).collect();
+        let units: Vec<Unit> = units.into_iter().map(|(_, unit)| unit).collect();
+        let mut layers: Vec<EncodedLayer> = Vec::new();
+        layers.resize_with(geometry.layers, EncodedLayer::default);
+        for (at, layer) in layers.iter_mut().enumerate().filter(|_| !units.is_empty()) {
+            layer.blocks = merged(&grains, at, &units, &order, geometry.on_device)?;
         }
         Ok(Encoded { tokens: sources.len(), units, layers, ..Encoded::default() })
     }
 }
 
-/// The pieces of `size` tokens that a pass made of these sources, thinned.
+/// One layer's blocks of all grains. `order`: of each unit its place among those of the first grain,
+/// the second, and so on.
+fn merged(
+    grains: &[Cut],
+    layer: usize,
+    units: &[Unit],
+    order: &[usize],
+    on_device: bool,
+) -> Result<Blocks> {
+    let (mut parts, mut mean_keys) = (Vec::with_capacity(order.len()), Vec::new());
+    for grain in grains {
+        let Some((kv, means)) = grain.layers.get(layer) else { continue };
+        let mut start = 0;
+        for &len in &grain.lengths {
+            parts.push(kv.part(start, len)?);
+            start += len;
+        }
+        mean_keys.push(means);
+    }
+    let mean_keys = pick(&Tensor::cat(&mean_keys, 0)?, &index(order, mean_keys[0].device())?, 0)?;
+    let blocks = units.iter().zip(order).filter_map(|(unit, &place)| {
+        parts.get(place).map(|part| Block::new(unit.id, part.clone()))
+    });
+    Ok(Blocks::of(blocks.collect::<Result<_>>()?, MeanKeys::of(mean_keys, on_device)?))
+}
+
+/// The pieces of `size` tokens that a pass made of these sources, thinned. What they are thinned by is
+/// read in one go.
 fn cut(
     before: Before<'_>,
-    (index, grain): (usize, &Grain),
+    (number, grain): (usize, &Grain),
     size: usize,
     layers: &[Piecewise],
     sources: &[Source<'_>],
-) -> Result<Vec<Piece>> {
-    let Some(last) = layers.last() else { return Ok(Vec::new()) };
+) -> Result<Cut> {
     let (recipe, geometry) = (before.held.recipe, before.held.geometry);
-    let pieces = sources.chunks_exact(size).enumerate().map(|(number, own)| {
-        let start = number * size;
-        let keys = mean_heads(&last.rotated.narrow(1, start, size)?)?;
-        let received = last.received.get(start..start + size).unwrap_or(&[]);
-        let importance = change::importance(received, &keys, grain.attention);
-        let kept = change::choose(&importance, &keys, grain.kept(size), recipe.grain_alike);
+    let last = layers.last().and_then(|last| Some((last, last.received.as_ref()?)));
+    let Some((last, received)) = last else { return Ok(Cut::default()) };
+    let read = read_all(&[received.clone(), mean_heads(&last.rotated)?])?;
+    let [received, keys] = &read[..] else { return Ok(Cut::default()) };
+    let dim = keys.len() / sources.len().max(1);
+    let mut cut = Cut::default();
+    let mut rows = Vec::new();
+    let pieces = sources.chunks_exact(size).zip(received.chunks_exact(size));
+    for (at, ((own, received), keys)) in pieces.zip(keys.chunks_exact(size * dim)).enumerate() {
+        let start = at * size;
+        let importance = change::importance(received, keys, grain.attention);
+        let kept = change::choose(&importance, keys, grain.kept(size), recipe.grain_alike);
         let ((from, time), (to, _)) = (own[0], own[size - 1]);
         // Where in its picture a piece of a grid begins.
         let base = match geometry.layout {
             Layout::Run => 0,
             Layout::Grid { .. } => start % geometry.unit_tokens.max(1),
         };
-        let unit = Unit {
+        cut.units.push(Unit {
             id: 0,
-            kind: Kind::Piece { grain: index },
+            kind: Kind::Piece { grain: number },
             segment: before.segment,
             frames: from.frames.start..to.frames.end,
             start: from.start,
@@ -106,17 +147,18 @@ fn cut(
             time,
             patches: Some(kept.iter().map(|&i| (base + i) as u32).collect()),
             embedding: from.embedding.clone(),
-        };
-        let blocks = layers.iter().map(|layer| {
-            let kv = gather(&layer.raw.part(start, size)?, std::slice::from_ref(&kept))?;
-            let rotated = layer.rotated.narrow(1, start, size)?;
-            let rotated = Kv { v: rotated.clone(), k: rotated };
-            let rotated = gather(&rotated, std::slice::from_ref(&kept))?;
-            Ok((kv, representative(&rotated.k)?))
         });
-        Ok((unit, blocks.collect::<Result<_>>()?))
-    });
-    pieces.collect()
+        cut.lengths.push(kept.len());
+        rows.extend(kept.into_iter().map(|i| start + i));
+    }
+    let rows = index(&rows, last.rotated.device())?;
+    for layer in layers {
+        let Kv { k, v } = &layer.raw;
+        let kv = Kv { k: pick(k, &rows, 1)?, v: pick(v, &rows, 1)? };
+        let mean_keys = representatives(&pick(&layer.rotated, &rows, 1)?, &cut.lengths)?;
+        cut.layers.push((kv, mean_keys));
+    }
+    Ok(cut)
 }
 
 /// Pieces of `piece` tokens, each of which sees the prefix and itself.
@@ -132,8 +174,8 @@ pub struct Piecewise {
     pub raw: Kv,
     /// Keys turned where they stand in their piece.
     pub rotated: Tensor,
-    /// The attention that each token receives from its piece; of the last layer only.
-    pub received: Vec<f32>,
+    /// The attention that each token receives from its piece, `[n]`; of the last layer only.
+    pub received: Option<Tensor>,
 }
 
 impl<'a> InPieces<'a> {
@@ -173,12 +215,13 @@ impl Attend for InPieces<'_> {
                     None => k.clone(),
                 };
                 let visible = Visible::Window { offset: before, width: UNBOUNDED };
-                let mass = attention::attention_mass(&q, &all, visible, geometry.scale)?;
-                received.extend_from_slice(&mass[before..]);
+                let mass = attention::attention_mass_tensor(&q, &all, visible, geometry.scale)?;
+                received.push(mass.narrow(0, before, self.piece)?);
             }
             keys.push(k);
         }
         let raw = Kv { k: k.clone(), v: v.clone() };
+        let received = if received.is_empty() { None } else { Some(Tensor::cat(&received, 0)?) };
         self.layers.push(Piecewise { raw, rotated: Tensor::cat(&keys, 1)?, received });
         Ok(Tensor::cat(&contexts, 1)?)
     }

@@ -104,11 +104,12 @@ impl Attend for InWindow<'_> {
         let store = &held.layers[layer];
 
         let past = store.window.view()?;
-        let mut stages = Vec::with_capacity(3);
-        if let Some(past) = &past {
-            let offset = past.tokens()?;
+        let mut stages = Vec::with_capacity(4);
+        let mut offset: usize = past.iter().map(Kv::tokens).sum::<Result<_>>()?;
+        for part in &past {
             let visible = Visible::Window { offset, width };
-            stages.push(Stage { q: &q_here, k: &past.k, v: &past.v, visible });
+            stages.push(Stage { q: &q_here, k: &part.k, v: &part.v, visible });
+            offset -= part.tokens()?;
         }
         let visible = Visible::Window { offset: 0, width };
         stages.push(Stage { q: &q_here, k: &fresh.k, v: &fresh.v, visible });

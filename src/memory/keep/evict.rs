@@ -2,14 +2,17 @@
 //! How a resident cache shrinks: signals score its rows, a budget is spent on them, and something
 //! may be left of what goes (other methods §2.4, §4.1-4.5).
 
+use std::collections::HashMap;
+
 use candle_core::{DType, Tensor};
 
 use super::held::Held;
 use super::place::{at_time, place, squeezed};
+use super::probe::read_scores;
 use super::resident::Layer;
 use super::residue::residues;
 use crate::error::Result;
-use crate::memory::kv::{Kv, rotate};
+use crate::memory::kv::{Kv, index, pick, rotate};
 use crate::memory::recipe::{Heads, Pick, Places, Resident, Scope, Signal};
 use crate::memory::unit::{Geometry, Row};
 use crate::memory::weigh::norms::{self, Grid};
@@ -21,7 +24,7 @@ use crate::model::rope::{Layout, Positions};
 pub type Scores = Vec<Vec<f32>>;
 
 /// Shrinks every layer to `budget` tokens. `attention`: what each layer's rows receive from the
-/// recipe's probe, if it has one.
+/// recipe's probe, `[lists, n]`, if it has one. What the choice goes by is read in one go.
 ///
 /// # Errors
 /// What the computation fails with.
@@ -30,24 +33,36 @@ pub fn evict(
     layers: &[Layer],
     recipe: &Resident,
     budget: usize,
-    attention: Option<Vec<Scores>>,
+    attention: Option<Vec<Tensor>>,
 ) -> Result<Vec<Layer>> {
     let eviction = Eviction { held, recipe, budget, depth: layers.len() };
     let received = |at: usize| attention.as_ref().and_then(|layers| layers.get(at));
-    let signal = |signal: Signal| -> Result<Vec<Scores>> {
-        let layers = layers.iter().enumerate();
-        let scores = |(at, layer)| Ok(finite(eviction.scores(signal, at, layer, received(at))?));
-        layers.map(scores).collect()
-    };
-    let mut first = signal(recipe.signal)?;
+    let mut signals = vec![recipe.signal];
+    signals.extend((recipe.share < 1.0).then_some(recipe.then));
+    let mut measured = Vec::with_capacity(signals.len() * layers.len());
+    for &signal in &signals {
+        for (at, layer) in layers.iter().enumerate() {
+            measured.push(eviction.measured(signal, layer, received(at))?);
+        }
+    }
+    let unread: Vec<Tensor> = measured.iter().filter_map(Measured::unread).collect();
+    let mut read = read_scores(&unread)?.into_iter();
+    let mut measured = measured.into_iter().map(|measured| match measured {
+        Measured::Here(scores) => scores,
+        Measured::There(_) => read.next().unwrap_or_default(),
+    });
+    let mut signals = signals.into_iter().map(|signal| -> Vec<Scores> {
+        let layers = (0..layers.len()).zip(&mut measured);
+        layers.map(|(at, scores)| finite(eviction.scores(signal, at, scores))).collect()
+    });
+    let (mut first, second) = (signals.next().unwrap_or_default(), signals.next());
     if recipe.by_depth {
         first = by_depth(first);
     }
-    let second = if recipe.share < 1.0 { Some(signal(recipe.then)?) } else { None };
     let layers = layers.iter().zip(first).enumerate();
     layers
         .map(|(at, (layer, first))| {
-            let second = second.as_ref().map(|second| second[at].as_slice());
+            let second = second.as_ref().and_then(|second| second.get(at)).map(Vec::as_slice);
             eviction.shrink(at, layer, &first, second)
         })
         .collect()
@@ -81,6 +96,59 @@ fn heads(tensor: &Tensor) -> Result<Vec<Vec<f32>>> {
         .collect()
 }
 
+/// What a signal sees of each row of a layer, before it is smoothed or averaged over heads.
+enum Measured {
+    Here(Scores),
+    /// `[lists, n]`.
+    There(Tensor),
+}
+
+impl Measured {
+    fn unread(&self) -> Option<Tensor> {
+        match self {
+            Self::Here(_) => None,
+            Self::There(scores) => Some(scores.clone()),
+        }
+    }
+}
+
+/// [`novelty`](novelty::novelty) of all heads' keys `[Hk, n, d]`, a list of slots and one of what is
+/// recent each, where the keys lie: `[Hk, n]`.
+fn novelty_of(keys: &Tensor, slots: &[Vec<u32>], recent: &[Vec<bool>]) -> Result<Tensor> {
+    let (heads, n, dim) = keys.dims3()?;
+    let device = keys.device();
+    // Each head's slots that recent rows have, numbered through; those that none has come last.
+    let (mut of_slot, mut counts) = (HashMap::new(), Vec::<f32>::new());
+    let (mut rows, mut sums) = (Vec::new(), Vec::new());
+    for (head, (slots, recent)) in slots.iter().zip(recent).enumerate() {
+        for (i, slot) in slots.iter().enumerate().filter(|(i, _)| recent.get(*i) == Some(&true)) {
+            let at = *of_slot.entry((head, *slot)).or_insert_with(|| {
+                counts.push(0.0);
+                counts.len() - 1
+            });
+            counts[at] += 1.0;
+            rows.push(head * n + i);
+            sums.push(at);
+        }
+    }
+    let none = counts.len();
+    let flat =
+        slots.iter().enumerate().flat_map(|(head, slots)| slots.iter().map(move |s| (head, *s)));
+    let of_row: Vec<usize> = flat.map(|slot| of_slot.get(&slot).copied().unwrap_or(none)).collect();
+    let weight = |&at: &usize| counts.get(at).map_or(0.0, |count| -1.0 / count);
+    let weights: Vec<f32> = of_row.iter().map(weight).collect();
+    let keys = keys.to_dtype(DType::F32)?.contiguous()?.reshape((heads * n, dim))?;
+    let directions = keys.broadcast_div(&(keys.sqr()?.sum_keepdim(1)?.sqrt()? + 1e-9)?)?;
+    let recent = pick(&directions, &index(&rows, device)?, 0)?;
+    let mut means = Tensor::zeros((none + 1, dim), DType::F32, device)?;
+    if !rows.is_empty() {
+        means = means.index_add(&index(&sums, device)?, &recent, 0)?;
+    }
+    let own = pick(&means, &index(&of_row, device)?, 0)?;
+    let weights = Tensor::from_vec(weights, heads * n, device)?;
+    Ok(((directions * own)?.sum(1)? * weights)?.reshape((heads, n))?)
+}
+
 /// One shrinking of all layers.
 struct Eviction<'a> {
     held: Held<'a>,
@@ -92,54 +160,85 @@ struct Eviction<'a> {
 }
 
 impl Eviction<'_> {
-    /// What a signal says of a layer's rows.
-    fn scores(
+    /// What a signal sees of a layer's rows.
+    fn measured(
         &self,
         signal: Signal,
-        at: usize,
         layer: &Layer,
-        received: Option<&Scores>,
-    ) -> Result<Scores> {
-        let Some(kv) = layer.kv() else { return Ok(vec![Vec::new()]) };
-        let Geometry { unit_tokens, layout, .. } = *self.held.geometry;
-        let n = layer.tokens();
-        let per_head = match signal {
-            Signal::Attention => {
-                let stored = || layer.lists().iter().map(|l| l.iter().map(|r| r.score).collect());
-                return Ok(received.cloned().unwrap_or_else(|| stored().collect()));
-            }
+        received: Option<&Tensor>,
+    ) -> Result<Measured> {
+        let Some(kv) = layer.kv() else { return Ok(Measured::Here(vec![Vec::new()])) };
+        let (n, on_device) = (layer.tokens(), self.held.geometry.on_device);
+        Ok(match signal {
+            Signal::Attention => match received {
+                Some(received) => Measured::There(received.clone()),
+                None => {
+                    let stored = layer.lists().iter();
+                    Measured::Here(
+                        stored.map(|rows| rows.iter().map(|row| row.score).collect()).collect(),
+                    )
+                }
+            },
             Signal::Recency => {
                 let ages = (0..n).map(|i| i as f32 / n.max(1) as f32).collect();
-                return Ok(vec![ages; layer.lists().len()]);
+                Measured::Here(vec![ages; layer.lists().len()])
             }
-            Signal::Novelty => heads(&self.compared(kv, layer)?)?
-                .iter()
-                .enumerate()
-                .map(|(head, keys)| {
-                    let Some(rows) = layer.rows(head) else { return Vec::new() };
-                    let recent = recent(rows, self.recipe.recent, unit_tokens);
-                    let slots: Vec<u32> = if self.held.recipe.compat {
-                        (0..n).map(|i| (i % unit_tokens.max(1)) as u32).collect()
-                    } else {
-                        rows.iter().map(|row| row.patch).collect()
-                    };
-                    novelty::novelty(keys, &slots, &recent)
-                })
-                .collect::<Scores>(),
+            Signal::Novelty => {
+                let keys = self.compared(kv, layer)?;
+                let (slots, recent): (Vec<_>, Vec<_>) =
+                    (0..keys.dim(0)?).map(|head| self.slots(layer, head)).unzip();
+                if on_device {
+                    return Ok(Measured::There(novelty_of(&keys, &slots, &recent)?));
+                }
+                let heads = heads(&keys)?;
+                let heads = heads.iter().zip(slots.iter().zip(&recent));
+                let novelty = |(keys, (slots, recent)): (&Vec<f32>, (&Vec<u32>, &Vec<bool>))| {
+                    novelty::novelty(keys, slots, recent)
+                };
+                Measured::Here(heads.map(novelty).collect())
+            }
+            Signal::ValueNorm if on_device => {
+                Measured::There(kv.v.to_dtype(DType::F32)?.sqr()?.sum(2)?.sqrt()?)
+            }
             Signal::ValueNorm => {
-                let grid = Grid::of(n, unit_tokens, layout);
+                Measured::Here(heads(&kv.v)?.iter().map(|v| norms::norms(v, n)).collect())
+            }
+        })
+    }
+
+    /// For a KV head, whose keys are compared with whose, and which of the rows are recent.
+    fn slots(&self, layer: &Layer, head: usize) -> (Vec<u32>, Vec<bool>) {
+        let unit_tokens = self.held.geometry.unit_tokens;
+        let Some(rows) = layer.rows(head) else { return (Vec::new(), Vec::new()) };
+        let slots = match self.held.recipe.compat {
+            true => (0..rows.len()).map(|i| (i % unit_tokens.max(1)) as u32).collect(),
+            false => rows.iter().map(|row| row.patch).collect(),
+        };
+        (slots, recent(rows, self.recipe.recent, unit_tokens))
+    }
+
+    /// What a signal says of a layer's rows by what it sees of them.
+    fn scores(&self, signal: Signal, at: usize, measured: Scores) -> Scores {
+        let Geometry { unit_tokens, layout, .. } = *self.held.geometry;
+        let per_head = match signal {
+            Signal::Attention | Signal::Recency => return measured,
+            Signal::Novelty => measured,
+            Signal::ValueNorm => {
                 let kernel = self.recipe.pooling.then(|| norms::kernel(at, self.depth)).flatten();
                 let smooth = |norms: Vec<f32>| match kernel {
-                    Some(kernel) => norms::pooled(&norms, grid, kernel),
+                    Some(kernel) => {
+                        let grid = Grid::of(norms.len(), unit_tokens, layout);
+                        norms::pooled(&norms, grid, kernel)
+                    }
                     None => norms,
                 };
-                heads(&kv.v)?.iter().map(|values| smooth(norms::norms(values, n))).collect()
+                measured.into_iter().map(smooth).collect()
             }
         };
-        Ok(match self.recipe.heads {
+        match self.recipe.heads {
             Heads::Own => per_head,
             Heads::Shared => vec![score::mean(&per_head)],
-        })
+        }
     }
 
     /// The keys that are compared with each other: without positions, or, as the reference has it,

@@ -12,5 +12,5 @@ mod residue;
 pub mod shrink;
 
 pub use held::Held;
-pub use probe::{in_sight, received};
+pub use probe::{in_sight, read_scores, received};
 pub use resident::{Layer, Residue};

@@ -10,7 +10,7 @@ use super::place::place;
 use super::resident::Layer;
 use crate::cancel::Cancel;
 use crate::error::Result;
-use crate::memory::kv::{Kv, joined, rotate};
+use crate::memory::kv::{Kv, joined, read_all, rotate};
 use crate::memory::recipe::Heads;
 use crate::memory::unit::UNBOUNDED;
 use crate::model::attention::{self, Stage, Visible};
@@ -33,26 +33,44 @@ pub fn in_sight(
     joined(&parts.iter().collect::<Vec<_>>())
 }
 
-/// What every key receives: the mean over all heads, or per KV head over its query heads.
+/// What every key receives, a list `[1, nk]` of the means over all heads, or one per KV head of the means
+/// over its query heads, `[Hk, nk]`. It lies where the keys do.
+///
+/// # Errors
+/// What the computation fails with.
 pub fn received(
     q: &Tensor,
     k: &Tensor,
     visible: Visible,
     scale: f64,
     heads: Heads,
-) -> Result<Scores> {
+) -> Result<Tensor> {
     match heads {
-        Heads::Shared => Ok(vec![attention::attention_mass(q, k, visible, scale)?]),
+        Heads::Shared => Ok(attention::attention_mass_tensor(q, k, visible, scale)?.unsqueeze(0)?),
         Heads::Own => {
             let (kv_heads, group) = (k.dim(0)?, q.dim(0)? / k.dim(0)?);
             let one = |head: usize| {
                 let q = q.narrow(0, head * group, group)?.contiguous()?;
                 let k = k.narrow(0, head, 1)?;
-                attention::attention_mass(&q, &k, visible, scale)
+                attention::attention_mass_tensor(&q, &k, visible, scale)
             };
-            (0..kv_heads).map(one).collect()
+            Ok(Tensor::stack(&(0..kv_heads).map(one).collect::<Result<Vec<_>>>()?, 0)?)
         }
     }
+}
+
+/// What rows received, `[lists, n]` each, in one read.
+///
+/// # Errors
+/// What the computation fails with.
+pub fn read_scores(received: &[Tensor]) -> Result<Vec<Scores>> {
+    let read = read_all(received)?;
+    let lists = received.iter().zip(read).map(|(tensor, scores)| {
+        let (lists, n) = tensor.dims2()?;
+        let list = |at: usize| scores.get(at * n..(at + 1) * n).unwrap_or(&[]).to_vec();
+        Ok((0..lists).map(list).collect())
+    });
+    lists.collect()
 }
 
 /// A prompt behind everything resident: notes what each row receives, and is gone.
@@ -61,7 +79,7 @@ pub struct Ask<'a> {
     resident: &'a [Layer],
     heads: Heads,
     cancel: &'a Cancel,
-    layers: Vec<Scores>,
+    layers: Vec<Tensor>,
 }
 
 impl<'a> Ask<'a> {
@@ -69,8 +87,8 @@ impl<'a> Ask<'a> {
         Self { held, resident, heads, cancel, layers: Vec::new() }
     }
 
-    /// Per layer what the resident rows received.
-    pub fn into_layers(self) -> Vec<Scores> {
+    /// Per layer what the resident rows received, `[lists, n]`.
+    pub fn into_layers(self) -> Vec<Tensor> {
         self.layers
     }
 }
@@ -102,12 +120,8 @@ impl Attend for Ask<'_> {
             None => (k.clone(), 0),
         };
         let visible = Visible::Window { offset: before, width: UNBOUNDED };
-        let mut all = received(&q, &keys, visible, geometry.scale, self.heads)?;
-        for list in &mut all {
-            list.truncate(before);
-            list.drain(..prefix);
-        }
-        self.layers.push(all);
+        let all = received(&q, &keys, visible, geometry.scale, self.heads)?;
+        self.layers.push(all.narrow(1, prefix, before - prefix)?);
         Ok(context)
     }
 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
 //! When the resident cache shrinks, to how much, and whom it asks what matters.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
-use super::evict::{Scores, evict};
+use super::evict::evict;
 use super::held::Held;
 use super::probe::Ask;
 use super::resident::Layer;
@@ -53,14 +53,14 @@ pub fn room(held: Held<'_>, layers: &[Layer], lengths: &[usize]) -> usize {
 }
 
 /// These layers within the recipe's bound. `received`: what each row received from a probe that came
-/// in with the frames; `probes`: the embedded prompts, `[n, C]` each, that are asked otherwise.
+/// in with the frames, `[lists, n]` a layer, which is read only if something has to go; `probes`: the embedded prompts, `[n, C]` each, that are asked otherwise.
 ///
 /// # Errors
 /// [`Cancelled`](crate::EngineError::Cancelled), or what the computation fails with.
 pub fn shrunk(
     held: Held<'_>,
     layers: Vec<Layer>,
-    received: Option<Vec<Scores>>,
+    received: Option<Vec<Tensor>>,
     probes: &[Tensor],
     decoder: &Decoder,
     cancel: &Cancel,
@@ -104,7 +104,7 @@ fn ask(
     probes: &[Tensor],
     decoder: &Decoder,
     cancel: &Cancel,
-) -> Result<Vec<Scores>> {
+) -> Result<Vec<Tensor>> {
     let mut answers = Vec::with_capacity(probes.len());
     for probe in probes {
         let mut ask = Ask::new(held, layers, recipe.heads, cancel);
@@ -115,12 +115,17 @@ fn ask(
     let role = |layer: usize| {
         usize::from(layer >= shallow_to(depth)) + usize::from(layer >= deep_from(depth))
     };
-    let of = |(at, layer): (usize, &Layer)| -> Scores {
+    let of = |(at, layer): (usize, &Layer)| -> Result<Tensor> {
         let answer = answers.get(role(at)).or(answers.first());
-        let scores = answer.and_then(|layers| layers.get(at)).cloned();
-        scores.unwrap_or_else(|| vec![vec![0.0; layer.tokens()]])
+        match answer.and_then(|layers| layers.get(at)) {
+            Some(scores) => Ok(scores.clone()),
+            None => {
+                let shape = (1, layer.tokens());
+                Ok(Tensor::zeros(shape, DType::F32, &held.geometry.device)?)
+            }
+        }
     };
-    Ok(layers.iter().enumerate().map(of).collect())
+    layers.iter().enumerate().map(of).collect()
 }
 
 #[cfg(test)]

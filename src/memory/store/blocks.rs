@@ -1,47 +1,39 @@
 // SPDX-License-Identifier: MPL-2.0
-//! One layer's blocks, and the array that a question ranks them by.
+//! One layer's blocks, each with what it is ranked by.
 
 use std::collections::VecDeque;
 
 use super::block::Block;
+use super::index::MeanKeys;
 use crate::error::Result;
 
-/// Blocks in stream order, each with the mean key `[Hk * d]` that it is found by. The mean keys lie
-/// one behind the other in an array that grows by appending, so ranking is one product over it.
+/// Blocks in stream order, each with the mean key `[Hk * d]` that it is found by.
 #[derive(Debug, Default)]
 pub struct Blocks {
     blocks: VecDeque<Block>,
-    /// `[gone + blocks, dim]`.
-    mean_keys: Vec<f32>,
-    /// Rows at the front whose blocks are gone.
-    gone: usize,
-    /// `Hk * d`; known from the first block on.
-    dim: usize,
+    /// A row a block.
+    mean_keys: MeanKeys,
 }
 
 impl Blocks {
-    /// Takes a block in behind the others. Every mean key of a layer is as long as its first.
-    pub fn push(&mut self, block: Block, mean_key: &[f32]) {
-        if self.mean_keys.is_empty() {
-            self.dim = mean_key.len();
-        }
-        debug_assert_eq!(mean_key.len(), self.dim, "one model, one width");
-        self.blocks.push_back(block);
-        self.mean_keys.extend_from_slice(mean_key);
+    /// These blocks with a mean key each.
+    pub fn of(blocks: Vec<Block>, mean_keys: MeanKeys) -> Self {
+        debug_assert_eq!(blocks.len(), mean_keys.len(), "a row a block");
+        Self { blocks: blocks.into(), mean_keys }
     }
 
     /// Takes in others behind these, each as `store` makes it.
     ///
     /// # Errors
-    /// What `store` fails with; the blocks before that one are in.
+    /// What `store` or the computation fails with; none of them is in then.
     pub fn append(
         &mut self,
         others: Self,
-        mut store: impl FnMut(Block) -> Result<Block>,
+        store: impl FnMut(Block) -> Result<Block>,
     ) -> Result<()> {
-        for (index, block) in others.blocks.iter().enumerate() {
-            self.push(store(block.clone())?, others.mean_key(index));
-        }
+        let blocks: Vec<Block> = others.blocks.into_iter().map(store).collect::<Result<_>>()?;
+        self.mean_keys.append(&others.mean_keys)?;
+        self.blocks.extend(blocks);
         Ok(())
     }
 
@@ -70,62 +62,62 @@ impl Blocks {
         self.blocks.binary_search_by_key(&unit, |block| block.unit).ok()
     }
 
-    /// All mean keys, `[blocks, Hk * d]`.
-    pub fn mean_keys(&self) -> &[f32] {
-        self.mean_keys.get(self.gone * self.dim..).unwrap_or(&[])
+    /// The mean keys, a row a block.
+    pub fn mean_keys(&self) -> &MeanKeys {
+        &self.mean_keys
     }
 
-    /// One block's mean key; empty if there is no such block.
-    pub fn mean_key(&self, index: usize) -> &[f32] {
-        let row = (self.gone + index) * self.dim;
-        self.mean_keys.get(row..row + self.dim).unwrap_or(&[])
-    }
-
-    /// Another mean key of the same length for a block.
-    pub fn set_mean_key(&mut self, index: usize, mean_key: &[f32]) {
-        let row = (self.gone + index) * self.dim;
-        if let Some(own) = self.mean_keys.get_mut(row..row + self.dim) {
-            own.copy_from_slice(mean_key);
-        }
+    /// Other mean keys for the blocks from `index` on.
+    ///
+    /// # Errors
+    /// What the computation fails with.
+    pub fn set_mean_keys(&mut self, index: usize, mean_keys: &MeanKeys) -> Result<()> {
+        self.mean_keys.set(index, mean_keys)
     }
 
     /// Drops the oldest `count`.
-    pub fn drop_front(&mut self, count: usize) {
+    ///
+    /// # Errors
+    /// What the computation fails with.
+    pub fn drop_front(&mut self, count: usize) -> Result<()> {
         let count = count.min(self.blocks.len());
         self.blocks.drain(..count);
-        self.gone += count;
-        // Once in a while, so that dropping costs the same however many there are.
-        if self.gone > self.blocks.len() {
-            self.mean_keys.drain(..self.gone * self.dim);
-            self.mean_keys.shrink_to(2 * self.mean_keys.len());
+        if self.blocks.capacity() > 4 * self.blocks.len() {
             self.blocks.shrink_to(2 * self.blocks.len());
-            self.gone = 0;
         }
+        self.mean_keys.drop_front(count)
     }
 
-    pub fn drop_unit(&mut self, unit: u64) {
+    /// # Errors
+    /// What the computation fails with.
+    pub fn drop_unit(&mut self, unit: u64) -> Result<()> {
         match self.position(unit) {
             // It is the oldest almost always.
             Some(0) => self.drop_front(1),
             Some(_) => self.retain(|_, block| block.unit != unit),
-            None => {}
+            None => Ok(()),
         }
     }
 
     /// Keeps those for which `keep` holds, by their index.
-    pub fn retain(&mut self, mut keep: impl FnMut(usize, &Block) -> bool) {
-        let mut kept = Self { dim: self.dim, ..Self::default() };
-        for (index, block) in self.blocks.iter().enumerate() {
-            if keep(index, block) {
-                kept.push(block.clone(), self.mean_key(index));
-            }
+    ///
+    /// # Errors
+    /// What the computation fails with.
+    pub fn retain(&mut self, mut keep: impl FnMut(usize, &Block) -> bool) -> Result<()> {
+        let blocks = self.blocks.iter().enumerate();
+        let kept: Vec<usize> =
+            blocks.filter(|(index, block)| keep(*index, block)).map(|(index, _)| index).collect();
+        if kept.len() == self.blocks.len() {
+            return Ok(());
         }
-        *self = kept;
+        self.mean_keys = self.mean_keys.kept(&kept)?;
+        self.blocks = kept.iter().filter_map(|&index| self.blocks.get(index).cloned()).collect();
+        Ok(())
     }
 
     /// Bytes in memory, wherever keys and values lie.
     pub fn bytes(&self) -> u64 {
-        let block = self.dim * size_of::<f32>() + size_of::<Block>();
+        let block = self.mean_keys.dim() * size_of::<f32>() + size_of::<Block>();
         // Growing by doubling, the arrays have room for half as many more.
         (self.blocks.len() * block * 3 / 2) as u64
     }
@@ -133,56 +125,82 @@ impl Blocks {
 
 #[cfg(test)]
 mod tests {
+    use candle_core::{Device, Tensor};
+
+    use super::super::index::Keys;
     use super::*;
     use crate::memory::kv::Kv;
     use crate::memory::testing::random_tensor;
 
-    fn blocks(units: std::ops::Range<u64>) -> Blocks {
-        let mut blocks = Blocks::default();
-        for unit in units {
+    fn blocks(units: std::ops::Range<u64>, on_device: bool) -> Blocks {
+        let rows: Vec<f32> = units.clone().flat_map(|unit| [unit as f32, 1.0]).collect();
+        let rows = Tensor::from_vec(rows, (units.clone().count(), 2), &Device::Cpu).unwrap();
+        let block = |unit| {
             let kv = Kv { k: random_tensor(unit, (1, 1, 2)), v: random_tensor(unit, (1, 1, 2)) };
-            blocks.push(Block::new(unit, kv).unwrap(), &[unit as f32, 1.0]);
-        }
-        blocks
+            Block::new(unit, kv).unwrap()
+        };
+        Blocks::of(units.map(block).collect(), MeanKeys::of(rows, on_device).unwrap())
     }
 
     fn check(blocks: &Blocks, units: &[u64]) {
         let found: Vec<u64> = blocks.iter().map(|block| block.unit).collect();
         assert_eq!(found, units);
         let keys: Vec<f32> = units.iter().flat_map(|&unit| [unit as f32, 1.0]).collect();
-        assert_eq!(blocks.mean_keys(), keys);
+        assert_eq!(blocks.mean_keys().read().unwrap(), keys);
         for (index, &unit) in units.iter().enumerate() {
             assert_eq!(blocks.position(unit), Some(index));
-            assert_eq!(blocks.mean_key(index), [unit as f32, 1.0]);
         }
     }
 
     #[test]
     fn each_block_keeps_its_key_whatever_goes() {
-        let mut held = blocks(0..9);
-        held.drop_front(2);
-        check(&held, &[2, 3, 4, 5, 6, 7, 8]);
-        held.drop_unit(2);
-        held.drop_unit(5);
-        held.drop_unit(99);
-        check(&held, &[3, 4, 6, 7, 8]);
-        held.retain(|index, _| index % 2 == 0);
-        check(&held, &[3, 6, 8]);
-        held.append(blocks(9..11), Ok).unwrap();
-        check(&held, &[3, 6, 8, 9, 10]);
-        held.drop_front(5);
-        check(&held, &[]);
-        assert_eq!(held.bytes(), 0);
+        for on_device in [false, true] {
+            let mut held = blocks(0..9, on_device);
+            held.drop_front(2).unwrap();
+            check(&held, &[2, 3, 4, 5, 6, 7, 8]);
+            held.drop_unit(2).unwrap();
+            held.drop_unit(5).unwrap();
+            held.drop_unit(99).unwrap();
+            check(&held, &[3, 4, 6, 7, 8]);
+            held.retain(|index, _| index % 2 == 0).unwrap();
+            check(&held, &[3, 6, 8]);
+            held.append(blocks(9..11, on_device), Ok).unwrap();
+            check(&held, &[3, 6, 8, 9, 10]);
+            let other = MeanKeys::listed(vec![-1.0, 7.0], 2);
+            held.set_mean_keys(3, &other).unwrap();
+            assert_eq!(held.mean_keys().read().unwrap()[4..], [8.0, 1.0, -1.0, 7.0, 10.0, 1.0]);
+            held.drop_front(5).unwrap();
+            check(&held, &[]);
+            assert_eq!(held.bytes(), 0);
+            held.append(blocks(20..23, on_device), Ok).unwrap();
+            check(&held, &[20, 21, 22]);
+        }
     }
 
     #[test]
     fn what_is_dropped_makes_room_in_time() {
-        let mut held = blocks(0..4);
-        for unit in 4..1000 {
-            held.push(blocks(unit..unit + 1).get(0).unwrap().clone(), &[unit as f32, 1.0]);
-            held.drop_front(1);
-            assert!(held.mean_keys.len() <= 2 * 2 * 5);
+        for on_device in [false, true] {
+            let mut held = blocks(0..4, on_device);
+            for unit in 4..1000 {
+                held.append(blocks(unit..unit + 1, on_device), Ok).unwrap();
+                held.drop_front(1).unwrap();
+                assert!(held.mean_keys.room() <= 4 * 5, "{}", held.mean_keys.room());
+            }
+            check(&held, &[996, 997, 998, 999]);
+            assert_eq!(matches!(held.mean_keys.keys().unwrap(), Keys::Device(_)), on_device);
         }
-        check(&held, &[996, 997, 998, 999]);
+    }
+
+    #[test]
+    fn an_array_that_grows_is_seldom_copied() {
+        let mut held = blocks(0..1, true);
+        let mut rooms = vec![held.mean_keys.room()];
+        for unit in 1..1000 {
+            held.append(blocks(unit..unit + 1, true), Ok).unwrap();
+            rooms.push(held.mean_keys.room());
+        }
+        rooms.dedup();
+        assert!(rooms.len() <= 12, "{rooms:?}");
+        check(&held, &(0..1000).collect::<Vec<_>>());
     }
 }

@@ -20,6 +20,7 @@ mod block;
 mod blocks;
 pub mod codec;
 mod disk;
+mod index;
 mod layer;
 mod options;
 #[cfg(test)]
@@ -29,6 +30,7 @@ mod window;
 
 pub use block::{Block, Store};
 pub use blocks::Blocks;
+pub use index::{Keys, MeanKeys};
 pub use layer::LayerStore;
 pub use options::{Budget, StoreOptions, StoreStats};
 pub use tier::Besides;

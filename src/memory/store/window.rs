@@ -9,53 +9,64 @@ use candle_core::{DType, Device, Tensor};
 use crate::error::Result;
 use crate::memory::kv::{Kv, joined};
 
-/// The newest tokens of one layer, keys rotated at their place in the stream, in a buffer that is
-/// allocated ahead: appending costs the same however long the stream has run.
+/// The newest tokens of one layer, keys rotated at their place in the stream. A bounded window is a ring:
+/// once it is full, a newcomer takes the place of the oldest, nothing is moved and nothing allocated.
 #[derive(Debug)]
 pub struct Window {
     /// Tokens that stay visible; `None`: all.
     width: Option<usize>,
     buffer: Option<Kv>,
+    /// Where in the buffer the oldest token lies.
+    start: usize,
     len: usize,
 }
 
-/// A bounded window moves its content to the front of the buffer once in a width's such part: a copy
-/// of four tokens for each that comes, which is nothing beside encoding it.
-const SLACK: usize = 4;
-
 impl Window {
     pub fn new(width: Option<usize>) -> Self {
-        Self { width, buffer: None, len: 0 }
+        Self { width, buffer: None, start: 0, len: 0 }
     }
 
-    /// The tokens in the window, oldest first.
-    pub fn view(&self) -> Result<Option<Kv>> {
-        match &self.buffer {
-            Some(buffer) if self.len > 0 => Ok(Some(Kv {
-                k: buffer.k.narrow(1, 0, self.len)?,
-                v: buffer.v.narrow(1, 0, self.len)?,
-            })),
-            _ => Ok(None),
+    /// The tokens in the window: the older ones, and the newer ones if they lie apart.
+    ///
+    /// # Errors
+    /// What the computation fails with.
+    pub fn view(&self) -> Result<Vec<Kv>> {
+        let Some(buffer) = self.buffer.as_ref().filter(|_| self.len > 0) else {
+            return Ok(Vec::new());
+        };
+        let older = self.len.min(buffer.tokens()? - self.start);
+        let mut parts = vec![buffer.part(self.start, older)?];
+        if older < self.len {
+            parts.push(buffer.part(0, self.len - older)?);
         }
+        Ok(parts)
     }
 
+    /// Takes in what comes behind.
+    ///
+    /// # Errors
+    /// What the computation fails with.
     pub fn append(&mut self, fresh: &Kv) -> Result<()> {
+        let all = fresh.tokens()?;
         // Of more than the window holds, only its newest stay in sight.
-        let seen = self.width.unwrap_or(usize::MAX);
-        let n = fresh.tokens()?.min(seen);
-        let fresh = &fresh.part(fresh.tokens()? - n, n)?;
-        if n == seen {
-            self.len = 0;
+        let n = all.min(self.width.unwrap_or(usize::MAX));
+        let fresh = fresh.part(all - n, n)?;
+        self.make_room(&fresh, n)?;
+        let Some(buffer) = self.buffer.as_ref().filter(|_| n > 0) else { return Ok(()) };
+        let room = buffer.tokens()?;
+        let gone = (self.len + n).saturating_sub(room);
+        self.start = (self.start + gone) % room;
+        self.len -= gone;
+        let at = (self.start + self.len) % room;
+        let first = n.min(room - at);
+        for (from, len, to) in [(0, first, at), (first, n - first, 0)] {
+            if len > 0 {
+                let part = fresh.part(from, len)?;
+                buffer.k.slice_set(&part.k.contiguous()?, 1, to)?;
+                buffer.v.slice_set(&part.v.contiguous()?, 1, to)?;
+            }
         }
-        let room = self.buffer.as_ref().map_or(Ok(0), Kv::tokens)?;
-        if self.len + n > room {
-            self.make_room(fresh, n)?;
-        }
-        if let Some(buffer) = &self.buffer {
-            buffer.k.slice_set(&fresh.k.contiguous()?, 1, self.len)?;
-            buffer.v.slice_set(&fresh.v.contiguous()?, 1, self.len)?;
-            self.len += n;
-        }
+        self.len += n;
         Ok(())
     }
 
@@ -64,30 +75,24 @@ impl Window {
         self.buffer.as_ref().map_or(0, Kv::footprint)
     }
 
-    /// A buffer that starts with what must stay visible and has room for `n` more.
+    /// Room for `n` more, if there is to be. It grows by doubling up to the window's width, so that a
+    /// wide window costs nothing until it is used.
     fn make_room(&mut self, like: &Kv, n: usize) -> Result<()> {
-        let keep = self.width.map_or(self.len, |width| self.len.min(width.saturating_sub(1)));
-        let room = match self.width {
-            Some(width) => n.max(width.min(1 << 16) / SLACK),
-            None => (2 * (self.len + n)).next_power_of_two(),
-        };
-        let old = match &self.buffer {
-            Some(buffer) => Some(Kv {
-                k: buffer.k.narrow(1, self.len - keep, keep)?.contiguous()?,
-                v: buffer.v.narrow(1, self.len - keep, keep)?.contiguous()?,
-            }),
-            None => None,
-        };
-        let buffer =
-            Kv { k: room_like(&like.k, keep + room)?, v: room_like(&like.v, keep + room)? };
-        if let Some(old) = old
-            && keep > 0
-        {
-            buffer.k.slice_set(&old.k, 1, 0)?;
-            buffer.v.slice_set(&old.v, 1, 0)?;
+        let room = self.buffer.as_ref().map_or(Ok(0), Kv::tokens)?;
+        let most = self.width.unwrap_or(usize::MAX);
+        if self.len + n <= room || room >= most {
+            return Ok(());
+        }
+        let wanted = (self.len + n).next_power_of_two().min(most);
+        let buffer = Kv { k: room_like(&like.k, wanted)?, v: room_like(&like.v, wanted)? };
+        let mut at = 0;
+        for part in self.view()? {
+            buffer.k.slice_set(&part.k.contiguous()?, 1, at)?;
+            buffer.v.slice_set(&part.v.contiguous()?, 1, at)?;
+            at += part.tokens()?;
         }
         self.buffer = Some(buffer);
-        self.len = keep;
+        self.start = 0;
         Ok(())
     }
 }
@@ -97,8 +102,8 @@ impl Window {
 pub struct ChangedWindow {
     /// What is seen of each unit, keys rotated at their place in the stream.
     units: VecDeque<Kv>,
-    /// The last unit's keys, un-rotated, token by token.
-    last: Vec<f32>,
+    /// The last unit's keys, un-rotated, `[Hk, n, d]`.
+    last: Option<Tensor>,
     /// Units that came in.
     seen: usize,
 }
@@ -111,18 +116,18 @@ impl ChangedWindow {
 
     /// Takes in what will be seen of a unit whose keys `last` are; of all but the newest `most` units
     /// nothing is seen any more.
-    pub fn push(&mut self, unit: Kv, last: Vec<f32>, most: usize) {
+    pub fn push(&mut self, unit: Kv, last: Tensor, most: usize) {
         self.units.push_back(unit);
         if self.units.len() > most {
             self.units.pop_front();
         }
-        self.last = last;
+        self.last = Some(last);
         self.seen += 1;
     }
 
-    /// The last unit's keys, un-rotated, token by token.
-    pub fn last(&self) -> &[f32] {
-        &self.last
+    /// The last unit's keys, un-rotated, `[Hk, n, d]`.
+    pub fn last(&self) -> Option<&Tensor> {
+        self.last.as_ref()
     }
 
     /// Units that came in.
@@ -132,7 +137,8 @@ impl ChangedWindow {
 
     pub fn bytes(&self) -> u64 {
         let units: u64 = self.units.iter().map(Kv::footprint).sum();
-        units + (self.last.len() * size_of::<f32>()) as u64
+        units
+            + self.last.as_ref().map_or(0, |t| (t.elem_count() * t.dtype().size_in_bytes()) as u64)
     }
 }
 
@@ -205,18 +211,18 @@ mod tests {
 
     #[test]
     fn the_window_holds_the_newest_tokens_in_order() {
-        for width in [None, Some(5), Some(3)] {
+        for width in [None, Some(5), Some(3), Some(1), Some(12)] {
             let mut window = Window::new(width);
             let parts: Vec<Kv> = (0..40).map(|i| tokens(i, 1 + (i as usize) % 4)).collect();
-            for part in &parts {
+            for (i, part) in parts.iter().enumerate() {
                 window.append(part).unwrap();
-                let all: Vec<&Tensor> =
-                    parts.iter().take_while(|p| !std::ptr::eq(*p, part)).map(|p| &p.k).collect();
-                let all = Tensor::cat(&[all, vec![&part.k]].concat(), 1).unwrap();
-                let held = window.view().unwrap().unwrap().k;
+                let all: Vec<&Tensor> = parts[..=i].iter().map(|p| &p.k).collect();
+                let all = Tensor::cat(&all, 1).unwrap();
+                let held: Vec<Tensor> = window.view().unwrap().into_iter().map(|p| p.k).collect();
+                assert!((1..=2).contains(&held.len()));
+                let held = Tensor::cat(&held, 1).unwrap();
                 let (n, held_n) = (all.dim(1).unwrap(), held.dim(1).unwrap());
-                let must = width.map_or(n, |w| n.min(w - 1));
-                assert!(held_n >= must, "{held_n} of {n} tokens for width {width:?}");
+                assert_eq!(held_n, width.map_or(n, |w| n.min(w)), "width {width:?}");
                 assert_eq!(
                     values(&held),
                     values(&all.narrow(1, n - held_n, held_n).unwrap()),
@@ -225,9 +231,24 @@ mod tests {
             }
             if let Some(width) = width {
                 let room = window.buffer.as_ref().unwrap().tokens().unwrap();
-                assert!(room <= width + width / 4 + 4, "the buffer does not grow: {room}");
+                assert_eq!(room, width, "no more than is in sight");
             }
         }
+    }
+
+    #[test]
+    fn a_full_window_is_written_in_place() {
+        let mut window = Window::new(Some(6));
+        for seed in 0..4 {
+            window.append(&tokens(seed, 4)).unwrap();
+        }
+        let buffer = window.buffer.clone().unwrap();
+        for seed in 4..8 {
+            window.append(&tokens(seed, 4)).unwrap();
+        }
+        // The same storage: what came in later shows in what was held before.
+        assert_eq!(values(&buffer.k), values(&window.buffer.as_ref().unwrap().k));
+        assert_eq!(window.view().unwrap().len(), 2);
     }
 
     #[test]

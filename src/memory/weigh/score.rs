@@ -6,49 +6,141 @@
 //! are means before RoPE. Keys are kept per KV head; folding the query heads of a group onto their
 //! KV head gives the same dot product with `H / Hk` times less to store.
 
+use std::borrow::Cow;
+
 use candle_core::{DType, Tensor};
 
 use crate::error::Result;
+use crate::memory::kv::{read, read_all};
 use crate::memory::recipe::Similarity;
+use crate::memory::store::{Keys, MeanKeys};
 
 /// Mean over the rows of un-rotated queries `[H, n, d]`, folded onto the KV heads.
 #[derive(Clone, Debug)]
 pub struct MeanQuery {
-    /// `[Hk * d]`: the sum over each group's query heads.
-    folded: Vec<f32>,
-    /// Length of the unfolded `[H * d]` vector.
-    norm: f32,
+    folded: Folded,
     /// Query heads per KV head.
     group: usize,
 }
 
+/// The sum over each group's query heads, `Hk * d` numbers, and the length of the unfolded `[H * d]`
+/// vector.
+#[derive(Clone, Debug)]
+enum Folded {
+    Host(Vec<f32>, f32),
+    /// `[Hk * d, 1]` and `[1]`.
+    Device(Tensor, Tensor),
+}
+
 impl MeanQuery {
-    pub fn of(queries: &Tensor, kv_heads: usize) -> Result<Self> {
+    /// `on_device`: it stays where it is.
+    ///
+    /// # Errors
+    /// What the computation fails with.
+    pub fn of(queries: &Tensor, kv_heads: usize, on_device: bool) -> Result<Self> {
         let (heads, _, dim) = queries.dims3()?;
         let group = heads / kv_heads.max(1);
         let mean = queries.to_dtype(DType::F32)?.mean(1)?;
-        let norm = mean.sqr()?.sum_all()?.to_scalar::<f32>()?.sqrt();
-        let folded = mean.reshape((kv_heads, group, dim))?.sum(1)?.flatten_all()?.to_vec1()?;
-        Ok(Self { folded, norm, group })
+        let norm = mean.sqr()?.sum_all()?;
+        let folded = mean.reshape((kv_heads, group, dim))?.sum(1)?;
+        let folded = match on_device {
+            true => Folded::Device(folded.reshape((kv_heads * dim, 1))?, norm.sqrt()?.reshape(1)?),
+            false => Folded::Host(read(&folded)?, norm.to_scalar::<f32>()?.sqrt()),
+        };
+        Ok(Self { folded, group })
     }
 
-    /// Of every row of `[n, Hk * d]` mean keys.
-    pub fn scores(&self, mean_keys: &[f32], similarity: Similarity) -> Vec<f32> {
-        let rows = mean_keys.chunks_exact(self.folded.len().max(1));
-        rows.map(|key| self.score(key, similarity)).collect()
+    /// Of every row of mean keys: one product over them.
+    ///
+    /// # Errors
+    /// What the computation fails with.
+    pub fn scores(&self, mean_keys: &MeanKeys, similarity: Similarity) -> Result<Unread> {
+        let (folded, norm) = match (&self.folded, mean_keys.keys()?) {
+            (Folded::Device(folded, norm), Keys::Device(rows)) => {
+                return Ok(Unread::Device(self.product(&rows, folded, norm, similarity)?));
+            }
+            (Folded::Host(folded, norm), _) => (Cow::Borrowed(folded), *norm),
+            (Folded::Device(folded, norm), _) => {
+                (Cow::Owned(read(folded)?), read(norm)?.first().copied().unwrap_or(0.0))
+            }
+        };
+        let keys = mean_keys.read()?;
+        let rows = keys.chunks_exact(folded.len().max(1));
+        let score = |key| score(&folded, norm, self.group, key, similarity);
+        Ok(Unread::Host(rows.map(score).collect()))
     }
 
-    pub fn score(&self, representative: &[f32], similarity: Similarity) -> f32 {
-        let product = dot(&self.folded, representative);
+    /// The same for rows `[n, Hk * d]` that lie where the query does, `[n]`.
+    fn product(
+        &self,
+        rows: &Tensor,
+        folded: &Tensor,
+        norm: &Tensor,
+        similarity: Similarity,
+    ) -> Result<Tensor> {
+        let n = rows.dim(0)?;
+        if n == 0 {
+            return Ok(Tensor::zeros(0, DType::F32, rows.device())?);
+        }
+        let product = rows.matmul(folded)?.reshape(n)?;
         match similarity {
-            Similarity::Dot => product,
+            Similarity::Dot => Ok(product),
             Similarity::Cosine => {
-                // Unfolded, the representative repeats once per query head of its group.
-                let squared = dot(representative, representative);
-                let length = (squared * self.group as f32).sqrt();
-                product / (self.norm * length).max(f32::MIN_POSITIVE)
+                let lengths = (rows.sqr()?.sum(1)? * self.group as f64)?.sqrt()?;
+                let lengths = lengths.broadcast_mul(norm)?.maximum(f64::from(f32::MIN_POSITIVE))?;
+                Ok((product / lengths)?)
             }
         }
+    }
+}
+
+/// The score of one mean key.
+fn score(folded: &[f32], norm: f32, group: usize, key: &[f32], similarity: Similarity) -> f32 {
+    let product = dot(folded, key);
+    match similarity {
+        Similarity::Dot => product,
+        Similarity::Cosine => {
+            // Unfolded, the mean key repeats once per query head of its group.
+            let length = (dot(key, key) * group as f32).sqrt();
+            product / (norm * length).max(f32::MIN_POSITIVE)
+        }
+    }
+}
+
+/// Scores that may still lie where they were computed. Several are read together, because a read waits
+/// for all that was computed before.
+#[derive(Clone, Debug)]
+pub enum Unread {
+    Host(Vec<f32>),
+    Device(Tensor),
+}
+
+impl Unread {
+    /// # Errors
+    /// What the computation fails with.
+    pub fn read(self) -> Result<Vec<f32>> {
+        match self {
+            Self::Host(scores) => Ok(scores),
+            Self::Device(scores) => read(&scores),
+        }
+    }
+
+    /// All of these, in one read of the device.
+    ///
+    /// # Errors
+    /// What the computation fails with.
+    pub fn read_all(all: Vec<Self>) -> Result<Vec<Vec<f32>>> {
+        let on_device = |unread: &Self| match unread {
+            Self::Device(scores) => Some(scores.clone()),
+            Self::Host(_) => None,
+        };
+        let mut found =
+            read_all(&all.iter().filter_map(on_device).collect::<Vec<_>>())?.into_iter();
+        let scores = all.into_iter().map(|unread| match unread {
+            Self::Host(scores) => scores,
+            Self::Device(_) => found.next().unwrap_or_default(),
+        });
+        Ok(scores.collect())
     }
 }
 
@@ -101,34 +193,77 @@ mod tests {
     use candle_core::Device;
 
     use super::*;
-    use crate::memory::kv::representative;
+    use crate::memory::kv::representatives;
     use crate::memory::testing::random_tensor;
+
+    fn scores(q: &Tensor, keys: &Tensor, similarity: Similarity, on_device: bool) -> Vec<f32> {
+        let (kv_heads, keys) = (keys.dim(0).unwrap(), keys.narrow(1, 0, 6).unwrap());
+        let keys = representatives(&keys, &[2, 2, 2]).unwrap();
+        let keys = MeanKeys::of(keys, on_device).unwrap();
+        let query = MeanQuery::of(q, kv_heads, on_device).unwrap();
+        let scores = query.scores(&keys, similarity).unwrap();
+        assert_eq!(matches!(scores, Unread::Device(_)), on_device);
+        scores.read().unwrap()
+    }
 
     #[test]
     fn the_folded_score_is_the_mean_of_all_raw_logits() {
         let (heads, kv_heads, dim) = (6, 2, 8);
         let q = random_tensor(3, (heads, 5, dim));
-        let k = random_tensor(4, (kv_heads, 7, dim));
-        let folded = MeanQuery::of(&q, kv_heads)
-            .unwrap()
-            .score(&representative(&k).unwrap(), Similarity::Dot);
-        let mut sum = 0.0;
-        for head in 0..heads {
-            let logits = q
-                .get(head)
-                .unwrap()
-                .matmul(&k.get(head / (heads / kv_heads)).unwrap().t().unwrap())
-                .unwrap();
-            sum += logits.sum_all().unwrap().to_scalar::<f32>().unwrap();
+        let k = random_tensor(4, (kv_heads, 6, dim));
+        for on_device in [false, true] {
+            let folded = scores(&q, &k, Similarity::Dot, on_device);
+            let mut sums = vec![0.0; 3];
+            for head in 0..heads {
+                let keys = k.get(head / (heads / kv_heads)).unwrap();
+                let logits = q.get(head).unwrap().matmul(&keys.t().unwrap()).unwrap();
+                for row in logits.to_vec2::<f32>().unwrap() {
+                    row.chunks(2)
+                        .zip(&mut sums)
+                        .for_each(|(own, sum)| *sum += own.iter().sum::<f32>());
+                }
+            }
+            for (folded, sum) in folded.iter().zip(sums) {
+                assert!((folded - sum / (5 * 2) as f32).abs() < 1e-5);
+            }
         }
-        assert!((folded - sum / 35.0).abs() < 1e-5);
+    }
+
+    #[test]
+    fn scores_are_the_same_wherever_they_are_computed() {
+        let (q, k) = (random_tensor(5, (6, 3, 8)), random_tensor(6, (2, 6, 8)));
+        for similarity in [Similarity::Dot, Similarity::Cosine] {
+            let (host, device) =
+                (scores(&q, &k, similarity, false), scores(&q, &k, similarity, true));
+            assert!(host.iter().any(|score| score.abs() > 1e-3));
+            for (host, device) in host.iter().zip(&device) {
+                assert!((host - device).abs() < 1e-6, "{device} is not {host}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_query_here_and_keys_there_find_each_other() {
+        let (q, k) = (random_tensor(5, (6, 3, 8)), random_tensor(6, (2, 6, 8)));
+        let keys =
+            |on_device| MeanKeys::of(representatives(&k, &[2, 4]).unwrap(), on_device).unwrap();
+        let found = [(false, true), (true, false), (false, false)].map(|(query, key)| {
+            let query = MeanQuery::of(&q, 2, query).unwrap();
+            query.scores(&keys(key), Similarity::Cosine).unwrap().read().unwrap()
+        });
+        assert_eq!((&found[0], &found[1]), (&found[2], &found[2]));
     }
 
     #[test]
     fn a_key_in_the_querys_direction_has_cosine_one() {
         let q = Tensor::new(&[[[1f32, 2.0]], [[1.0, 2.0]]], &Device::Cpu).unwrap();
-        let query = MeanQuery::of(&q, 1).unwrap();
-        assert!((query.score(&[3.0, 6.0], Similarity::Cosine) - 1.0).abs() < 1e-6);
-        assert!(query.score(&[0.0, 0.0], Similarity::Cosine).is_finite());
+        let keys = Tensor::new(&[[3f32, 6.0], [0.0, 0.0]], &Device::Cpu).unwrap();
+        for on_device in [false, true] {
+            let query = MeanQuery::of(&q, 1, on_device).unwrap();
+            let keys = MeanKeys::of(keys.clone(), on_device).unwrap();
+            let scores = query.scores(&keys, Similarity::Cosine).unwrap().read().unwrap();
+            assert!((scores[0] - 1.0).abs() < 1e-6);
+            assert!(scores[1].is_finite());
+        }
     }
 }

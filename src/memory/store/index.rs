@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The array that a question ranks a layer's blocks by: their mean keys, a row each, on the host or
+//! where the model computes.
+
+use std::borrow::Cow;
+
+use candle_core::{DType, Tensor};
+
+use crate::error::Result;
+use crate::memory::kv::{index, pick, read};
+
+/// Mean keys `[blocks, Hk * d]` in f32, in an array that grows by appending, so ranking is one product
+/// over it. The first that come in decide where all of them lie.
+#[derive(Debug, Default)]
+pub struct MeanKeys {
+    rows: Rows,
+    /// Rows at the front whose blocks are gone.
+    gone: usize,
+    /// `Hk * d`; known from the first row on.
+    dim: usize,
+}
+
+#[derive(Debug)]
+enum Rows {
+    Host(Vec<f32>),
+    /// `[room, Hk * d]`, of which `len` rows are in use.
+    Device {
+        array: Tensor,
+        len: usize,
+    },
+}
+
+impl Default for Rows {
+    fn default() -> Self {
+        Self::Host(Vec::new())
+    }
+}
+
+/// All rows as they lie, `[blocks, Hk * d]`.
+#[derive(Clone, Debug)]
+pub enum Keys<'a> {
+    Host(&'a [f32]),
+    Device(Tensor),
+}
+
+impl MeanKeys {
+    /// These rows `[n, Hk * d]`. `on_device`: they stay where they are.
+    ///
+    /// # Errors
+    /// What the computation fails with.
+    pub fn of(rows: Tensor, on_device: bool) -> Result<Self> {
+        let (len, dim) = rows.dims2()?;
+        let rows = match on_device {
+            true => Rows::Device { array: rows.to_dtype(DType::F32)?.contiguous()?, len },
+            false => Rows::Host(read(&rows)?),
+        };
+        Ok(Self { rows, gone: 0, dim })
+    }
+
+    /// These rows, one behind the other, on the host.
+    pub fn listed(rows: Vec<f32>, dim: usize) -> Self {
+        Self { rows: Rows::Host(rows), gone: 0, dim }
+    }
+
+    /// Rows whose blocks are there.
+    pub fn len(&self) -> usize {
+        self.all() - self.gone
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Rows in use, those whose blocks are gone included.
+    fn all(&self) -> usize {
+        match &self.rows {
+            Rows::Host(rows) => rows.len().checked_div(self.dim).unwrap_or(0),
+            Rows::Device { len, .. } => *len,
+        }
+    }
+
+    /// Rows for which there is room.
+    #[cfg(test)]
+    pub fn room(&self) -> usize {
+        match &self.rows {
+            Rows::Host(rows) => rows.capacity().checked_div(self.dim).unwrap_or(0),
+            Rows::Device { array, .. } => array.dims()[0],
+        }
+    }
+
+    /// `Hk * d`.
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// All rows as they lie.
+    ///
+    /// # Errors
+    /// What the computation fails with.
+    pub fn keys(&self) -> Result<Keys<'_>> {
+        Ok(match &self.rows {
+            Rows::Host(rows) => Keys::Host(rows.get(self.gone * self.dim..).unwrap_or(&[])),
+            Rows::Device { array, .. } => Keys::Device(array.narrow(0, self.gone, self.len())?),
+        })
+    }
+
+    /// All rows on the host, `[blocks * Hk * d]`.
+    ///
+    /// # Errors
+    /// What the computation fails with.
+    pub fn read(&self) -> Result<Cow<'_, [f32]>> {
+        Ok(match self.keys()? {
+            Keys::Host(rows) => Cow::Borrowed(rows),
+            Keys::Device(rows) => Cow::Owned(read(&rows)?),
+        })
+    }
+
+    /// Takes other rows in behind these.
+    ///
+    /// # Errors
+    /// What the computation fails with.
+    pub fn append(&mut self, fresh: &Self) -> Result<()> {
+        if fresh.is_empty() {
+            return Ok(());
+        }
+        if self.all() == 0 {
+            *self = Self { rows: fresh.likewise(), gone: 0, dim: fresh.dim };
+        }
+        debug_assert_eq!(fresh.dim, self.dim, "one model, one width");
+        let wanted = self.len() + fresh.len();
+        match &mut self.rows {
+            Rows::Host(rows) => rows.extend_from_slice(&fresh.read()?),
+            Rows::Device { array, len } => {
+                let fresh = match fresh.keys()? {
+                    Keys::Device(rows) => rows,
+                    Keys::Host(rows) => {
+                        Tensor::from_slice(rows, (fresh.len(), fresh.dim), array.device())?
+                    }
+                };
+                let n = fresh.dim(0)?;
+                if *len + n > array.dim(0)? {
+                    let held = array.narrow(0, self.gone, *len - self.gone)?;
+                    *len -= self.gone;
+                    self.gone = 0;
+                    *array = moved(&held, wanted.next_power_of_two())?;
+                }
+                array.slice_set(&fresh.contiguous()?, 0, *len)?;
+                *len += n;
+            }
+        }
+        Ok(())
+    }
+
+    /// An array without rows, where these lie.
+    fn likewise(&self) -> Rows {
+        match &self.rows {
+            Rows::Host(_) => Rows::Host(Vec::new()),
+            // Its own room is never written to.
+            Rows::Device { array, .. } => match array.narrow(0, 0, 0) {
+                Ok(array) => Rows::Device { array, len: 0 },
+                Err(_) => Rows::default(),
+            },
+        }
+    }
+
+    /// Other rows of the same length for those from `index` on.
+    ///
+    /// # Errors
+    /// What the computation fails with.
+    pub fn set(&mut self, index: usize, others: &Self) -> Result<()> {
+        let row = self.gone + index;
+        match &mut self.rows {
+            Rows::Host(rows) => {
+                let others = others.read()?;
+                let start = row * self.dim;
+                if let Some(own) = rows.get_mut(start..start + others.len()) {
+                    own.copy_from_slice(&others);
+                }
+            }
+            Rows::Device { array, .. } => {
+                let others = match others.keys()? {
+                    Keys::Device(rows) => rows.contiguous()?,
+                    Keys::Host(rows) => {
+                        Tensor::from_slice(rows, (others.len(), others.dim), array.device())?
+                    }
+                };
+                array.slice_set(&others, 0, row)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops the oldest `count`.
+    ///
+    /// # Errors
+    /// What the computation fails with.
+    pub fn drop_front(&mut self, count: usize) -> Result<()> {
+        self.gone += count.min(self.len());
+        let left = self.len();
+        // Once in a while, so that dropping costs the same however many there are.
+        if self.gone <= left {
+            return Ok(());
+        }
+        match &mut self.rows {
+            Rows::Host(rows) => {
+                rows.drain(..self.gone * self.dim);
+                rows.shrink_to(2 * rows.len());
+            }
+            Rows::Device { array, len } => {
+                let held = array.narrow(0, self.gone, left)?;
+                *array = moved(&held, (2 * left).max(1))?;
+                *len = left;
+            }
+        }
+        self.gone = 0;
+        Ok(())
+    }
+
+    /// The rows with these indices, ascending.
+    ///
+    /// # Errors
+    /// What the computation fails with.
+    pub fn kept(&self, indices: &[usize]) -> Result<Self> {
+        if indices.is_empty() {
+            return Ok(Self { rows: self.likewise(), gone: 0, dim: self.dim });
+        }
+        let rows = match self.keys()? {
+            Keys::Host(rows) => {
+                let row = |&i: &usize| rows.get(i * self.dim..(i + 1) * self.dim).unwrap_or(&[]);
+                let mut kept = Vec::with_capacity(indices.len() * self.dim);
+                indices.iter().for_each(|i| kept.extend_from_slice(row(i)));
+                Rows::Host(kept)
+            }
+            Keys::Device(rows) => {
+                let array = pick(&rows, &index(indices, rows.device())?, 0)?;
+                Rows::Device { array, len: indices.len() }
+            }
+        };
+        Ok(Self { rows, gone: 0, dim: self.dim })
+    }
+}
+
+/// Rows `[n, dim]` at the front of an array with this much room.
+fn moved(rows: &Tensor, room: usize) -> Result<Tensor> {
+    let (n, dim) = rows.dims2()?;
+    let array = Tensor::zeros((room, dim), rows.dtype(), rows.device())?;
+    if n > 0 {
+        array.slice_set(&rows.contiguous()?, 0, 0)?;
+    }
+    Ok(array)
+}
