@@ -60,7 +60,7 @@ def join_lse(LSE, ALL, parts, rows, BR: tl.constexpr):
     for part in range(0, parts):
         lse = tl.load(LSE + part * rows.to(tl.int64) + row, mask=real, other=-1e30)
         higher = tl.maximum(top, lse)
-        total = total * tl.exp2(top - higher) + tl.where(lse > -1e29, tl.exp2(lse - higher), 0.0)
+        total = total * tl.exp2(top - higher) + tl.exp2(lse - higher)
         top = higher
-    some = total > 0
-    tl.store(ALL + row, tl.where(some, top + tl.log2(tl.where(some, total, 1.0)), -1e30), mask=real)
+    # Where no part saw anything this is -1e30 again: the logarithm is lost beside it.
+    tl.store(ALL + row, top + tl.log2(total), mask=real)
