@@ -7,11 +7,12 @@
 # LIMIT                seconds that all of it may take (230)
 # ONLY                 steps to run, by name (all): check kernels device peers
 #                      host cameras q4 long sweep
+# SWEEP                1: look for the fastest tiles first, and measure with those; needs a LIMIT of 400
 # STREAMKVQA_KERNELS   a folder of kernels to use in place of the built-in ones
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 out=${1:-${OUT:-}}
-[ -n "$out" ] || { sed -n '3,10s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ -n "$out" ] || { sed -n '3,12s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 mkdir -p "$out"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -71,6 +72,15 @@ step() {
     "$python" "$here/table.py" "$work" "$out" > /dev/null 2>> "$out/log.txt"
 }
 
+# Attention by tile sizes, warps and stages; all kernels made again with what won, and used from here on.
+if [ $device = cuda ] && [ -n "${SWEEP:-}" ]; then
+    step sweep 100 "$python" "$kernel_tools/sweep.py" --shape prefill --shape decode --best "$out/variants.json"
+    if [ -s "$out/variants.json" ]; then
+        STREAMKVQA_VARIANTS=$out/variants.json step make 60 "$python" "$kernel_tools/build.py" --out "$work/kernels"
+        [ -s "$work/kernels/table.json" ] && export STREAMKVQA_KERNELS=$work/kernels
+    fi
+fi
+
 fixture_paths=()
 for name in $fixture_names; do fixture_paths+=("$fixtures/$name"); done
 # shellcheck disable=SC2086 # lists of options
@@ -96,12 +106,9 @@ for name in $fixture_names; do fixture_paths+=("$fixtures/$name"); done
     step long 120 "$bench" $shape --method rekv --stored $long_stored --store q4 --repeat 2 \
         --json "$work/long.json"
 }
-# Kernels by tile sizes, warps and stages: those that there are or, if that is all that is asked for, many.
-if [ $device = cuda ]; then
-    quick=--quick
-    [ "${ONLY:-}" = sweep ] && quick=
-    # shellcheck disable=SC2086
-    step sweep 200 "$python" "$kernel_tools/sweep.py" --shape prefill --shape decode $quick --best "$out/variants.json"
-    sed -n '/== sweep: /,$p' "$out/log.txt"
+# How fast each built-in variant of attention is.
+if [ $device = cuda ] && [ -z "${SWEEP:-}" ]; then
+    step sweep 40 "$python" "$kernel_tools/sweep.py" --shape prefill --shape decode --quick
 fi
+sed -n '/^== sweep: .*python/,/^== sweep: status/p' "$out/log.txt"
 "$python" "$here/table.py" "$work" "$out"
