@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MPL-2.0
 //! One picture of a stream, as the engine takes it.
 
+use std::sync::Arc;
+
 use crate::error::{EngineError, Result};
 
-/// A packed 8-bit RGB picture and the stream time it belongs to.
+/// A packed 8-bit RGB picture and the stream time it belongs to. Cloning shares the pixels.
 #[derive(Clone, Debug)]
 pub struct Frame {
-    rgb: Vec<u8>,
+    rgb: Arc<Vec<u8>>,
     width: usize,
     height: usize,
     shape: (usize, usize),
@@ -37,7 +39,7 @@ impl Frame {
                 rgb.len()
             ));
         }
-        Ok(Self { rgb, width, height, shape: (width, height), time })
+        Ok(Self { rgb: Arc::new(rgb), width, height, shape: (width, height), time })
     }
 
     /// The same pixels, shown as a picture of this size: their sides may differ, and a model that

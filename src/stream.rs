@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! One camera's life: push frames, ask, look at what is kept. The engine's facade.
 
+mod alike;
 mod answer;
 mod opening;
 
@@ -10,6 +11,8 @@ use std::time::Instant;
 use candle_core::{DType, Tensor};
 use parking_lot::Mutex;
 
+pub use self::alike::SkipOptions;
+use self::alike::{Run, Sieve, Sifted};
 pub use self::answer::{Answer, LayerContext, Question, Timings};
 pub use self::opening::StreamOptions;
 use self::opening::{empty_memory, outside};
@@ -36,6 +39,8 @@ use crate::notices::{self, Notices, Part};
 pub struct StreamStats {
     /// Frames pushed since the start or the last [`Stream::clear`].
     pub frames: u64,
+    /// Of these, how many showed nothing new and were left out.
+    pub skipped: u64,
     /// Units (frames and summaries) that at least one layer still holds.
     pub units: u64,
     pub segments: u64,
@@ -55,6 +60,7 @@ pub struct Stream {
     segmenter: Segmenter,
     /// The text-image model that ranks units too, if the recipe has one.
     outside: Option<Arc<TextImage>>,
+    sieve: Sieve,
     /// Frames taken into units.
     frames: u64,
     /// Frames that wait for the rest of their unit.
@@ -106,6 +112,7 @@ impl Stream {
             notices,
             segmenter: Segmenter::of(&recipe),
             outside: outside(&model, &recipe, &options)?,
+            sieve: Sieve::default(),
             frames: 0,
             pending: Vec::new(),
             picture: None,
@@ -164,23 +171,30 @@ impl Stream {
             return Ok(());
         }
         let per_unit = self.model.frames_per_unit();
-        let mut frames = frames;
-        if !self.pending.is_empty() {
-            let (partners, rest) = frames.split_at(frames.len().min(per_unit - self.pending.len()));
-            self.pending.extend_from_slice(partners);
-            frames = rest;
-            if self.pending.len() == per_unit {
-                let unit = std::mem::take(&mut self.pending);
-                self.take_in(&unit, &picture)?;
-            }
-        }
-        let (whole, rest) = frames.split_at(frames.len() - frames.len() % per_unit);
+        let units = (per_unit, self.pending.len());
+        let Sifted { before, frames } = self.sieve.sift(frames, self.options.skip, units);
+        self.lengthen(before);
+        let (fresh, mut runs): (Vec<Frame>, Vec<Run>) = frames.into_iter().unzip();
+        let mut frames = std::mem::take(&mut self.pending);
+        runs.splice(0..0, vec![Run::default(); frames.len()]);
+        frames.extend(fresh);
+        // Of a unit that waits for more, nothing is left out behind it.
+        let whole = frames.len() - frames.len() % per_unit;
+        self.pending = frames.split_off(whole);
         let units = (CHUNK_TOKENS / picture.tokens().max(1)).clamp(1, CHUNK.div_ceil(per_unit));
-        for chunk in whole.chunks(units * per_unit) {
-            self.take_in(chunk, &picture)?;
+        let chunks = frames.chunks(units * per_unit).zip(runs.chunks(units * per_unit));
+        for (frames, runs) in chunks {
+            self.take_in(frames, runs, &picture)?;
         }
-        self.pending.extend_from_slice(rest);
         Ok(())
+    }
+
+    /// The newest picture stands for these frames too.
+    fn lengthen(&mut self, run: Run) {
+        self.frames += run.frames;
+        if run.frames > 0 && !self.segmenter.lengthen(self.frames, run.end) {
+            self.memory.lengthen(self.frames, run.end);
+        }
     }
 
     /// Closes the open segment, if there is one, with the frames that still wait for the rest of
@@ -192,7 +206,7 @@ impl Stream {
         *self.branch.get_mut() = None;
         if let Some(picture) = self.picture {
             let rest = std::mem::take(&mut self.pending);
-            self.take_in(&rest, &picture)?;
+            self.take_in(&rest, &vec![Run::default(); rest.len()], &picture)?;
         }
         match self.segmenter.close()? {
             Some(segment) => self.remember(&segment),
@@ -270,6 +284,7 @@ impl Stream {
         let store = self.memory.store_stats();
         StreamStats {
             frames: self.frames + self.pending.len() as u64,
+            skipped: self.sieve.total(),
             units: self.memory.units().len() as u64,
             segments: self.memory.segments(),
             open_frames: (self.segmenter.open_frames().len() + self.pending.len()) as u64,
@@ -348,6 +363,7 @@ impl Stream {
             empty_memory(&self.model, &self.recipe, &options, &self.notices)?;
         *self.branch.get_mut() = None;
         self.segmenter = Segmenter::of(&self.recipe);
+        self.sieve = Sieve::default();
         self.pending.clear();
         self.picture = None;
         self.frames = 0;
@@ -375,10 +391,17 @@ impl Stream {
         Ok(self.picture)
     }
 
-    /// Encodes frames and hands their units on. The last unit may be short of frames.
-    fn take_in(&mut self, frames: &[Frame], picture: &Picture) -> Result<()> {
-        let end = self.frames + frames.len() as u64;
-        for unit in self.units(frames, picture)? {
+    /// Encodes frames, each with what is left out behind it, and hands their units on. The last unit
+    /// may be short of frames.
+    fn take_in(&mut self, frames: &[Frame], runs: &[Run], picture: &Picture) -> Result<()> {
+        let left_out: u64 = runs.iter().map(|run| run.frames).sum();
+        let end = self.frames + frames.len() as u64 + left_out;
+        let units = self.units(frames, runs, picture)?;
+        if units.len() < frames.len().div_ceil(self.model.frames_per_unit()) {
+            // What is not remembered cannot stand for what comes.
+            self.sieve.forget();
+        }
+        for unit in units {
             self.frames = unit.frames.end;
             if let Some(segment) = self.segmenter.push(unit)? {
                 self.remember(&segment)?;
@@ -394,7 +417,7 @@ impl Stream {
     }
 
     /// The next frames of the stream as units, less those that are not finite.
-    fn units(&self, frames: &[Frame], picture: &Picture) -> Result<Vec<FrameTokens>> {
+    fn units(&self, frames: &[Frame], runs: &[Run], picture: &Picture) -> Result<Vec<FrameTokens>> {
         let tokens = self.model.encode_frames(frames, picture, &self.cancel)?;
         let per_unit = self.model.frames_per_unit();
         // One read a batch: with what will be compared, if anything will.
@@ -406,11 +429,14 @@ impl Stream {
             }
             false => (sound::finite_each(&tokens)?, None),
         };
-        let units = frames.chunks(per_unit).enumerate().filter_map(|(index, frames)| {
-            let (first, last) = (frames.first()?, frames.last()?);
-            let begin = self.frames + (index * per_unit) as u64;
-            let numbers = begin..begin + frames.len() as u64;
-            let span = (first.time(), last.time());
+        let mut begin = self.frames;
+        let pairs = frames.chunks(per_unit).zip(runs.chunks(per_unit));
+        let units = pairs.enumerate().filter_map(|(index, (frames, runs))| {
+            let (first, last, run) = (frames.first()?, frames.last()?, runs.last()?);
+            let numbers = begin..begin + frames.len() as u64 + run.frames;
+            begin = numbers.end;
+            let end = if run.frames > 0 { run.end } else { last.time() };
+            let span = (first.time(), end);
             Some(tokens.get(index).map(|tokens| FrameTokens::whole(tokens, numbers, span)))
         });
         let mut units: Vec<FrameTokens> = units.collect::<candle_core::Result<_>>()?;
@@ -497,7 +523,10 @@ impl Stream {
             return Ok(held);
         }
         let pending = match &self.picture {
-            Some(picture) => self.units(&self.pending, picture)?,
+            Some(picture) => {
+                let runs = vec![Run::default(); self.pending.len()];
+                self.units(&self.pending, &runs, picture)?
+            }
             None => Vec::new(),
         };
         let Some(segment) = self.segmenter.open_segment(pending)? else { return Ok(None) };

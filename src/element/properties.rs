@@ -11,8 +11,8 @@ use super::enums::{DType, Leaky, PromptStyle, ResetOn, Store, TextFormat, TextTi
 use super::question::MAX_TOKENS;
 use super::settings::{
     DEFAULT_DEVICE, DEFAULT_EOS_TIMEOUT, DEFAULT_FRAME_SIZE, DEFAULT_MAX_PENDING,
-    DEFAULT_MAX_QUEUE, DEFAULT_METHOD, DEFAULT_STALL_TIMEOUT, DEFAULT_STORE_RESIDUAL,
-    DEFAULT_TEXT_DURATION, DEFAULT_TEXT_TEMPLATE,
+    DEFAULT_MAX_QUEUE, DEFAULT_METHOD, DEFAULT_SKIP_TOLERANCE, DEFAULT_STALL_TIMEOUT,
+    DEFAULT_STORE_RESIDUAL, DEFAULT_TEXT_DURATION, DEFAULT_TEXT_TEMPLATE,
 };
 use crate::memory::recipe::RecipeOption;
 use crate::{Question, Recipe};
@@ -239,6 +239,26 @@ fn video_properties() -> Vec<glib::ParamSpec> {
             .default_value(DEFAULT_FRAME_SIZE)
             .mutable_ready()
             .build(),
+        glib::ParamSpecUInt::builder("max-skip")
+            .nick("Most frames to skip")
+            .blurb(
+                "Sampled frames in a row that the model need not look at because they show what the \
+                 last one showed (skip-tolerance); that picture then stands for their time as well, \
+                 and stats counts them as skipped. 0: it looks at every one",
+            )
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecDouble::builder("skip-tolerance")
+            .nick("Skip tolerance")
+            .blurb(
+                "Grey levels of 255 by which, on average, the place of 16 x 16 pixels that differs most \
+                 may differ from the last picture for a frame to be skipped. 0: only what is equal",
+            )
+            .minimum(0.0)
+            .maximum(255.0)
+            .default_value(DEFAULT_SKIP_TOLERANCE)
+            .mutable_ready()
+            .build(),
         glib::ParamSpecEnum::builder::<Leaky>("leaky")
             .nick("Leaky")
             .blurb("What happens when frames come faster than the model takes them; stats counts losses")
@@ -273,7 +293,8 @@ fn video_properties() -> Vec<glib::ParamSpec> {
             .nick("Statistics")
             .blurb(
                 "frames-in, sampled, dropped, broken (marked as corrupted, a gap or not to be \
-                 shown), unreadable, encoded (frames); questions, answers; \
+                 shown), unreadable, encoded (frames), skipped (of the encoded, those that showed nothing new); \
+                 questions, answers; \
                  queue (frames waiting); memory-bytes, units, segments, open-frames (what is \
                  remembered; open frames are not compressed yet); device-bytes, host-bytes, disk-bytes \
                  (the same by tier); blocks (a unit in a layer), hits and loads (blocks that \

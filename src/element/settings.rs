@@ -12,7 +12,7 @@ use super::options;
 use super::shared_model::LoadKey;
 use crate::memory::store::{Budget, StoreOptions};
 use crate::model::{DTypeChoice, DeviceChoice, HubOptions, hub, prompt};
-use crate::{EngineError, Question, Recipe, Sampling, StreamOptions, VideoLlm};
+use crate::{EngineError, Question, Recipe, Sampling, SkipOptions, StreamOptions, VideoLlm};
 
 /// Names the model folder where `model-path` is not set.
 const MODEL_VARIABLE: &str = "STREAMKVQA_MODEL";
@@ -27,6 +27,8 @@ pub(super) const DEFAULT_MAX_PENDING: u32 = 64;
 pub(super) const DEFAULT_EOS_TIMEOUT: gst::ClockTime = gst::ClockTime::from_seconds(60);
 pub(super) const DEFAULT_STALL_TIMEOUT: gst::ClockTime = gst::ClockTime::from_seconds(2);
 pub(super) const DEFAULT_STORE_RESIDUAL: u32 = StoreOptions::DEFAULT_RESIDUAL as u32;
+/// Above the noise of a camera by day, below anything that moves.
+pub(super) const DEFAULT_SKIP_TOLERANCE: f64 = 4.0;
 pub(super) const DEFAULT_TEXT_TEMPLATE: &str = "{answer}";
 pub(super) const DEFAULT_TEXT_DURATION: gst::ClockTime = gst::ClockTime::from_seconds(5);
 
@@ -56,6 +58,8 @@ pub(super) struct Settings {
     pub active: bool,
     pub sample_rate: gst::Fraction,
     pub frame_size: u32,
+    pub max_skip: u32,
+    pub skip_tolerance: f64,
     pub leaky: Leaky,
     /// `None`: a stall is not reported.
     pub stall_timeout: Option<gst::ClockTime>,
@@ -101,6 +105,8 @@ impl Default for Settings {
             active: true,
             sample_rate: gst::Fraction::new(0, 1),
             frame_size: DEFAULT_FRAME_SIZE,
+            max_skip: 0,
+            skip_tolerance: DEFAULT_SKIP_TOLERANCE,
             leaky: Leaky::default(),
             stall_timeout: Some(DEFAULT_STALL_TIMEOUT),
             max_queue: DEFAULT_MAX_QUEUE,
@@ -206,6 +212,10 @@ impl Settings {
             store: self.store_options(),
             sample_rate: Some(self.rate().or(recommended).unwrap_or(DEFAULT_RATE)),
             mrope_compat: self.mrope_compat,
+            skip: SkipOptions {
+                most: self.max_skip as usize,
+                tolerance: self.skip_tolerance as f32,
+            },
             ..StreamOptions::default()
         }
     }
@@ -283,6 +293,8 @@ impl Settings {
             "active" => self.active = read(value),
             "sample-rate" => self.sample_rate = read(value),
             "frame-size" => self.frame_size = read(value),
+            "max-skip" => self.max_skip = read(value),
+            "skip-tolerance" => self.skip_tolerance = read(value),
             "leaky" => self.leaky = read(value),
             "stall-timeout" => {
                 self.stall_timeout = Some(time(value)).filter(|time| !time.is_zero())
@@ -338,6 +350,8 @@ impl Settings {
             "active" => self.active.to_value(),
             "sample-rate" => self.sample_rate.to_value(),
             "frame-size" => self.frame_size.to_value(),
+            "max-skip" => self.max_skip.to_value(),
+            "skip-tolerance" => self.skip_tolerance.to_value(),
             "leaky" => self.leaky.to_value(),
             "stall-timeout" => self.stall_timeout.unwrap_or_default().nseconds().to_value(),
             "max-queue" => self.max_queue.to_value(),

@@ -19,6 +19,7 @@ pub(super) fn structure(stats: &Stats, live: bool) -> gst::Structure {
         .field("broken", counters.broken)
         .field("unreadable", counters.unreadable)
         .field("encoded", counters.encoded)
+        .field("skipped", memory.skipped)
         .field("questions", counters.questions)
         .field("answers", counters.answers)
         .field("queue", *queue as u64)

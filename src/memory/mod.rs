@@ -211,6 +211,12 @@ impl VideoMemory {
         Ok(())
     }
 
+    /// Says that the newest frame stands for all frames up to number `frames`, until that second of the
+    /// stream.
+    pub fn lengthen(&mut self, frames: u64, end: f64) {
+        self.units.lengthen(frames, end);
+    }
+
     /// Drops the oldest units of every layer down to the newest `count`.
     fn keep_last(&mut self, count: usize) -> Result<()> {
         for layer in &mut self.layers {

@@ -218,6 +218,17 @@ impl Units {
         self.units.get(self.units.binary_search_by_key(&id, |unit| unit.id).ok()?)
     }
 
+    /// The newest frame's picture is that of all frames up to number `frames`, until that second.
+    pub fn lengthen(&mut self, frames: u64, end: f64) {
+        // Its segment's summary, and pieces of several grains, may end with it.
+        let Some(newest) = self.units.back().map(|unit| unit.frames.end) else { return };
+        let ends = self.units.iter_mut().rev().take_while(|unit| unit.frames.end == newest);
+        ends.for_each(|unit| {
+            unit.frames.end = newest.max(frames);
+            unit.end = unit.end.max(end);
+        });
+    }
+
     pub fn remove(&mut self, id: u64) {
         let at = self.units.binary_search_by_key(&id, |unit| unit.id);
         if let Some(unit) = at.ok().and_then(|at| self.units.remove(at)) {

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use super::alike::SkipOptions;
 use crate::cancel::Cancel;
 use crate::error::{EngineError, Result};
 use crate::memory::VideoMemory;
@@ -29,6 +30,8 @@ pub struct StreamOptions {
     /// Put what follows the video where transformers 5 does, behind its first picture, instead of
     /// behind its last moment as the checkpoints were trained (Qwen2.5-VL only).
     pub mrope_compat: bool,
+    /// Which frames are left out because they show nothing new.
+    pub skip: SkipOptions,
     /// The flag that opening obeys, and every call after it until [`set_cancel`](super::Stream::set_cancel).
     pub cancel: Cancel,
 }

@@ -212,3 +212,17 @@ fn memory_is_kept_over_a_seek_unless_reset_on_says_otherwise() {
         assert_eq!(twice > once, kept, "{reset}: {once} units, then {twice}");
     }
 }
+
+#[test]
+fn a_still_camera_is_looked_at_now_and_then() {
+    let still = "videotestsrc num-buffers=40 pattern=red ! \
+                 video/x-raw,width=64,height=48,framerate=10/1";
+    let rig =
+        Rig::new(&format!("{still} ! QA max-skip=9 sample-rate=10/1 question=what? ! fakesink"));
+    rig.play().eos();
+    assert_eq!((rig.stat("sampled"), rig.stat("encoded"), rig.stat("skipped")), (40, 40, 36));
+    assert_eq!(rig.stat("units"), 4);
+    let rig = Rig::new(&format!("{still} ! QA sample-rate=10/1 question=what? ! fakesink"));
+    rig.play().eos();
+    assert_eq!((rig.stat("encoded"), rig.stat("skipped")), (40, 0));
+}

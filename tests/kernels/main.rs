@@ -6,6 +6,9 @@
 //! command of `tools/kernels/serve.py`), the kernels' own text in Triton's interpreter: `make
 //! gpu-check` has both.
 
+// The tests that are taken along share their helpers, each in its own copy.
+#![allow(clippy::duplicate_mod)]
+
 mod each;
 mod emulator;
 mod reference;

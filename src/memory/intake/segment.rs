@@ -192,6 +192,15 @@ impl Segmenter {
         Ok((units, rest))
     }
 
+    /// Says that its newest frame stands for all frames up to number `frames`, until that second of
+    /// the stream. `false` if it has none.
+    pub fn lengthen(&mut self, frames: u64, end: f64) -> bool {
+        let Some(newest) = self.open.last_mut() else { return false };
+        newest.frames.end = newest.frames.end.max(frames);
+        newest.end = newest.end.max(end);
+        true
+    }
+
     /// Frames that wait for a boundary.
     pub fn open_frames(&self) -> &[FrameTokens] {
         &self.open
