@@ -30,11 +30,11 @@ import torch.nn.functional as F
 SHAPES = {
     "llava-onevision-7b": dict(
         side=384, patch=14, width=1152, depth=26, vheads=16, vinner=4304,
-        hidden=3584, layers=28, heads=28, kv=4, dim=128, inner=18944, vocab=152064,
+        hidden=3584, layers=28, heads=28, kv=4, dim=128, inner=18944, vocab=152128,
     ),
     "llava-onevision-0.5b": dict(
         side=384, patch=14, width=1152, depth=26, vheads=16, vinner=4304,
-        hidden=896, layers=24, heads=14, kv=2, dim=64, inner=4864, vocab=151936,
+        hidden=896, layers=24, heads=14, kv=2, dim=64, inner=4864, vocab=152000,
     ),
     "tiny": dict(
         side=70, patch=14, width=32, depth=2, vheads=2, vinner=64,
