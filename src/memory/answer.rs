@@ -9,10 +9,10 @@ use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::memory::find::Context;
 use crate::memory::intake::Behind;
-use crate::memory::keep::Held;
-use crate::memory::kv::read_all;
+use crate::memory::keep::{Held, read_scores, received};
+use crate::memory::recipe::Heads;
 use crate::memory::store::Tail;
-use crate::model::attention::{self, Visible};
+use crate::model::attention::Visible;
 use crate::model::decoder::Attend;
 use crate::model::rope::Positions;
 
@@ -32,8 +32,8 @@ pub struct Answering<'a> {
     room: usize,
     own: Vec<Own>,
     /// Attention of the row that says the first answer token, layer by layer: to each token of the
-    /// layer's context, `[n]` for each list of owners.
-    looked: Vec<(usize, Vec<Tensor>)>,
+    /// layer's context, `[lists of owners, n]`.
+    looked: Vec<(usize, Tensor)>,
 }
 
 impl<'a> Answering<'a> {
@@ -53,15 +53,11 @@ impl<'a> Answering<'a> {
     /// # Errors
     /// What the computation fails with.
     pub fn into_mass(self) -> Result<BTreeMap<u64, f64>> {
-        let tensors: Vec<Tensor> =
-            self.looked.iter().flat_map(|(_, lists)| lists).cloned().collect();
-        let mut read = read_all(&tensors)?.into_iter();
+        let (layers, tensors): (Vec<usize>, Vec<Tensor>) = self.looked.into_iter().unzip();
         let mut all = BTreeMap::new();
-        for (layer, lists) in &self.looked {
-            let Some(context) = self.contexts.get(*layer).and_then(Option::as_ref) else {
-                continue;
-            };
-            for ((units, _), mass) in context.owners.iter().zip(lists).zip(&mut read) {
+        for (layer, lists) in layers.into_iter().zip(read_scores(&tensors)?) {
+            let Some(context) = self.contexts.get(layer).and_then(Option::as_ref) else { continue };
+            for (units, mass) in context.owners.iter().zip(lists) {
                 let mut at = context.prefix;
                 for &(unit, tokens) in units {
                     let share: f32 = mass.iter().skip(at).take(tokens).sum();
@@ -77,20 +73,11 @@ impl<'a> Answering<'a> {
     /// Notes where the last row of `q` (rotated) looks in a layer's context.
     fn note_mass(&mut self, layer: usize, q: &Tensor, context: &Context) -> Result<()> {
         let last = q.narrow(1, q.dim(1)? - 1, 1)?.contiguous()?;
+        // One list of owners speaks for all heads, several for a KV head each.
+        let heads = if context.owners.len() == 1 { Heads::Shared } else { Heads::Own };
         let scale = self.held.geometry.scale;
-        let mut lists = Vec::with_capacity(context.owners.len());
-        for head in 0..context.owners.len() {
-            // One list of owners speaks for all heads, several for a KV head each.
-            let (first, count) = match context.owners.len() {
-                1 => (0, self.held.geometry.kv_heads),
-                _ => (head, 1),
-            };
-            let group = last.dim(0)? / self.held.geometry.kv_heads;
-            let q = last.narrow(0, first * group, count * group)?;
-            let k = context.kv.k.narrow(0, first, count)?;
-            lists.push(attention::attention_mass_tensor(&q, &k, Visible::All, scale)?);
-        }
-        self.looked.push((layer, lists));
+        let looked = received(&last, &context.kv.k, Visible::All, scale, heads)?;
+        self.looked.push((layer, looked));
         Ok(())
     }
 }

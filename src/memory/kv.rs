@@ -2,9 +2,10 @@
 //! Keys and values of a run of tokens, and what is made of them without asking what they mean:
 //! joined, gathered, turned, averaged.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Shape, Tensor};
 
 use crate::error::Result;
+use crate::model::kernels;
 use crate::model::rope::{Positions, Rope};
 
 /// Keys and values of a run of tokens of one layer, both `[Hk, n, d]`.
@@ -63,7 +64,15 @@ pub fn joined(parts: &[&Kv]) -> Result<Option<Kv>> {
 pub fn index(places: &[usize], device: &Device) -> Result<Tensor> {
     let places: Vec<u32> = places.iter().map(|&i| i as u32).collect();
     let n = places.len();
-    Ok(Tensor::from_vec(places, n, device)?)
+    Ok(Tensor::from_vec(places, n, if n > 0 { device } else { &Device::Cpu })?)
+}
+
+/// Nothing, in that shape. It lies on the host: other devices have no room for nothing.
+///
+/// # Errors
+/// What the computation fails with.
+pub fn nothing(shape: impl Into<Shape>) -> Result<Tensor> {
+    Ok(Tensor::zeros(shape, DType::F32, &Device::Cpu)?)
 }
 
 /// What lies along an axis at these places, in their order.
@@ -72,8 +81,10 @@ pub fn index(places: &[usize], device: &Device) -> Result<Tensor> {
 /// What the computation fails with.
 pub fn pick(tensor: &Tensor, places: &Tensor, axis: usize) -> Result<Tensor> {
     if places.elem_count() == 0 {
-        // No kernel is started for nothing.
-        return Ok(tensor.narrow(axis, 0, 0)?.contiguous()?);
+        // No kernel is started for nothing, and no room made.
+        let mut shape = tensor.dims().to_vec();
+        shape.iter_mut().skip(axis).take(1).for_each(|len| *len = 0);
+        return Ok(tensor.contiguous()?.flatten_all()?.narrow(0, 0, 0)?.reshape(shape)?);
     }
     Ok(tensor.contiguous()?.index_select(places, axis)?)
 }
@@ -85,19 +96,35 @@ pub fn pick(tensor: &Tensor, places: &Tensor, axis: usize) -> Result<Tensor> {
 pub fn gather(kv: &Kv, lists: &[Vec<usize>]) -> Result<Kv> {
     let (heads, n, dim) = kv.k.dims3()?;
     if let [list] = lists {
-        let rows = index(list, kv.k.device())?;
-        return Ok(Kv { k: pick(&kv.k, &rows, 1)?, v: pick(&kv.v, &rows, 1)? });
+        return rows(kv, list);
     }
     // The heads behind one another, so that it is one gather for all.
-    let rows =
-        lists.iter().enumerate().flat_map(|(head, list)| list.iter().map(move |i| head * n + i));
-    let rows = index(&rows.collect::<Vec<_>>(), kv.k.device())?;
+    let list = lists.iter().enumerate();
+    let list = list.flat_map(|(head, list)| list.iter().map(move |i| head * n + i));
+    let flat = |tensor: &Tensor| tensor.contiguous()?.reshape((1, heads * n, dim));
+    let flat = Kv { k: flat(&kv.k)?, v: flat(&kv.v)? };
+    let Kv { k, v } = rows(&flat, &list.collect::<Vec<_>>())?;
     let kept = lists.first().map_or(0, Vec::len);
-    let each = |tensor: &Tensor| -> Result<Tensor> {
-        let all = tensor.contiguous()?.reshape((heads * n, dim))?;
-        Ok(pick(&all, &rows, 0)?.reshape((heads, kept, dim))?)
-    };
-    Ok(Kv { k: each(&kv.k)?, v: each(&kv.v)? })
+    Ok(Kv { k: k.reshape((heads, kept, dim))?, v: v.reshape((heads, kept, dim))? })
+}
+
+/// Rows of keys and values by index, in their order, the same of all heads: one gather each.
+///
+/// # Errors
+/// What the computation fails with.
+pub fn rows(kv: &Kv, list: &[usize]) -> Result<Kv> {
+    let (k, v) = (kv.k.contiguous()?, kv.v.contiguous()?);
+    let (device, dim) = (k.device(), k.dim(2)?);
+    let alike = k.dims() == v.dims();
+    if let Some(kernels) = kernels::on(device).filter(|_| !list.is_empty() && alike) {
+        let from: Vec<i64> = list.iter().map(|&row| (row * dim) as i64).collect();
+        let from = Tensor::from_vec(from, list.len(), device)?;
+        if let (Some(k), Some(v)) = (kernels.gather(&k, &from)?, kernels.gather(&v, &from)?) {
+            return Ok(Kv { k, v });
+        }
+    }
+    let rows = index(list, device)?;
+    Ok(Kv { k: pick(&k, &rows, 1)?, v: pick(&v, &rows, 1)? })
 }
 
 /// Rotates keys whose heads may stand at different places.
@@ -121,6 +148,11 @@ pub fn rotate(rope: &Rope, keys: &Tensor, positions: &[Positions]) -> Result<Ten
 /// What the computation fails with.
 pub fn representatives(keys: &Tensor, lengths: &[usize]) -> Result<Tensor> {
     let (heads, _, dim) = keys.dims3()?;
+    if let Some(kernels) = kernels::on(keys.device()).filter(|_| !lengths.is_empty())
+        && let Some(means) = kernels.mean_keys(keys, lengths)?
+    {
+        return Ok(means);
+    }
     let mut start = 0;
     let mut runs = Vec::new();
     for run in lengths.chunk_by(|a, b| a == b) {
@@ -131,7 +163,7 @@ pub fn representatives(keys: &Tensor, lengths: &[usize]) -> Result<Tensor> {
         start += units * n;
     }
     match runs.is_empty() {
-        true => Ok(Tensor::zeros((0, heads * dim), DType::F32, keys.device())?),
+        true => nothing((0, heads * dim)),
         false => Ok(Tensor::cat(&runs, 0)?),
     }
 }
@@ -141,7 +173,13 @@ pub fn representatives(keys: &Tensor, lengths: &[usize]) -> Result<Tensor> {
 /// # Errors
 /// What the computation fails with.
 pub fn read(tensor: &Tensor) -> Result<Vec<f32>> {
-    Ok(tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
+    Ok(alone(&tensor.to_dtype(DType::F32)?)?.flatten_all()?.to_vec1()?)
+}
+
+/// The same in storage of its own where it is to be read from a device: reading takes all of a storage,
+/// whatever part of it is wanted.
+fn alone(tensor: &Tensor) -> candle_core::Result<Tensor> {
+    if tensor.device().is_cpu() { Ok(tensor.clone()) } else { tensor.force_contiguous() }
 }
 
 /// The numbers of several tensors of one device on the host, in one read.
@@ -150,12 +188,15 @@ pub fn read(tensor: &Tensor) -> Result<Vec<f32>> {
 /// What the computation fails with.
 pub fn read_all(tensors: &[Tensor]) -> Result<Vec<Vec<f32>>> {
     let flat = |tensor: &Tensor| tensor.to_dtype(DType::F32)?.flatten_all();
-    let flat: Vec<Tensor> = tensors.iter().map(flat).collect::<candle_core::Result<_>>()?;
-    let filled: Vec<&Tensor> = flat.iter().filter(|tensor| tensor.elem_count() > 0).collect();
-    let all = if filled.is_empty() { Vec::new() } else { Tensor::cat(&filled, 0)?.to_vec1()? };
+    let filled = tensors.iter().filter(|tensor| tensor.elem_count() > 0);
+    let filled: Vec<Tensor> = filled.map(flat).collect::<candle_core::Result<_>>()?;
+    let all = match filled.is_empty() {
+        true => Vec::new(),
+        false => alone(&Tensor::cat(&filled, 0)?)?.to_vec1()?,
+    };
     let mut rest = all.as_slice();
-    let mut parts = Vec::with_capacity(flat.len());
-    for tensor in &flat {
+    let mut parts = Vec::with_capacity(tensors.len());
+    for tensor in tensors {
         let (part, behind) = rest.split_at_checked(tensor.elem_count()).unwrap_or((rest, &[]));
         parts.push(part.to_vec());
         rest = behind;

@@ -84,7 +84,8 @@ fn store(options: StoreOptions, geometry: &Geometry, keeps: Keeps) -> Store {
         Keeps::KeysAndValues => (geometry.layers, geometry.layers),
         Keeps::Inputs => (geometry.layers + 1, 2),
     };
-    Store::new(options, places, of_a_size, geometry.device.clone())
+    let store = Store::new(options, places, of_a_size, geometry.device.clone());
+    if geometry.on_device { store.pooled() } else { store }
 }
 
 impl VideoMemory {
@@ -156,11 +157,11 @@ impl VideoMemory {
         decoder.forward(prefix, &mut pass)?;
         let fresh = pass.into_layers();
         self.seen += prefix.dim(0)?;
-        for (layer, (raw, rotated)) in self.layers.iter_mut().zip(fresh) {
+        for (at, (layer, (raw, rotated))) in self.layers.iter_mut().zip(fresh).enumerate() {
             if self.recipe.sees == Sees::Window {
                 layer.window.append(&rotated)?;
             }
-            layer.prefix = Some(raw);
+            layer.open(self.tiers.hold(at, raw)?)?;
         }
         Ok(())
     }
@@ -182,9 +183,8 @@ impl VideoMemory {
     pub fn commit(&mut self, encoded: Encoded) -> Result<()> {
         let held: BTreeSet<u64> =
             encoded.layers.iter().flat_map(|layer| layer.blocks.iter()).map(|b| b.unit).collect();
-        for input in encoded.inputs.into_iter().filter(|input| held.contains(&input.unit)) {
-            self.inputs.push_back(self.tiers.put(self.layers.len(), input)?);
-        }
+        let inputs = encoded.inputs.into_iter().filter(|input| held.contains(&input.unit));
+        self.inputs.extend(self.tiers.put(self.layers.len(), inputs.collect())?);
         for (index, (layer, fresh)) in self.layers.iter_mut().zip(encoded.layers).enumerate() {
             if let Some(window) = &fresh.window {
                 layer.window.append(window)?;
@@ -192,7 +192,7 @@ impl VideoMemory {
             if let Some(changed) = fresh.changed {
                 layer.changed = changed;
             }
-            layer.blocks.append(fresh.blocks, |block| self.tiers.put(index, block))?;
+            layer.blocks.append(fresh.blocks, |blocks| self.tiers.put(index, blocks))?;
         }
         for unit in encoded.units.iter().filter(|unit| unit.kind == Kind::Frame) {
             self.clock.tick(unit.start, self.geometry.unit_seconds);

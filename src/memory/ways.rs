@@ -10,6 +10,7 @@ use super::find::Retrieve;
 use super::intake::{Behind, Encoded, Guide, InChanged, InPieces, InWindow};
 use super::kv::{Kv, read};
 use super::recipe::{Recipe, Similarity, Sparse};
+use super::store::Stretch;
 use super::testing::{geometry, random_tensor};
 use super::unit::{Kind, Unit};
 use super::weigh::select::Choice;
@@ -45,7 +46,7 @@ fn open(memory: &mut VideoMemory, (q, k, v): &Rows) -> Vec<Vec<f32>> {
     let (raw, rotated) = ingest.into_layers().remove(0);
     memory.seen += q.dim(1).unwrap();
     memory.layers[0].window.append(&rotated).unwrap();
-    memory.layers[0].prefix = Some(raw);
+    memory.layers[0].open(Stretch::whole(raw).unwrap()).unwrap();
     out.get(0).unwrap().to_vec2().unwrap()
 }
 

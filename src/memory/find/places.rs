@@ -16,7 +16,7 @@ use crate::memory::keep::place::place;
 use crate::memory::keep::resident::stream_order;
 use crate::memory::kv::{Kv, gather, joined, rotate};
 use crate::memory::recipe::{Order, Places};
-use crate::memory::store::Block;
+use crate::memory::store::{Block, Stretch, gathered, stretches};
 use crate::memory::unit::{Row, Unit};
 use crate::model::rope::{Kept, Positions};
 
@@ -82,27 +82,26 @@ impl View<'_> {
             return self.pack_units(layer, blocks);
         }
         let mut loaded = Vec::with_capacity(blocks.len());
-        for block in blocks {
-            if let Some(kv) = block.load()? {
-                loaded.push((block.unit, kv));
-            }
+        for (block, stretch) in blocks.iter().zip(stretches(blocks)?) {
+            loaded.extend(stretch.map(|stretch| (block.unit, stretch)));
         }
         let retrieved: BTreeSet<u64> = loaded.iter().map(|(unit, _)| *unit).collect();
         let resident = resident
             .map(|resident| resident.filtered(|row| !retrieved.contains(&row.unit)))
             .transpose()?;
-        let mut parts: Vec<&Kv> = resident.iter().filter_map(Layer::kv).collect();
-        parts.extend(loaded.iter().map(|(_, kv)| kv));
+        let kept = resident.iter().filter_map(Layer::kv).cloned().map(Stretch::whole);
+        let mut parts: Vec<Stretch> = kept.collect::<Result<_>>()?;
+        parts.extend(loaded.iter().map(|(_, stretch)| stretch.clone()));
         let mut lists = match &resident {
             Some(resident) => resident.lists().to_vec(),
             None => vec![Vec::new()],
         };
-        for (unit, kv) in &loaded {
-            let rows = self.rows(*unit, kv.tokens()?);
+        for (unit, stretch) in &loaded {
+            let rows = self.rows(*unit, stretch.tokens());
             lists.iter_mut().for_each(|list| list.extend_from_slice(&rows));
         }
         let prefix = self.held.prefix_tokens();
-        let mut video = joined(&parts)?;
+        let mut video = gathered(&parts, geometry.on_device)?;
         if recipe.order == Order::Stream {
             let orders: Vec<Vec<usize>> = lists.iter().map(|rows| stream_order(rows)).collect();
             for (rows, order) in lists.iter_mut().zip(&orders) {
@@ -134,12 +133,12 @@ impl View<'_> {
     fn pack_units(&self, layer: usize, blocks: &[&Block]) -> Result<Option<Context>> {
         let geometry = self.held.geometry;
         let prefix = self.held.prefix(layer);
-        let mut parts: Vec<Kv> = prefix.cloned().into_iter().collect();
+        let mut parts: Vec<Stretch> = self.held.opening(layer).cloned().into_iter().collect();
         let mut units = Vec::with_capacity(blocks.len());
         let mut times = Vec::with_capacity(blocks.len());
         let mut before: Option<(&Unit, f64)> = None;
-        for block in blocks {
-            let Some(kv) = block.load()? else { continue };
+        for (block, stretch) in blocks.iter().zip(stretches(blocks)?) {
+            let Some(stretch) = stretch else { continue };
             let unit = self.unit(block.unit);
             let time = match (before, unit) {
                 (Some((last, time)), Some(unit)) => time + unit.behind(last),
@@ -147,10 +146,10 @@ impl View<'_> {
             };
             before = unit.map(|unit| (unit, time)).or(before);
             times.push(time);
-            units.push((block.unit, kv.tokens()?));
-            parts.push(kv);
+            units.push((block.unit, stretch.tokens()));
+            parts.push(stretch);
         }
-        let Some(kv) = joined(&parts.iter().collect::<Vec<_>>())? else { return Ok(None) };
+        let Some(kv) = gathered(&parts, geometry.on_device)? else { return Ok(None) };
         let prefix = prefix.map_or(Ok(0), Kv::tokens)?;
         let kept = units.iter().map(|&(_, n)| Kept::All(n));
         let placed = geometry.layout.timed(prefix, times.into_iter().zip(kept));

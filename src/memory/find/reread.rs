@@ -38,9 +38,9 @@ pub fn reread(
         let chosen = choose(&candidates);
         let mut found = Vec::with_capacity(chosen.len());
         for &id in &chosen {
-            let input = view.input(id).map(Block::load).transpose()?.flatten();
+            let input = view.input(id).map(Block::stretch).transpose()?.flatten();
             match (input, view.unit(id)) {
-                (Some(kv), Some(unit)) => found.push((unit.clone(), unfiled(&kv)?)),
+                (Some(input), Some(unit)) => found.push((unit.clone(), unfiled(&input.kv()?)?)),
                 _ => {
                     candidates.retain(|(unit, _)| *unit != id);
                 }
@@ -99,7 +99,9 @@ fn afresh(held: Held<'_>) -> Result<Vec<LayerStore>> {
         if let Some(prefix) = held.prefix_in_place(at)? {
             layer.window.append(&prefix)?;
         }
-        layer.prefix = held.prefix(at).cloned();
+        if let Some(opening) = held.opening(at) {
+            layer.open(opening.clone())?;
+        }
         Ok(layer)
     };
     layers.map(layer).collect()

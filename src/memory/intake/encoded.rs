@@ -63,7 +63,7 @@ fn cut(geometry: &Geometry, units: &[Unit], raw: &Kv, lengths: &[usize]) -> Resu
     let mut start = 0;
     let mut blocks = Vec::with_capacity(units.len());
     for (unit, &len) in units.iter().zip(lengths) {
-        blocks.push(Block::new(unit.id, raw.part(start, len)?)?);
+        blocks.push(Block::part(unit.id, raw, start, len));
         start += len;
     }
     let mean_keys = representatives(&raw.k, lengths)?;

@@ -11,7 +11,7 @@ use super::frames::{FrameTokens, Segment};
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::memory::keep::Held;
-use crate::memory::kv::{Kv, index, mean_heads, pick, read_all, representatives};
+use crate::memory::kv::{self, Kv, index, mean_heads, pick, read_all, representatives};
 use crate::memory::recipe::Grain;
 use crate::memory::store::{Block, Blocks, MeanKeys};
 use crate::memory::unit::{Kind, UNBOUNDED, Unit};
@@ -96,16 +96,17 @@ fn merged(
         let Some((kv, means)) = grain.layers.get(layer) else { continue };
         let mut start = 0;
         for &len in &grain.lengths {
-            parts.push(kv.part(start, len)?);
+            parts.push((kv, start, len));
             start += len;
         }
         mean_keys.push(means);
     }
     let mean_keys = pick(&Tensor::cat(&mean_keys, 0)?, &index(order, mean_keys[0].device())?, 0)?;
     let blocks = units.iter().zip(order).filter_map(|(unit, &place)| {
-        parts.get(place).map(|part| Block::new(unit.id, part.clone()))
+        let &(kv, start, len) = parts.get(place)?;
+        Some(Block::part(unit.id, kv, start, len))
     });
-    Ok(Blocks::of(blocks.collect::<Result<_>>()?, MeanKeys::of(mean_keys, on_device)?))
+    Ok(Blocks::of(blocks.collect(), MeanKeys::of(mean_keys, on_device)?))
 }
 
 /// The pieces of `size` tokens that a pass made of these sources, thinned. What they are thinned by is
@@ -151,12 +152,10 @@ fn cut(
         cut.lengths.push(kept.len());
         rows.extend(kept.into_iter().map(|i| start + i));
     }
-    let rows = index(&rows, last.rotated.device())?;
+    let places = index(&rows, last.rotated.device())?;
     for layer in layers {
-        let Kv { k, v } = &layer.raw;
-        let kv = Kv { k: pick(k, &rows, 1)?, v: pick(v, &rows, 1)? };
-        let mean_keys = representatives(&pick(&layer.rotated, &rows, 1)?, &cut.lengths)?;
-        cut.layers.push((kv, mean_keys));
+        let mean_keys = representatives(&pick(&layer.rotated, &places, 1)?, &cut.lengths)?;
+        cut.layers.push((kv::rows(&layer.raw, &rows)?, mean_keys));
     }
     Ok(cut)
 }

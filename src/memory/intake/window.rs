@@ -30,21 +30,27 @@ impl WayIn for Windowed {
     ) -> Result<Encoded> {
         let inputs = before.inputs(segment)?;
         let here = before.positions(&inputs)?;
+        let embeds = inputs.embeds()?;
         let new = || InWindow::new(before, here.clone(), cancel);
-        let (pass, _) = decoder.forward_together(&inputs.embeds()?, cancel, new)?;
+        let (pass, _) = decoder.forward_together(&embeds, cancel, new)?;
         let fresh = pass.into_layers();
         let raw: Vec<&Kv> = fresh.iter().map(|(raw, _)| raw).collect();
         let resident = before.grown(&inputs, &raw, decoder, cancel)?;
         let kept = match before.held.recipe.keeps {
             Keeps::Inputs => {
-                let pairs = inputs.units.iter().zip(&inputs.tokens);
-                pairs.map(|(unit, tokens)| Block::new(unit.id, filed(tokens)?)).collect()
+                let (filed, mut start) = (filed(&embeds)?, 0);
+                let pairs = inputs.units.iter().zip(inputs.lengths()?);
+                let parts = pairs.map(|(unit, n)| {
+                    start += n;
+                    Block::part(unit.id, &filed, start - n, n)
+                });
+                parts.collect()
             }
-            Keeps::KeysAndValues => Ok(Vec::new()),
+            Keeps::KeysAndValues => Vec::new(),
         };
         let fresh = fresh.into_iter().map(|(raw, rotated)| (raw, Some(rotated))).collect();
         let encoded = Encoded::cut(before.held, inputs.units, fresh)?;
-        Ok(Encoded { resident, inputs: kept?, ..encoded })
+        Ok(Encoded { resident, inputs: kept, ..encoded })
     }
 }
 

@@ -5,7 +5,7 @@ use super::resident::Layer;
 use crate::error::Result;
 use crate::memory::kv::Kv;
 use crate::memory::recipe::Recipe;
-use crate::memory::store::LayerStore;
+use crate::memory::store::{LayerStore, Stretch};
 use crate::memory::unit::{Geometry, Row, Unit};
 use crate::model::rope::Positions;
 
@@ -22,6 +22,11 @@ impl<'a> Held<'a> {
     /// The tokens before the video, un-rotated.
     pub fn prefix(&self, layer: usize) -> Option<&'a Kv> {
         self.layers.get(layer)?.prefix.as_ref()
+    }
+
+    /// The same where they lie.
+    pub fn opening(&self, layer: usize) -> Option<&'a Stretch> {
+        self.layers.get(layer)?.opening.as_ref()
     }
 
     /// Their number.

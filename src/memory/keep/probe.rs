@@ -47,15 +47,7 @@ pub fn received(
 ) -> Result<Tensor> {
     match heads {
         Heads::Shared => Ok(attention::attention_mass_tensor(q, k, visible, scale)?.unsqueeze(0)?),
-        Heads::Own => {
-            let (kv_heads, group) = (k.dim(0)?, q.dim(0)? / k.dim(0)?);
-            let one = |head: usize| {
-                let q = q.narrow(0, head * group, group)?.contiguous()?;
-                let k = k.narrow(0, head, 1)?;
-                attention::attention_mass_tensor(&q, &k, visible, scale)
-            };
-            Ok(Tensor::stack(&(0..kv_heads).map(one).collect::<Result<Vec<_>>>()?, 0)?)
-        }
+        Heads::Own => attention::attention_mass_by_head(q, k, visible, scale),
     }
 }
 

@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::Device;
 use parking_lot::Mutex;
+use rayon::prelude::*;
 
-use super::codec::{self, Codec};
+use super::codec::{self, Codec, Packed};
 use super::options::{StoreOptions, StoreStats};
+use super::pool::Stretch;
 use super::tier::{Besides, Key, Source, Tiers};
 use crate::error::{EngineError, Result};
 use crate::memory::kv::Kv;
@@ -24,15 +26,41 @@ impl Store {
         Self(Arc::new(Mutex::new(Tiers::new(options, layers, of_a_size, device))))
     }
 
-    /// Takes a block of a layer in.
+    /// An empty store whose blocks lie in [pools](super::pool), a layer's in one each.
+    pub fn pooled(self) -> Self {
+        self.0.lock().pool();
+        self
+    }
+
+    /// Takes blocks of a layer in. Those that are parts of the same are copied at once.
     ///
     /// # Errors
     /// What the computation fails with; a tier that fails is a [warning](Self::take_warnings).
-    pub fn put(&self, layer: usize, block: Block) -> Result<Block> {
-        let Slot::Loose(kv) = &block.slot else { return Ok(block) };
-        let (key, lost) = self.0.lock().put(layer, block.unit, kv.detached()?)?;
-        let handle = Handle { store: self.clone(), key, lost };
-        Ok(Block { slot: Slot::Stored(Arc::new(handle)), ..block })
+    pub fn put(&self, layer: usize, blocks: Vec<Block>) -> Result<Vec<Block>> {
+        let loose = blocks.iter().filter_map(|block| match &block.slot {
+            Slot::Loose(stretch) => Some((block.unit, Stretch::clone(stretch))),
+            Slot::Stored(_) => None,
+        });
+        let mut stored = self.0.lock().put_all(layer, loose.collect())?.into_iter();
+        let store = |block: Block| match block.slot {
+            Slot::Stored(_) => block,
+            Slot::Loose(_) => match stored.next() {
+                Some((key, lost)) => {
+                    let handle = Handle { store: self.clone(), key, lost };
+                    Block { slot: Slot::Stored(Arc::new(handle)), ..block }
+                }
+                None => block,
+            },
+        };
+        Ok(blocks.into_iter().map(store).collect())
+    }
+
+    /// Keys and values that stay as long as the layer and are gathered along with its blocks.
+    ///
+    /// # Errors
+    /// What the computation fails with.
+    pub fn hold(&self, layer: usize, kv: Kv) -> Result<Stretch> {
+        self.0.lock().hold(layer, kv)
     }
 
     /// Brings every tier within its budget, given how many bytes the device holds besides. What is
@@ -79,31 +107,62 @@ impl Store {
         self.0.lock().take_warnings()
     }
 
-    fn load(&self, key: Key) -> Result<Option<Kv>> {
-        let mut tiers = self.0.lock();
-        let device = tiers.device().clone();
-        let found = tiers.find(key);
-        // Decoding takes a while.
-        drop(tiers);
-        let kv = match found {
-            None => return Ok(None),
-            Some(Source::Ready(kv)) => return Ok(Some(kv)),
-            Some(Source::Host(packed)) => codec::decode(packed.form, &packed.bytes, &device)?,
-            Some(Source::Disk(place)) => {
-                match place.read(|bytes| codec::decode(place.form, bytes, &device)) {
-                    Ok(kv) => kv?,
-                    Err(damage) => {
-                        self.0.lock().lose(key, &place, damage);
-                        None
+    /// Where the keys and values of a layer's blocks are to be had, `None` of those that are lost. Those
+    /// that lie below are decoded, and go to the device together.
+    fn load(&self, keys: &[Key]) -> Result<Vec<Option<Stretch>>> {
+        let mut found = vec![None; keys.len()];
+        let mut packed: Vec<(usize, Arc<Packed>)> = Vec::new();
+        let mut decoded: Vec<(usize, Kv)> = Vec::new();
+        for (at, &key) in keys.iter().enumerate() {
+            // Decoding takes a while: not under the lock.
+            let source = self.0.lock().find(key);
+            match source {
+                None => {}
+                Some(Source::Ready(stretch)) => found[at] = Some(stretch),
+                Some(Source::Host(block)) => packed.push((at, block)),
+                Some(Source::Disk(place)) => {
+                    match place.read(|bytes| codec::decode(place.form, bytes)) {
+                        Ok(kv) => decoded.extend(kv?.map(|kv| (at, kv))),
+                        Err(damage) => self.0.lock().lose(key, &place, damage),
                     }
                 }
             }
-        };
-        if let Some(kv) = &kv {
-            self.0.lock().keep_copy(key, kv.clone());
         }
-        Ok(kv)
+        let here = packed
+            .par_iter()
+            .map(|(at, block)| Ok(codec::decode(block.form, &block.bytes)?.map(|kv| (*at, kv))));
+        decoded.extend(here.collect::<Result<Vec<_>>>()?.into_iter().flatten());
+        decoded.sort_by_key(|(at, _)| *at);
+        let (places, copies): (Vec<usize>, Vec<(Key, Kv)>) =
+            decoded.into_iter().map(|(at, kv)| (at, (keys[at], kv))).unzip();
+        let copies = self.0.lock().keep_decoded(copies)?;
+        for (at, copy) in places.into_iter().zip(copies) {
+            found[at] = Some(copy);
+        }
+        Ok(found)
     }
+}
+
+/// Where the keys and values of a layer's blocks lie; `None` of those that are lost.
+///
+/// # Errors
+/// What the computation fails with.
+pub fn stretches(blocks: &[&Block]) -> Result<Vec<Option<Stretch>>> {
+    let handle = |block: &&Block| match &block.slot {
+        Slot::Loose(_) => None,
+        Slot::Stored(handle) => Some(Arc::clone(handle)),
+    };
+    let stored: Vec<Arc<Handle>> = blocks.iter().filter_map(handle).collect();
+    let keys: Vec<Key> = stored.iter().map(|handle| handle.key).collect();
+    let mut loaded = match stored.first() {
+        Some(handle) => handle.store.load(&keys)?.into_iter(),
+        None => Vec::new().into_iter(),
+    };
+    let found = blocks.iter().map(|block| match &block.slot {
+        Slot::Loose(stretch) => Some(Stretch::clone(stretch)),
+        Slot::Stored(_) => loaded.next().flatten(),
+    });
+    Ok(found.collect())
 }
 
 /// One unit's tokens in one layer. Whoever wants its keys and values asks for them with
@@ -118,7 +177,7 @@ pub struct Block {
 #[derive(Clone, Debug)]
 enum Slot {
     /// Not in a store; may be part of something larger.
-    Loose(Kv),
+    Loose(Arc<Stretch>),
     Stored(Arc<Handle>),
 }
 
@@ -143,7 +202,13 @@ impl Block {
     /// # Errors
     /// What the computation fails with.
     pub fn new(unit: u64, kv: Kv) -> Result<Self> {
-        Ok(Self { unit, tokens: kv.tokens()?, slot: Slot::Loose(kv) })
+        let whole = Stretch::whole(kv)?;
+        Ok(Self { unit, tokens: whole.tokens(), slot: Slot::Loose(Arc::new(whole)) })
+    }
+
+    /// A block that is not stored yet: tokens `start..start + tokens` of these.
+    pub fn part(unit: u64, of: &Kv, start: usize, tokens: usize) -> Self {
+        Self { unit, tokens, slot: Slot::Loose(Arc::new(Stretch::part(of, start, tokens))) }
     }
 
     pub fn tokens(&self) -> usize {
@@ -155,10 +220,15 @@ impl Block {
     /// # Errors
     /// What the computation fails with.
     pub fn load(&self) -> Result<Option<Kv>> {
-        match &self.slot {
-            Slot::Loose(kv) => Ok(Some(kv.clone())),
-            Slot::Stored(handle) => handle.store.load(handle.key),
-        }
+        self.stretch()?.map(Stretch::into_kv).transpose()
+    }
+
+    /// The same where they lie.
+    ///
+    /// # Errors
+    /// What the computation fails with.
+    pub fn stretch(&self) -> Result<Option<Stretch>> {
+        Ok(stretches(&[self])?.pop().flatten())
     }
 
     /// Whether its keys and values cannot be had any more.

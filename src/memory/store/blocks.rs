@@ -22,16 +22,16 @@ impl Blocks {
         Self { blocks: blocks.into(), mean_keys }
     }
 
-    /// Takes in others behind these, each as `store` makes it.
+    /// Takes in others behind these, as `store` makes them.
     ///
     /// # Errors
     /// What `store` or the computation fails with; none of them is in then.
     pub fn append(
         &mut self,
         others: Self,
-        store: impl FnMut(Block) -> Result<Block>,
+        store: impl FnOnce(Vec<Block>) -> Result<Vec<Block>>,
     ) -> Result<()> {
-        let blocks: Vec<Block> = others.blocks.into_iter().map(store).collect::<Result<_>>()?;
+        let blocks = store(others.blocks.into())?;
         self.mean_keys.append(&others.mean_keys)?;
         self.blocks.extend(blocks);
         Ok(())

@@ -160,11 +160,20 @@ pub fn encode(codec: Codec, kv: &Kv) -> Result<Packed> {
     if fits { Ok(Packed { form, bytes }) } else { encode(Codec::exact(form.dtype), kv) }
 }
 
-/// Reads what [`encode`] wrote. `None` if the bytes are too few or too many for their form.
-pub fn decode(form: Form, bytes: &[u8], device: &Device) -> Result<Option<Kv>> {
+/// Reads what [`encode`] wrote, to the host. `None` if the bytes are too few or too many for their form.
+pub fn decode(form: Form, bytes: &[u8]) -> Result<Option<Kv>> {
     let Shape { heads, tokens, dim } = form.shape;
     if bytes.len() != form.codec.bytes(form.shape) {
         return Ok(None);
+    }
+    if form.codec == Codec::exact(form.dtype) {
+        // As they were, byte by byte.
+        let (k, v) = bytes.split_at(bytes.len() / 2);
+        let tensor = |bytes: &[u8]| {
+            let shape = [heads, tokens, dim];
+            Tensor::from_raw_buffer(bytes, form.dtype, &shape, &Device::Cpu)
+        };
+        return Ok(Some(Kv { k: tensor(k)?, v: tensor(v)? }));
     }
     let elements = heads * tokens * dim;
     let mut all: Vec<f32> = match form.codec {
@@ -187,7 +196,7 @@ pub fn decode(form: Form, bytes: &[u8], device: &Device) -> Result<Option<Kv>> {
     };
     let tensor = |values: Vec<f32>| -> Result<Tensor> {
         let tensor = Tensor::from_vec(values, (heads, tokens, dim), &Device::Cpu)?;
-        Ok(tensor.to_dtype(form.dtype)?.to_device(device)?)
+        Ok(tensor.to_dtype(form.dtype)?)
     };
     let values = all.split_off(elements);
     Ok(Some(Kv { k: tensor(all)?, v: tensor(values)? }))
@@ -365,7 +374,7 @@ mod tests {
 
     fn there_and_back(codec: Codec, kv: &Kv) -> (Packed, Kv) {
         let packed = encode(codec, kv).unwrap();
-        let back = decode(packed.form, &packed.bytes, &Device::Cpu).unwrap().unwrap();
+        let back = decode(packed.form, &packed.bytes).unwrap().unwrap();
         (packed, back)
     }
 
@@ -504,6 +513,6 @@ mod tests {
     fn bytes_of_another_length_are_refused() {
         let packed = encode(Codec::Q4, &kv(1, 2, 9, 8)).unwrap();
         let less = &packed.bytes[1..];
-        assert!(decode(packed.form, less, &Device::Cpu).unwrap().is_none());
+        assert!(decode(packed.form, less).unwrap().is_none());
     }
 }

@@ -2,7 +2,9 @@
 //! What one layer holds of a stream.
 
 use super::blocks::Blocks;
+use super::pool::Stretch;
 use super::window::{ChangedWindow, Window};
+use crate::error::Result;
 use crate::memory::kv::Kv;
 
 #[derive(Debug)]
@@ -10,6 +12,8 @@ pub struct LayerStore {
     /// The tokens before the video, un-rotated: first part of every context, and attention sinks
     /// once the window has moved past them.
     pub prefix: Option<Kv>,
+    /// The same where it lies, to be gathered with blocks.
+    pub opening: Option<Stretch>,
     pub window: Window,
     /// The window of changed keys, where new tokens see that.
     pub changed: ChangedWindow,
@@ -21,10 +25,21 @@ impl LayerStore {
     pub fn new(window: Option<usize>) -> Self {
         Self {
             prefix: None,
+            opening: None,
             window: Window::new(window),
             changed: ChangedWindow::default(),
             blocks: Blocks::default(),
         }
+    }
+
+    /// The tokens before the video, un-rotated.
+    ///
+    /// # Errors
+    /// What the computation fails with.
+    pub fn open(&mut self, prefix: Stretch) -> Result<()> {
+        self.prefix = Some(prefix.kv()?);
+        self.opening = Some(prefix);
+        Ok(())
     }
 
     /// Bytes of what is not a block.

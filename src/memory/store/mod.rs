@@ -23,15 +23,17 @@ mod disk;
 mod index;
 mod layer;
 mod options;
+mod pool;
 #[cfg(test)]
 mod tests;
 mod tier;
 mod window;
 
-pub use block::{Block, Store};
+pub use block::{Block, Store, stretches};
 pub use blocks::Blocks;
 pub use index::{Keys, MeanKeys};
 pub use layer::LayerStore;
 pub use options::{Budget, StoreOptions, StoreStats};
+pub use pool::{Stretch, gathered};
 pub use tier::Besides;
 pub use window::{ChangedWindow, Tail, Window};

@@ -61,6 +61,8 @@ pub struct StoreStats {
     /// Of the device's bytes those that are no keys, values or inputs: mean keys, where units come
     /// from, what a block takes besides its values.
     pub overhead: u64,
+    /// Bytes that the device has set aside for blocks and that hold none; not among the device's.
+    pub reserved: u64,
     /// Blocks lost to missing or damaged files.
     pub lost: u64,
 }

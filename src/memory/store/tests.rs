@@ -47,12 +47,18 @@ impl Small {
         Self { store, units: VecDeque::new(), next: 0 }
     }
 
+    fn pooled(options: StoreOptions) -> Self {
+        let small = Self::new(options);
+        Self { store: small.store.pooled(), ..small }
+    }
+
     fn push(&mut self, count: u64) {
         for _ in 0..count {
             let unit = self.next;
             self.next += 1;
             let block = |layer| Block::new(unit, kv(unit, layer)).unwrap();
-            let blocks = (0..LAYERS).map(|l| self.store.put(l, block(l)).unwrap()).collect();
+            let blocks =
+                (0..LAYERS).map(|l| self.store.put(l, vec![block(l)]).unwrap().remove(0)).collect();
             self.units.push_back((unit, blocks));
             while let Some(unit) = self.store.settle(Besides::default()).unwrap()
                 && self.units.len() > 1
@@ -283,7 +289,7 @@ fn looking_decodes_the_chosen_blocks_and_no_others() {
 
 fn coded(codec: Codec, unit: u64, layer: usize) -> Vec<f32> {
     let packed = codec::encode(codec, &kv(unit, layer)).unwrap();
-    let kv = codec::decode(packed.form, &packed.bytes, &Device::Cpu).unwrap();
+    let kv = codec::decode(packed.form, &packed.bytes).unwrap();
     values(&kv.unwrap())
 }
 
@@ -505,7 +511,8 @@ fn a_stored_key_is_rotated_where_it_is_used() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::new(tiers(0, 0, 9, folder.path()), 1, 1, Device::Cpu);
     let k = Tensor::from_slice(&key, (1, 1, 8), &Device::Cpu).unwrap();
-    let block = store.put(0, Block::new(0, Kv { k: k.clone(), v: k }).unwrap()).unwrap();
+    let block = Block::new(0, Kv { k: k.clone(), v: k }).unwrap();
+    let block = store.put(0, vec![block]).unwrap().remove(0);
     store.settle(Besides::default()).unwrap();
     assert_eq!(files(folder.path()).len(), 1);
     let rope = Rope::new(8, 1e6, &Device::Cpu).unwrap();
@@ -515,4 +522,70 @@ fn a_stored_key_is_rotated_where_it_is_used() {
     for (a, b) in found.iter().zip(turned) {
         assert!((a - b).abs() <= 1e-6, "{a} is not {b}");
     }
+}
+
+#[test]
+fn blocks_in_pools_are_the_same_blocks_in_the_same_tiers() {
+    let folder = tempfile::tempdir().unwrap();
+    let device = |units| Budget { device: Some(units * UNIT + SLACK), ..Budget::default() };
+    let q8 = StoreOptions { codec: Some(Codec::Q8), ..tiers(3, 3, 20, folder.path()) };
+    for options in [
+        StoreOptions::default(),
+        StoreOptions { budget: device(5), ..StoreOptions::default() },
+        tiers(3, 4, 6, folder.path()),
+        tiers(0, 4, 6, folder.path()),
+        StoreOptions { residual: 25, ..q8 },
+    ] {
+        let bound = options.budget.device;
+        let (mut plain, mut pooled) = (Small::new(options.clone()), Small::pooled(options));
+        for step in 0..12 {
+            plain.push(1 + step % 3);
+            pooled.push(1 + step % 3);
+            for unit in plain.held().into_iter().step_by(2) {
+                assert_eq!(plain.load(unit, 1), pooled.load(unit, 1), "step {step}, unit {unit}");
+            }
+            // All of a layer at once, and one by one.
+            let [one, other] = [&plain, &pooled].map(|small| {
+                let all: Vec<&Block> = small.units.iter().map(|(_, blocks)| &blocks[0]).collect();
+                let all: Option<Vec<Stretch>> = stretches(&all).unwrap().into_iter().collect();
+                values(&gathered(&all.unwrap(), true).unwrap().unwrap())
+            });
+            assert_eq!(one, other, "step {step}");
+            assert_eq!(plain.content(), pooled.content(), "step {step}");
+            let (a, b) = (plain.store.stats(), pooled.store.stats());
+            assert_eq!((a.host, a.disk, a.blocks), (b.host, b.disk, b.blocks), "step {step}");
+            if let Some(bound) = bound.filter(|_| b.disk == 0 || b.host > 0) {
+                assert!(b.device <= bound.max(UNIT + SLACK), "{} of {bound}", b.device);
+                // What is set aside is within it too, but for units that came when all was full.
+                assert!(b.device + b.reserved <= bound + UNIT + SLACK, "{b:?} of {bound}");
+            }
+        }
+        assert_eq!(plain.warnings(), pooled.warnings());
+        pooled.units.clear();
+        let stats = pooled.store.stats();
+        assert_eq!((stats.device, stats.host, stats.overhead), (0, 0, 0));
+    }
+}
+
+#[test]
+fn units_of_one_call_lie_side_by_side_and_are_gathered_at_once() {
+    let store = Store::new(StoreOptions::default(), 1, 1, Device::Cpu).pooled();
+    let whole = kv(3, 0);
+    let prefix = store.hold(0, kv(4, 0)).unwrap();
+    let lengths = [(0, 4), (4, 3), (7, 3)];
+    let blocks =
+        lengths.iter().zip(0..).map(|(&(start, n), unit)| Block::part(unit, &whole, start, n));
+    let blocks = store.put(0, blocks.collect()).unwrap();
+    let stretches: Vec<Stretch> =
+        blocks.iter().map(|block| block.stretch().unwrap().unwrap()).collect();
+    assert!(stretches.windows(2).all(|pair| pair[0].goes_on_in(&pair[1])));
+    assert!(prefix.goes_on_in(&stretches[0]));
+    let gathered = gathered(&[prefix, stretches[2].clone(), stretches[0].clone()], true);
+    let parts = [kv(4, 0), whole.part(7, 3).unwrap(), whole.part(0, 4).unwrap()];
+    let wanted = crate::memory::kv::joined(&parts.iter().collect::<Vec<_>>()).unwrap().unwrap();
+    assert_eq!(values(&gathered.unwrap().unwrap()), values(&wanted));
+    let row = BLOCK / 10;
+    let stats = store.stats();
+    assert_eq!(stats.device - stats.overhead, 10 * row);
+    assert_eq!(stats.reserved, (4096 - 10) * row, "the prefix is let go of");
 }

@@ -11,13 +11,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 
 use super::codec::{self, Codec, Packed, Shape};
 use super::disk::{Damage, Folder, HEADER, Label, Place};
 use super::options::{Budget, StoreOptions, StoreStats};
+use super::pool::{Pool, Stretch, gathered};
 use crate::error::{EngineError, Result};
-use crate::memory::kv::Kv;
+use crate::memory::kv::{Kv, joined};
 
 /// Units that `store=auto` wants room for: an hour at one frame a second.
 const AUTO_UNITS: u64 = 3600;
@@ -45,7 +46,7 @@ pub type Key = (u64, u64);
 struct Entry {
     layer: usize,
     home: Home,
-    copy: Option<Copied>,
+    copy: Option<Box<Copied>>,
     lost: Arc<AtomicBool>,
 }
 
@@ -53,7 +54,7 @@ struct Entry {
 #[derive(Debug)]
 enum Home {
     /// As the model computed it.
-    Device(Kv),
+    Device(Stretch),
     Host(Arc<Packed>),
     Disk(Place),
 }
@@ -61,7 +62,7 @@ enum Home {
 /// What was decoded for a question and may be wanted again.
 #[derive(Debug)]
 struct Copied {
-    kv: Kv,
+    kv: Stretch,
     used: u64,
 }
 
@@ -101,8 +102,10 @@ pub struct Tiers {
     /// Bytes of blocks whose home is the device, and of copies.
     plain: u64,
     copies: u64,
-    /// Pairs of tensors among these.
-    tensors: u64,
+    /// Of these what is no value.
+    extra: u64,
+    /// A layer each, where blocks lie in pools.
+    pools: Vec<Pool>,
     host: u64,
     /// Bytes of the device that are not the store's.
     besides: Besides,
@@ -118,7 +121,7 @@ pub struct Tiers {
 
 /// Where the bytes of a block come from.
 pub enum Source {
-    Ready(Kv),
+    Ready(Stretch),
     Host(Arc<Packed>),
     Disk(Place),
 }
@@ -140,7 +143,8 @@ impl Tiers {
             clock: 0,
             plain: 0,
             copies: 0,
-            tensors: 0,
+            extra: 0,
+            pools: Vec::new(),
             host: 0,
             besides: Besides::default(),
             told_least: false,
@@ -169,25 +173,91 @@ impl Tiers {
         }
     }
 
+    /// From now on blocks lie in pools.
+    pub fn pool(&mut self) {
+        self.pools.resize_with(self.residual.len(), Pool::default);
+    }
+
+    /// Takes blocks of a layer in, with their units: all of them, or none.
+    pub fn put_all(
+        &mut self,
+        layer: usize,
+        blocks: Vec<(u64, Stretch)>,
+    ) -> Result<Vec<(Key, Arc<AtomicBool>)>> {
+        let (units, loose): (Vec<u64>, Vec<Stretch>) = blocks.into_iter().unzip();
+        let homes = self.homes(layer, &loose)?;
+        let mut stored: Vec<(Key, Arc<AtomicBool>)> = Vec::with_capacity(homes.len());
+        let put = || -> Result<()> {
+            for (unit, home) in units.into_iter().zip(homes) {
+                stored.push(self.put(layer, unit, home)?);
+            }
+            match self.rule {
+                Some(rule) => self.encode_all(&self.beyond_residual(layer, rule), rule),
+                None => Ok(()),
+            }
+        };
+        if let Err(error) = put() {
+            stored.iter().for_each(|(key, _)| self.forget(*key));
+            return Err(error);
+        }
+        Ok(stored)
+    }
+
+    /// The same in the layer's pool or, where there is none or no room in it, in storage of their own:
+    /// room is made behind a call, so what comes when all is full lies outside.
+    fn homes(&mut self, layer: usize, loose: &[Stretch]) -> Result<Vec<Stretch>> {
+        let most = loose.first().and_then(|like| self.most_rows(like));
+        let Some(pool) = self.pools.get_mut(layer) else {
+            return loose.iter().map(Stretch::detached).collect();
+        };
+        let mut homes = Vec::with_capacity(loose.len());
+        for run in loose.chunk_by(Stretch::is_beside) {
+            let lengths: Vec<usize> = run.iter().map(Stretch::tokens).collect();
+            let Some(kv) = gathered(run, true)? else {
+                homes.extend(run.iter().cloned());
+                continue;
+            };
+            for (page, loose) in pool.put(&kv, &lengths, most)?.into_iter().zip(run) {
+                homes.push(match page {
+                    Some(page) => page,
+                    None => loose.detached()?,
+                });
+            }
+        }
+        Ok(homes)
+    }
+
+    /// Rows that a layer's pool may have, of a layer whose rows are like these: its share of what the
+    /// device has room for.
+    fn most_rows(&self, like: &Stretch) -> Option<usize> {
+        let budget = self.options.budget.device?.saturating_sub(self.besides.fixed);
+        let row = (like.footprint() - like.overhead()) / like.tokens().max(1) as u64;
+        Some((budget / self.of_a_size.max(1) as u64 / row.max(1)) as usize)
+    }
+
+    /// Keys and values that stay as long as the layer, in its pool if it has one.
+    pub fn hold(&mut self, layer: usize, kv: Kv) -> Result<Stretch> {
+        let whole = Stretch::whole(kv)?;
+        match self.pools.is_empty() {
+            true => Ok(whole),
+            false => Ok(self.homes(layer, std::slice::from_ref(&whole))?.pop().unwrap_or(whole)),
+        }
+    }
+
     /// Takes a block in.
-    pub fn put(&mut self, layer: usize, unit: u64, kv: Kv) -> Result<(Key, Arc<AtomicBool>)> {
+    fn put(&mut self, layer: usize, unit: u64, kv: Stretch) -> Result<(Key, Arc<AtomicBool>)> {
         let key = (unit, self.next);
         self.next += 1;
-        let rule = self.rule(&kv)?;
-        let tokens = kv.tokens()?;
+        self.rule(&kv.kv()?)?;
+        let tokens = kv.tokens();
         self.plain += kv.footprint();
-        self.tensors += 1;
+        self.extra += kv.overhead();
         let lost = Arc::new(AtomicBool::new(false));
         let entry = Entry { layer, home: Home::Device(kv), copy: None, lost: Arc::clone(&lost) };
         self.entries.insert(key, entry);
         if let Some(residual) = self.residual.get_mut(layer) {
             residual.blocks.insert(key, tokens);
             residual.tokens += tokens;
-        }
-        if let Some(width) = rule.residual {
-            while let Some(oldest) = self.beyond_residual(layer, width) {
-                self.encode(oldest, rule)?;
-            }
         }
         Ok((key, lost))
     }
@@ -235,11 +305,19 @@ impl Tiers {
         Ok([own, halves, Codec::Q8].into_iter().find(fits).unwrap_or(Codec::Q4))
     }
 
-    /// The oldest block of a layer without which it still has `width` tokens in the residual.
-    fn beyond_residual(&self, layer: usize, width: usize) -> Option<Key> {
-        let residual = self.residual.get(layer)?;
-        let (&key, &tokens) = residual.blocks.first_key_value()?;
-        (residual.tokens - tokens >= width).then_some(key)
+    /// The oldest blocks of a layer without which it still has as many tokens in the residual as the
+    /// rule wants.
+    fn beyond_residual(&self, layer: usize, rule: Rule) -> Vec<Key> {
+        let (Some(residual), Some(width)) = (self.residual.get(layer), rule.residual) else {
+            return Vec::new();
+        };
+        let mut left = residual.tokens;
+        let go = residual.blocks.iter().take_while(|(_, tokens)| {
+            let goes = left - **tokens >= width;
+            left -= if goes { **tokens } else { 0 };
+            goes
+        });
+        go.map(|(&key, _)| key).collect()
     }
 
     fn leave_residual(&mut self, layer: usize, key: Key) {
@@ -250,21 +328,30 @@ impl Tiers {
         }
     }
 
-    /// Settles what a block holds and moves it to the host tier.
-    fn encode(&mut self, key: Key, rule: Rule) -> Result<()> {
-        let Some(entry) = self.entries.get_mut(&key) else { return Ok(()) };
-        let Home::Device(kv) = &entry.home else { return Ok(()) };
-        let kv = kv.clone();
-        let packed = codec::encode(rule.codec, &kv)?;
-        self.plain -= kv.footprint();
-        self.tensors -= 1;
-        self.host += packed.bytes.len() as u64;
-        entry.home = Home::Host(Arc::new(packed));
-        let layer = entry.layer;
-        self.in_host.insert(key);
-        self.leave_residual(layer, key);
-        if rule.exact {
-            self.keep_copy(key, kv);
+    /// Settles what blocks of a layer hold and moves them to the host tier: from a device in one copy.
+    fn encode_all(&mut self, keys: &[Key], rule: Rule) -> Result<()> {
+        let here: Vec<(Key, Stretch)> = keys
+            .iter()
+            .filter_map(|key| match &self.entries.get(key)?.home {
+                Home::Device(kv) => Some((*key, kv.clone())),
+                Home::Host(_) | Home::Disk(_) => None,
+            })
+            .collect();
+        let stretches: Vec<Stretch> = here.iter().map(|(_, kv)| kv.clone()).collect();
+        let values = if self.pools.is_empty() { stretches } else { on_host(&stretches)? };
+        for ((key, kv), values) in here.into_iter().zip(values) {
+            let packed = codec::encode(rule.codec, &values.kv()?)?;
+            self.plain -= kv.footprint();
+            self.extra -= kv.overhead();
+            self.host += packed.bytes.len() as u64;
+            let Some(entry) = self.entries.get_mut(&key) else { continue };
+            entry.home = Home::Host(Arc::new(packed));
+            let layer = entry.layer;
+            self.in_host.insert(key);
+            self.leave_residual(layer, key);
+            if rule.exact {
+                self.keep_copy(key, kv);
+            }
         }
         Ok(())
     }
@@ -276,7 +363,7 @@ impl Tiers {
         if let Some(rule @ Rule { residual: Some(_), .. }) = self.rule {
             while self.device_is_over() {
                 let Some(oldest) = self.oldest_on_device() else { break };
-                self.encode(oldest, Rule { exact: false, ..rule })?;
+                self.encode_all(&[oldest], Rule { exact: false, ..rule })?;
             }
         }
         if self.has_disk() && self.host > self.options.budget.host.unwrap_or(0) {
@@ -366,7 +453,7 @@ impl Tiers {
             let Some((_, key)) = self.copied.pop_first() else { return };
             if let Some(copy) = self.entries.get_mut(&key).and_then(|entry| entry.copy.take()) {
                 self.copies -= copy.kv.footprint();
-                self.tensors -= 1;
+                self.extra -= copy.kv.overhead();
             }
         }
     }
@@ -504,16 +591,49 @@ impl Tiers {
         }
     }
 
-    /// Keeps what was decoded, if there is room for it.
-    pub fn keep_copy(&mut self, key: Key, kv: Kv) {
+    /// Keeps what was decoded of a layer's blocks on the host, as far as there is room for it, and says
+    /// where it lies on the device.
+    pub fn keep_decoded(&mut self, decoded: Vec<(Key, Kv)>) -> Result<Vec<Stretch>> {
+        let (keys, decoded): (Vec<Key>, Vec<Kv>) = decoded.into_iter().unzip();
+        let layer = keys.iter().find_map(|key| Some(self.entries.get(key)?.layer));
+        let copies = match self.pools.is_empty() {
+            true => decoded.into_iter().map(Stretch::whole).collect::<Result<Vec<_>>>()?,
+            false => {
+                // In one piece, which is one copy to the device.
+                let lengths: Vec<usize> = decoded.iter().map(Kv::tokens).collect::<Result<_>>()?;
+                let Some(all) = joined(&decoded.iter().collect::<Vec<_>>())? else {
+                    return Ok(Vec::new());
+                };
+                let all =
+                    Kv { k: all.k.to_device(&self.device)?, v: all.v.to_device(&self.device)? };
+                let mut start = 0;
+                let parts = lengths.into_iter().map(|len| {
+                    start += len;
+                    Stretch::part(&all, start - len, len)
+                });
+                let parts: Vec<Stretch> = parts.collect();
+                // Without a bound no copy is kept.
+                match layer.filter(|_| self.options.budget.device.is_some()) {
+                    Some(layer) => self.homes(layer, &parts)?,
+                    None => parts,
+                }
+            }
+        };
+        for (key, copy) in keys.into_iter().zip(&copies) {
+            self.keep_copy(key, copy.clone());
+        }
+        Ok(copies)
+    }
+
+    fn keep_copy(&mut self, key: Key, kv: Stretch) {
         let Some(entry) = self.entries.get_mut(&key) else { return };
         if entry.copy.is_some() {
             return;
         }
         self.clock += 1;
         self.copies += kv.footprint();
-        self.tensors += 1;
-        entry.copy = Some(Copied { kv, used: self.clock });
+        self.extra += kv.overhead();
+        entry.copy = Some(Box::new(Copied { kv, used: self.clock }));
         self.copied.insert(self.clock, key);
         self.trim_copies();
     }
@@ -545,13 +665,13 @@ impl Tiers {
         let Some(entry) = self.entries.remove(&key) else { return };
         if let Some(copy) = entry.copy {
             self.copies -= copy.kv.footprint();
-            self.tensors -= 1;
+            self.extra -= copy.kv.overhead();
             self.copied.remove(&copy.used);
         }
         match entry.home {
             Home::Device(kv) => {
                 self.plain -= kv.footprint();
-                self.tensors -= 1;
+                self.extra -= kv.overhead();
                 self.leave_residual(entry.layer, key);
             }
             Home::Host(packed) => {
@@ -566,14 +686,11 @@ impl Tiers {
         self.rule.map(|rule| rule.codec)
     }
 
-    pub fn device(&self) -> &Device {
-        &self.device
-    }
-
     pub fn stats(&self) -> StoreStats {
         StoreStats {
             device: self.plain + self.copies + self.records(),
-            overhead: self.records() + self.tensors * Kv::OVERHEAD,
+            overhead: self.records() + self.extra,
+            reserved: self.pools.iter().map(Pool::reserved).sum(),
             host: self.host,
             disk: self.on_disk(),
             blocks: self.entries.len() as u64,
@@ -586,6 +703,23 @@ impl Tiers {
     pub fn take_warnings(&mut self) -> Vec<EngineError> {
         std::mem::take(&mut self.warnings)
     }
+}
+
+/// These in the host's memory, in their order: in one copy, with nothing else of the slabs that they
+/// lie in.
+fn on_host(stretches: &[Stretch]) -> Result<Vec<Stretch>> {
+    let Some(Kv { k, v }) = gathered(stretches, true)? else { return Ok(stretches.to_vec()) };
+    let flat = [k.flatten_all()?, v.flatten_all()?];
+    let both = Tensor::cat(&flat, 0)?.to_device(&Device::Cpu)?;
+    let part =
+        |start, like: &Tensor| both.narrow(0, start, like.elem_count())?.reshape(like.dims());
+    let all = Kv { k: part(0, &k)?, v: part(k.elem_count(), &v)? };
+    let mut start = 0;
+    let parts = stretches.iter().map(|stretch| {
+        start += stretch.tokens();
+        Stretch::part(&all, start - stretch.tokens(), stretch.tokens())
+    });
+    Ok(parts.collect())
 }
 
 fn is_full(error: &std::io::Error) -> bool {

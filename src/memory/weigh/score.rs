@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use candle_core::{DType, Tensor};
 
 use crate::error::Result;
-use crate::memory::kv::{read, read_all};
+use crate::memory::kv::{nothing, read, read_all};
 use crate::memory::recipe::Similarity;
 use crate::memory::store::{Keys, MeanKeys};
 
@@ -80,7 +80,7 @@ impl MeanQuery {
     ) -> Result<Tensor> {
         let n = rows.dim(0)?;
         if n == 0 {
-            return Ok(Tensor::zeros(0, DType::F32, rows.device())?);
+            return nothing(0);
         }
         let product = rows.matmul(folded)?.reshape(n)?;
         match similarity {
