@@ -135,7 +135,7 @@ impl Attend for InChanged<'_> {
         let (rope, layout) = (&held.geometry.rope, held.geometry.layout);
         let places = self.here.places();
         let in_place = held.prefix_in_place(layer)?;
-        let mut window = held.layers[layer].changed.clone();
+        let mut window = held.layers[layer].changed.with_room(k, k.dim(1)?)?;
         let mut contexts = Vec::with_capacity(self.lengths.len());
         let mut changed = Vec::with_capacity(self.lengths.len());
         let mut start = 0;
@@ -169,11 +169,12 @@ impl Attend for InChanged<'_> {
 
             let kept = seen_later(self.rule, &window, &raw_k, held.geometry.on_device)?;
             let seen = Kv { k: pick(&own.k, &kept, 1)?, v: pick(&own.v, &kept, 1)? };
-            window.push(seen, raw_k, self.rule.units);
+            window.push(&seen, raw_k, self.rule.units)?;
             changed.push(kept);
             start += n;
         }
-        self.layers.push(Fresh { raw: Kv { k: k.clone(), v: v.clone() }, window, changed });
+        let raw = Kv { k: k.clone(), v: v.clone() };
+        self.layers.push(Fresh { raw, window: window.fitted()?, changed });
         Ok(Tensor::cat(&contexts, 1)?)
     }
 }
@@ -192,7 +193,8 @@ mod tests {
             let mut window = ChangedWindow::default();
             let none = Tensor::zeros((1, 0, 1), candle_core::DType::F32, &Device::Cpu).unwrap();
             for _ in 0..seen {
-                window.push(Kv { k: none.clone(), v: none.clone() }, keys(&[1.0, 1.0]), 4);
+                let unit = Kv { k: none.clone(), v: none.clone() };
+                window.push(&unit, keys(&[1.0, 1.0]), 4).unwrap();
             }
             window
         };

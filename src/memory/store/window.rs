@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use candle_core::{DType, Device, Tensor};
 
 use crate::error::Result;
-use crate::memory::kv::{Kv, joined};
+use crate::memory::kv::Kv;
 
 /// The newest tokens of one layer, keys rotated at their place in the stream. A bounded window is a ring:
 /// once it is full, a newcomer takes the place of the oldest, nothing is moved and nothing allocated.
@@ -97,11 +97,16 @@ impl Window {
     }
 }
 
-/// What new tokens see of the newest units, where that is not all of them.
+/// What new tokens see of the newest units, where that is not all of them. A pass takes a copy with room
+/// for what it will add, so that its units are written behind one another and nothing is joined.
 #[derive(Clone, Debug, Default)]
 pub struct ChangedWindow {
-    /// What is seen of each unit, keys rotated at their place in the stream.
-    units: VecDeque<Kv>,
+    /// What is seen, keys rotated at their place in the stream: `len` tokens from `start` on.
+    buffer: Option<Kv>,
+    start: usize,
+    len: usize,
+    /// Tokens of each unit.
+    lengths: VecDeque<usize>,
     /// The last unit's keys, un-rotated, `[Hk, n, d]`.
     last: Option<Tensor>,
     /// Units that came in.
@@ -109,20 +114,64 @@ pub struct ChangedWindow {
 }
 
 impl ChangedWindow {
-    /// Everything that is seen, in one piece.
+    /// Everything that is seen.
+    ///
+    /// # Errors
+    /// What the computation fails with.
     pub fn view(&self) -> Result<Option<Kv>> {
-        joined(&self.units.iter().collect::<Vec<_>>())
+        let buffer = self.buffer.as_ref().filter(|_| self.len > 0);
+        buffer.map(|buffer| buffer.part(self.start, self.len)).transpose()
+    }
+
+    /// The same in a buffer of its own with room for so many tokens more. `like`: keys of the model.
+    ///
+    /// # Errors
+    /// What the computation fails with.
+    pub fn with_room(&self, like: &Tensor, tokens: usize) -> Result<Self> {
+        let room = (self.len + tokens).max(1);
+        let buffer = Kv { k: room_like(like, room)?, v: room_like(like, room)? };
+        if let Some(seen) = self.view()? {
+            buffer.k.slice_set(&seen.k.contiguous()?, 1, 0)?;
+            buffer.v.slice_set(&seen.v.contiguous()?, 1, 0)?;
+        }
+        Ok(Self { buffer: Some(buffer), start: 0, ..self.clone() })
     }
 
     /// Takes in what will be seen of a unit whose keys `last` are; of all but the newest `most` units
     /// nothing is seen any more.
-    pub fn push(&mut self, unit: Kv, last: Tensor, most: usize) {
-        self.units.push_back(unit);
-        if self.units.len() > most {
-            self.units.pop_front();
+    ///
+    /// # Errors
+    /// What the computation fails with.
+    pub fn push(&mut self, unit: &Kv, last: Tensor, most: usize) -> Result<()> {
+        let n = unit.tokens()?;
+        let room = self.buffer.as_ref().map_or(Ok(0), Kv::tokens)?;
+        if self.start + self.len + n > room {
+            *self = self.with_room(&unit.k, n)?;
+        }
+        if let Some(buffer) = self.buffer.as_ref().filter(|_| n > 0) {
+            buffer.k.slice_set(&unit.k.contiguous()?, 1, self.start + self.len)?;
+            buffer.v.slice_set(&unit.v.contiguous()?, 1, self.start + self.len)?;
+        }
+        self.len += n;
+        self.lengths.push_back(n);
+        if self.lengths.len() > most
+            && let Some(gone) = self.lengths.pop_front()
+        {
+            self.start += gone;
+            self.len -= gone;
         }
         self.last = Some(last);
         self.seen += 1;
+        Ok(())
+    }
+
+    /// The same with no more room than is used.
+    ///
+    /// # Errors
+    /// What the computation fails with.
+    pub fn fitted(self) -> Result<Self> {
+        let buffer = self.view()?.map(|seen| seen.detached()).transpose()?;
+        Ok(Self { buffer, start: 0, ..self })
     }
 
     /// The last unit's keys, un-rotated, `[Hk, n, d]`.
@@ -136,9 +185,9 @@ impl ChangedWindow {
     }
 
     pub fn bytes(&self) -> u64 {
-        let units: u64 = self.units.iter().map(Kv::footprint).sum();
-        units
-            + self.last.as_ref().map_or(0, |t| (t.elem_count() * t.dtype().size_in_bytes()) as u64)
+        let last = self.last.as_ref();
+        let last = last.map_or(0, |t| (t.elem_count() * t.dtype().size_in_bytes()) as u64);
+        self.buffer.as_ref().map_or(0, Kv::footprint) + last
     }
 }
 
@@ -249,6 +298,30 @@ mod tests {
         // The same storage: what came in later shows in what was held before.
         assert_eq!(values(&buffer.k), values(&window.buffer.as_ref().unwrap().k));
         assert_eq!(window.view().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn what_changed_lies_in_one_piece_and_a_copy_is_a_copy() {
+        let (mut window, mut all) = (ChangedWindow::default(), Vec::new());
+        for step in 0..12u64 {
+            let mut ahead =
+                window.with_room(&tokens(0, 1).k, if step % 2 == 0 { 3 } else { 9 }).unwrap();
+            // Another goes its own way from the same window.
+            let mut other = window.with_room(&tokens(0, 1).k, 9).unwrap();
+            other.push(&tokens(900 + step, 5), tokens(0, 1).k, 3).unwrap();
+            for seed in [2 * step, 2 * step + 1] {
+                let unit = tokens(seed, 1 + seed as usize % 4);
+                ahead.push(&unit, unit.k.clone(), 3).unwrap();
+                all.push(unit);
+            }
+            window = ahead.fitted().unwrap();
+            let newest: Vec<&Tensor> = all.iter().rev().take(3).rev().map(|unit| &unit.k).collect();
+            let seen = window.view().unwrap().unwrap().k;
+            assert_eq!(values(&seen), values(&Tensor::cat(&newest, 1).unwrap()), "step {step}");
+            assert_eq!(values(window.last().unwrap()), values(&all.last().unwrap().k));
+            assert_eq!(window.seen(), all.len());
+            assert_eq!(window.buffer.as_ref().unwrap().tokens().unwrap(), window.len);
+        }
     }
 
     #[test]
