@@ -27,6 +27,7 @@ use crate::memory::intake::{Encoded, FrameTokens, Segment, Segmenter};
 use crate::memory::recipe::Recipe;
 use crate::memory::store::StoreStats;
 use crate::model::generate::{Generated, History, Request, generate};
+use crate::model::kernels;
 use crate::model::prompt::Tail;
 use crate::model::rope::{Kept, Layout};
 use crate::model::text_image::TextImage;
@@ -110,7 +111,7 @@ impl Stream {
             memory,
             opening,
             notices,
-            segmenter: Segmenter::of(&recipe),
+            segmenter: segmenter(&model, &recipe),
             outside: outside(&model, &recipe, &options)?,
             sieve: Sieve::default(),
             frames: 0,
@@ -362,7 +363,7 @@ impl Stream {
         (self.memory, self.opening) =
             empty_memory(&self.model, &self.recipe, &options, &self.notices)?;
         *self.branch.get_mut() = None;
-        self.segmenter = Segmenter::of(&self.recipe);
+        self.segmenter = segmenter(&self.model, &self.recipe);
         self.sieve = Sieve::default();
         self.pending.clear();
         self.picture = None;
@@ -401,6 +402,7 @@ impl Stream {
             // What is not remembered cannot stand for what comes.
             self.sieve.forget();
         }
+        self.segmenter.foresee(&units)?;
         for unit in units {
             self.frames = unit.frames.end;
             if let Some(segment) = self.segmenter.push(unit)? {
@@ -554,6 +556,10 @@ impl Stream {
         };
         Ok((embeds, tail))
     }
+}
+
+fn segmenter(model: &VideoLlm, recipe: &Recipe) -> Segmenter {
+    Segmenter::of(recipe).where_they_are(kernels::stays_on(model.device()))
 }
 
 fn told(what: &str, seconds: f64) -> String {

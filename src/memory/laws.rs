@@ -118,7 +118,7 @@ impl<'a> Run<'a> {
             guidance: recipe.compression.is_some().then(|| random_tensor(61, (2, WIDTH))),
         });
         memory.open(decoder, &random_tensor(60, (3, WIDTH)), &cancel).unwrap();
-        let segmenter = Segmenter::of(recipe);
+        let segmenter = Segmenter::of(recipe).where_they_are(on_device);
         Self {
             decoder,
             recipe: recipe.clone(),
@@ -139,11 +139,17 @@ impl<'a> Run<'a> {
     }
 
     pub(super) fn push(&mut self, frames: &[Tensor]) {
-        for tokens in frames {
+        let named = frames.iter().map(|tokens| {
             let at = self.times.get(self.frames as usize).copied();
             let at = at.unwrap_or(self.frames as f64);
-            let frame = FrameTokens::whole(tokens.clone(), self.frames..self.frames + 1, (at, at));
             self.frames += 1;
+            FrameTokens::whole(tokens.clone(), self.frames - 1..self.frames, (at, at))
+        });
+        let named: Vec<FrameTokens> = named.collect();
+        if frames.len() > 1 {
+            self.segmenter.foresee(&named).unwrap();
+        }
+        for frame in named {
             if let Some(segment) = self.segmenter.push(frame).unwrap() {
                 self.remember(&segment);
             }

@@ -3,24 +3,30 @@
 //! alike patches dropped (CacheFlow §4.4), frames that are no peak of change dropped (ReTaKe's
 //! DPSelect, §4.5). All three look at the cosines of co-located tokens of neighbouring frames.
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 
 use super::frames::FrameTokens;
 use crate::error::Result;
+use crate::memory::kv::{nothing, read, read_all, token_cosines};
 use crate::memory::weigh::score::row_cosines;
 use crate::memory::weigh::select::top;
 
-/// A frame's tokens `[n, C]` as rows of f32.
-pub fn flat(tokens: &Tensor) -> Result<Vec<f32>> {
-    Ok(tokens.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
+/// Cosines of co-located tokens of two frames of one size, else none. `on_device`: they are computed
+/// where the tokens are.
+pub fn cosines(a: &Tensor, b: &Tensor, on_device: bool) -> Result<Vec<f32>> {
+    match on_device {
+        _ if a.dims() != b.dims() => Ok(Vec::new()),
+        true => read(&cosines_there(a, b)?),
+        false => Ok(row_cosines(&read(a)?, &read(b)?, a.dim(1)?.max(1))),
+    }
 }
 
-/// Cosines of co-located tokens of two frames of one size, else none.
-fn cosines(a: &Tensor, b: &Tensor) -> Result<Vec<f32>> {
-    if a.dims() != b.dims() {
-        return Ok(Vec::new());
+/// The same as a tensor `[n]`.
+pub fn cosines_there(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    match a.dims() == b.dims() {
+        true => token_cosines(&a.unsqueeze(0)?, &b.unsqueeze(0)?),
+        false => nothing(0),
     }
-    Ok(row_cosines(&flat(a)?, &flat(b)?, a.dim(1)?.max(1)))
 }
 
 fn mean(x: &[f32]) -> f32 {
@@ -28,11 +34,15 @@ fn mean(x: &[f32]) -> f32 {
 }
 
 /// Merges runs of alike neighbours into their mean.
-pub fn merge_alike(frames: Vec<FrameTokens>, alike: f64) -> Result<Vec<FrameTokens>> {
+pub fn merge_alike(
+    frames: Vec<FrameTokens>,
+    alike: f64,
+    on_device: bool,
+) -> Result<Vec<FrameTokens>> {
     let mut merged: Vec<(FrameTokens, usize)> = Vec::with_capacity(frames.len());
     for frame in frames {
         if let Some((open, count)) = merged.last_mut() {
-            let cosines = cosines(&open.tokens, &frame.tokens)?;
+            let cosines = cosines(&open.tokens, &frame.tokens, on_device)?;
             if !cosines.is_empty() && f64::from(mean(&cosines)) > alike {
                 let n = *count as f64;
                 open.tokens = (((&open.tokens * n)? + &frame.tokens)? / (n + 1.0))?;
@@ -47,9 +57,9 @@ pub fn merge_alike(frames: Vec<FrameTokens>, alike: f64) -> Result<Vec<FrameToke
     Ok(merged.into_iter().map(|(frame, _)| frame).collect())
 }
 
-/// The frame without the patches that are as they were in `before`, the whole frame before it.
-pub fn drop_alike(frame: FrameTokens, before: &Tensor, alike: f64) -> Result<FrameTokens> {
-    let cosines = cosines(&frame.tokens, before)?;
+/// The frame without the patches that are as they were in the whole frame before it, by their
+/// [`cosines`].
+pub fn drop_alike(frame: FrameTokens, cosines: &[f32], alike: f64) -> Result<FrameTokens> {
     let mut kept: Vec<u32> =
         (0..cosines.len() as u32).filter(|&i| f64::from(cosines[i as usize]) < alike).collect();
     if cosines.is_empty() || kept.len() == cosines.len() {
@@ -66,13 +76,18 @@ pub fn drop_alike(frame: FrameTokens, before: &Tensor, alike: f64) -> Result<Fra
 
 /// Keeps the fraction `keep` of the frames: local maxima of change first, then by change; and says
 /// which of them are such peaks.
-pub fn peaks(frames: Vec<FrameTokens>, keep: f64) -> Result<Vec<FrameTokens>> {
+pub fn peaks(frames: Vec<FrameTokens>, keep: f64, on_device: bool) -> Result<Vec<FrameTokens>> {
     let n = frames.len();
-    let mut change = vec![1.0; n];
-    for i in 1..n {
-        let cosines = cosines(&frames[i - 1].tokens, &frames[i].tokens)?;
-        change[i] = 1.0 - mean(&cosines);
-    }
+    let pairs = frames.windows(2).map(|pair| (&pair[0].tokens, &pair[1].tokens));
+    let cosines: Vec<Vec<f32>> = match on_device {
+        true => {
+            let there = pairs.map(|(a, b)| cosines_there(a, b)).collect::<Result<Vec<_>>>()?;
+            read_all(&there)?
+        }
+        false => pairs.map(|(a, b)| cosines(a, b, false)).collect::<Result<_>>()?,
+    };
+    let after_first = cosines.iter().map(|cosines| 1.0 - mean(cosines));
+    let change: Vec<f32> = std::iter::once(1.0).chain(after_first).take(n).collect();
     let peak = |i: usize| {
         let beyond =
             |j: Option<usize>| j.and_then(|j| change.get(j)).is_none_or(|other| change[i] > *other);
@@ -107,15 +122,15 @@ mod tests {
                 frame(2, &[[0.0, 1.0], [0.0, 1.0]]),
             ]
         };
-        let merged = merge_alike(frames(), 0.95).unwrap();
+        let merged = merge_alike(frames(), 0.95, false).unwrap();
         assert_eq!(merged.len(), 2);
         assert_eq!(merged[0].frames, 0..2);
         assert_eq!(merged[0].end, 1.0);
         assert_eq!(merged[0].tokens.to_vec2::<f32>().unwrap()[0], [2.0, 0.0]);
-        assert_eq!(merge_alike(frames(), 1.0).unwrap().len(), 3);
+        assert_eq!(merge_alike(frames(), 1.0, true).unwrap().len(), 3);
         // Each of three counts as much as another.
         let three = (0..3).map(|i| frame(i, &[[1.0 + 2.0 * i as f32, 0.0]])).collect();
-        let merged = merge_alike(three, 0.95).unwrap();
+        let merged = merge_alike(three, 0.95, true).unwrap();
         assert_eq!(merged[0].tokens.to_vec2::<f32>().unwrap(), [[3.0, 0.0]]);
     }
 
@@ -123,10 +138,14 @@ mod tests {
     fn patches_that_did_not_change_go_and_one_always_stays() {
         let before = frame(0, &[[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]);
         let changed = frame(1, &[[1.0, 0.0], [1.0, 0.0], [1.0, 1.0]]);
-        let kept = drop_alike(changed, &before.tokens, 0.5).unwrap();
+        let to = |frame: &FrameTokens, on_device| {
+            cosines(&frame.tokens, &before.tokens, on_device).unwrap()
+        };
+        assert_eq!(to(&changed, true), to(&changed, false));
+        let kept = drop_alike(changed.clone(), &to(&changed, true), 0.5).unwrap();
         assert_eq!(kept.patches.as_deref(), Some(&[1][..]));
         assert_eq!(kept.tokens.to_vec2::<f32>().unwrap(), [[1.0, 0.0]]);
-        let still = drop_alike(before.clone(), &before.tokens, 0.5).unwrap();
+        let still = drop_alike(before.clone(), &to(&before, true), 0.5).unwrap();
         assert_eq!(still.tokens.dims(), [1, 2]);
     }
 
@@ -140,10 +159,12 @@ mod tests {
         let angles = [0.0, 40.0, 85.0, 86.0, 96.0, 97.0];
         let frames =
             angles.iter().enumerate().map(|(i, &a)| frame(i as u64, &at(a))).collect::<Vec<_>>();
-        let kept = peaks(frames.clone(), 0.5).unwrap();
-        let starts: Vec<u64> = kept.iter().map(|f| f.frames.start).collect();
-        assert_eq!(starts, [0, 2, 4]);
+        let starts = |kept: &[FrameTokens]| kept.iter().map(|f| f.frames.start).collect::<Vec<_>>();
+        let there = peaks(frames.clone(), 0.5, true).unwrap();
+        let kept = peaks(frames.clone(), 0.5, false).unwrap();
+        assert_eq!(starts(&there), starts(&kept));
+        assert_eq!(starts(&kept), [0, 2, 4]);
         assert!(kept.iter().all(|frame| frame.peak));
-        assert_eq!(peaks(frames, 1.0).unwrap().len(), 6);
+        assert_eq!(peaks(frames, 1.0, true).unwrap().len(), 6);
     }
 }

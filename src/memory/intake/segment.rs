@@ -5,11 +5,14 @@
 //! (StreamKV §3.1; the boundary features are those of the released code: the mean of a frame's
 //! projected, pooled tokens).
 
+use std::collections::VecDeque;
+
 use candle_core::{DType, Tensor};
 
 use super::frames::{FrameTokens, Segment};
-use super::reduce::{drop_alike, merge_alike, peaks};
+use super::reduce::{cosines, cosines_there, drop_alike, merge_alike, peaks};
 use crate::error::Result;
+use crate::memory::kv::{nothing, read_all};
 use crate::memory::recipe::{Cut, Recipe, Reduce};
 
 /// The open segment and the rule that closes it.
@@ -28,6 +31,11 @@ pub struct Segmenter {
     cosines: Vec<f32>,
     /// Feature of the newest frame as it came, never of a merged one.
     newest: Vec<f32>,
+    /// What frames are compared by is computed where they are.
+    on_device: bool,
+    /// Of the frames that come next the first that each stands for, and its cosines with the one before
+    /// it.
+    foreseen: VecDeque<(u64, Vec<f32>)>,
 }
 
 impl Segmenter {
@@ -41,6 +49,8 @@ impl Segmenter {
             features: Vec::new(),
             cosines: Vec::new(),
             newest: Vec::new(),
+            on_device: false,
+            foreseen: VecDeque::new(),
         }
     }
 
@@ -62,10 +72,49 @@ impl Segmenter {
         Self { reduce, ..self }
     }
 
+    /// The same for frames that stay where they are computed.
+    pub fn where_they_are(self, on_device: bool) -> Self {
+        Self { on_device, ..self }
+    }
+
+    /// Looks at frames that will be pushed next: what patches are dropped by, all in one read.
+    ///
+    /// # Errors
+    /// What the computation fails with.
+    pub fn foresee(&mut self, frames: &[FrameTokens]) -> Result<()> {
+        self.foreseen.clear();
+        if !self.on_device || !matches!(self.reduce, Reduce::Patches { .. }) {
+            return Ok(());
+        }
+        let mut unread = Vec::with_capacity(frames.len());
+        let mut before = self.before.as_ref();
+        for frame in frames {
+            unread.push(match before {
+                Some(before) => cosines_there(&frame.tokens, before)?,
+                None => nothing(0)?,
+            });
+            before = Some(&frame.tokens);
+        }
+        let starts = frames.iter().map(|frame| frame.frames.start);
+        self.foreseen = starts.zip(read_all(&unread)?).collect();
+        Ok(())
+    }
+
+    /// What was foreseen of a frame that is pushed now.
+    fn known(&mut self, frame: &FrameTokens) -> Option<Vec<f32>> {
+        let (start, cosines) = self.foreseen.pop_front()?;
+        if start != frame.frames.start {
+            self.foreseen.clear();
+            return None;
+        }
+        Some(cosines)
+    }
+
     /// Takes the next frame; returns the segment that it closed, if any. The frame itself opens
     /// the next segment, except under [`Cut::Uniform`], whose last frame completes its segment.
     pub fn push(&mut self, frame: FrameTokens) -> Result<Option<Segment>> {
-        let frame = self.reduced(frame)?;
+        let known = self.known(&frame);
+        let frame = self.reduced(frame, known)?;
         match self.cut {
             Cut::Never => {
                 self.open.push(frame);
@@ -116,8 +165,12 @@ impl Segmenter {
                 self.open.clear();
                 units
             }
-            (_, Reduce::Frames { alike }) => merge_alike(std::mem::take(&mut self.open), alike)?,
-            (_, Reduce::Peaks { keep }) => peaks(std::mem::take(&mut self.open), keep)?,
+            (_, Reduce::Frames { alike }) => {
+                merge_alike(std::mem::take(&mut self.open), alike, self.on_device)?
+            }
+            (_, Reduce::Peaks { keep }) => {
+                peaks(std::mem::take(&mut self.open), keep, self.on_device)?
+            }
             _ => std::mem::take(&mut self.open),
         };
         Ok((!frames.is_empty()).then_some(Segment { frames }))
@@ -127,17 +180,23 @@ impl Segmenter {
     pub fn open_segment(&self, more: Vec<FrameTokens>) -> Result<Option<Segment>> {
         let mut closing = self.clone();
         for frame in more {
-            let frame = closing.reduced(frame)?;
+            let frame = closing.reduced(frame, None)?;
             closing.open.push(frame);
         }
         closing.close()
     }
 
     /// The frame without what the one before it already said.
-    fn reduced(&mut self, frame: FrameTokens) -> Result<FrameTokens> {
+    fn reduced(&mut self, frame: FrameTokens, known: Option<Vec<f32>>) -> Result<FrameTokens> {
         let whole = frame.tokens.clone();
         let frame = match (self.reduce, &self.before) {
-            (Reduce::Patches { alike }, Some(before)) => drop_alike(frame, before, alike)?,
+            (Reduce::Patches { alike }, Some(before)) => {
+                let cosines = match known {
+                    Some(cosines) => cosines,
+                    None => cosines(&frame.tokens, before, self.on_device)?,
+                };
+                drop_alike(frame, &cosines, alike)?
+            }
             _ => frame,
         };
         self.before = Some(whole);
