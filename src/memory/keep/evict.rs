@@ -8,7 +8,7 @@ use candle_core::{DType, Tensor};
 
 use super::held::Held;
 use super::place::{at_time, place, squeezed};
-use super::probe::read_scores;
+use super::probe::{Scores, read_scores};
 use super::resident::Layer;
 use super::residue::residues;
 use crate::error::Result;
@@ -19,9 +19,6 @@ use crate::memory::weigh::norms::{self, Grid};
 use crate::memory::weigh::select::{buckets, evenly, quota, top};
 use crate::memory::weigh::{depth, novelty, score};
 use crate::model::rope::{Layout, Positions};
-
-/// Scores of one layer: one list for all heads, or one per KV head.
-pub type Scores = Vec<Vec<f32>>;
 
 /// Shrinks every layer to `budget` tokens. `attention`: what each layer's rows receive from the
 /// recipe's probe, `[lists, n]`, if it has one. What the choice goes by is read in one go.

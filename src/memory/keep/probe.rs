@@ -4,7 +4,6 @@
 
 use candle_core::Tensor;
 
-use super::evict::Scores;
 use super::held::Held;
 use super::place::place;
 use super::resident::Layer;
@@ -16,6 +15,9 @@ use crate::memory::unit::UNBOUNDED;
 use crate::model::attention::{self, Stage, Visible};
 use crate::model::decoder::Attend;
 use crate::model::rope::Positions;
+
+/// Scores of one layer: one list for all heads, or one per KV head.
+pub type Scores = Vec<Vec<f32>>;
 
 /// Prefix and resident tokens of a layer, keys turned where they stand. `at`: the places of the
 /// resident ones.
