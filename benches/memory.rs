@@ -69,7 +69,7 @@ fn codecs(c: &mut Criterion) {
             b.iter(|| codec::encode(codec, &kv).unwrap());
         });
         group.bench_function(BenchmarkId::new("decode", codec.name()), |b| {
-            b.iter(|| codec::decode(packed.form, &packed.bytes, &Device::Cpu).unwrap());
+            b.iter(|| codec::decode(packed.form, &packed.bytes).unwrap());
         });
     }
 }

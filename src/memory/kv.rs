@@ -233,6 +233,11 @@ pub fn token_cosines(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// What the computation fails with.
 pub fn best(scores: &Tensor, k: usize) -> Result<Tensor> {
+    if let Some(kernels) = kernels::on(scores.device())
+        && let Some(best) = kernels.chosen(&scores.unsqueeze(0)?, k)?
+    {
+        return Ok(best.squeeze(0)?);
+    }
     let order = scores.contiguous()?.arg_sort_last_dim(false)?;
     let best = order.narrow(0, 0, k.min(scores.dim(0)?))?.contiguous()?;
     Ok(best.sort_last_dim(true)?.0)

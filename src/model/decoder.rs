@@ -5,6 +5,7 @@
 //! [`Attend`], which decides what they are compared with. Ingesting video, retrieving, answering
 //! and probing are four implementations of that trait; the decoder knows none of them.
 
+mod rows;
 #[cfg(test)]
 mod testing;
 mod together;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{Activation, Embedding, Module, VarBuilder};
 
-use self::together::{MOST_ROWS, Rows};
+use self::rows::{MOST_ROWS, Rows};
 use super::checkpoint::TextConfig;
 use super::gate::gated;
 use super::gathering::Gathering;

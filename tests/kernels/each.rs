@@ -257,11 +257,11 @@ fn any_number_of_each_row_is_chosen_in_order() -> Result<()> {
     let (rows, n) = (3, 2500);
     let scores = (Tensor::randn(0f32, 1.0, (rows, n), &Device::Cpu)? * 8.0)?.round()?;
     for k in [1, 1024, 2499, 2500] {
-        let chosen = ours().chosen(&scores, k)?.unwrap().to_vec2::<i32>()?;
+        let chosen = ours().chosen(&scores, k)?.unwrap().to_vec2::<u32>()?;
         for (values, chosen) in scores.to_vec2::<f32>()?.iter().zip(chosen) {
             let mut order: Vec<usize> = (0..n).collect();
             order.sort_by(|&a, &b| (values[b] + 0.0).total_cmp(&(values[a] + 0.0)).then(a.cmp(&b)));
-            let mut expected: Vec<i32> = order[..k].iter().map(|&i| i as i32).collect();
+            let mut expected: Vec<u32> = order[..k].iter().map(|&i| i as u32).collect();
             expected.sort_unstable();
             assert_eq!(chosen, expected, "{k} of {n}");
         }

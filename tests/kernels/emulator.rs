@@ -163,6 +163,9 @@ impl candle_core::InplaceOp1 for Overwrite {
             CpuStorage::I32(all) => {
                 all[from..].iter_mut().zip(four).for_each(|(x, b)| *x = i32::from_le_bytes(*b));
             }
+            CpuStorage::U32(all) => {
+                all[from..].iter_mut().zip(four).for_each(|(x, b)| *x = u32::from_le_bytes(*b));
+            }
             CpuStorage::I64(all) => {
                 let eight = self.0.as_chunks::<8>().0;
                 all[from..].iter_mut().zip(eight).for_each(|(x, b)| *x = i64::from_le_bytes(*b));

@@ -457,6 +457,7 @@ impl candle_core::InplaceOp1 for Writes {
             match storage {
                 CpuStorage::I64(all) => all[from + place] = key,
                 CpuStorage::I32(all) => all[from + place] = key as i32,
+                CpuStorage::U32(all) => all[from + place] = key as u32,
                 _ => return Err(Error::msg("a format that kernels do not write")),
             }
         }

@@ -16,7 +16,7 @@ use crate::memory::keep::place::place;
 use crate::memory::keep::resident::stream_order;
 use crate::memory::kv::{Kv, gather, joined, rotate};
 use crate::memory::recipe::{Order, Places};
-use crate::memory::store::{Block, Stretch, gathered, stretches};
+use crate::memory::store::{Block, Stretch, gathered, stretches, turned};
 use crate::memory::unit::{Row, Unit};
 use crate::model::rope::{Kept, Positions};
 
@@ -149,17 +149,12 @@ impl View<'_> {
             units.push((block.unit, stretch.tokens()));
             parts.push(stretch);
         }
-        let Some(kv) = gathered(&parts, geometry.on_device)? else { return Ok(None) };
         let prefix = prefix.map_or(Ok(0), Kv::tokens)?;
         let kept = units.iter().map(|&(_, n)| Kept::All(n));
         let placed = geometry.layout.timed(prefix, times.into_iter().zip(kept));
         let positions = Positions::run(0, prefix).then(&placed.positions);
-        Ok(Some(Context {
-            kv: Kv { k: geometry.rope.rotate(&kv.k, &positions)?, v: kv.v },
-            prefix,
-            owners: vec![units],
-            next: placed.next,
-        }))
+        let kv = turned(&parts, geometry.on_device, &geometry.rope, &positions)?;
+        Ok(kv.map(|kv| Context { kv, prefix, owners: vec![units], next: placed.next }))
     }
 
     /// Everything that every layer holds, or its last `last` units.

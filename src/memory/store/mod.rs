@@ -34,6 +34,6 @@ pub use blocks::Blocks;
 pub use index::{Keys, MeanKeys};
 pub use layer::LayerStore;
 pub use options::{Budget, StoreOptions, StoreStats};
-pub use pool::{Stretch, gathered};
+pub use pool::{Stretch, gathered, turned};
 pub use tier::Besides;
 pub use window::{ChangedWindow, Tail, Window};

@@ -15,6 +15,8 @@ use parking_lot::Mutex;
 
 use crate::error::Result;
 use crate::memory::kv::{Kv, joined, rows};
+use crate::model::kernels;
+use crate::model::rope::{Positions, Rope};
 
 /// Rows of a pool's first slab, if nothing longer comes in. Each further one is half as large as all
 /// before it.
@@ -146,6 +148,38 @@ pub fn gathered(parts: &[Stretch], on_device: bool) -> Result<Option<Kv>> {
         }
     }
     joined(&pieces.iter().collect::<Vec<_>>())
+}
+
+/// [`gathered`] with keys turned to where they stand; on a device in one pass.
+///
+/// # Errors
+/// What the computation fails with.
+pub fn turned(
+    parts: &[Stretch],
+    on_device: bool,
+    rope: &Rope,
+    positions: &Positions,
+) -> Result<Option<Kv>> {
+    let runs = in_runs(parts);
+    if let Some(first) = runs.first().filter(|first| on_device && is_dense(&first.of))
+        && runs.iter().all(|run| run.is_beside(first))
+    {
+        let Kv { k, v } = &first.of;
+        let elements = k.dim(2)?;
+        let rows = runs.iter().flat_map(|run| run.start..run.start + run.tokens);
+        let from: Vec<i64> = rows.map(|row| (row * elements) as i64).collect();
+        let from = Tensor::from_vec(from, positions.len(), k.device())?;
+        if let (Some(kernels), Some(k)) =
+            (kernels::on(v.device()), rope.gather_rotated(k, &from, positions)?)
+            && let Some(v) = kernels.gather(v, &from)?
+        {
+            return Ok(Some(Kv { k, v }));
+        }
+    }
+    match gathered(parts, on_device)? {
+        Some(Kv { k, v }) => Ok(Some(Kv { k: rope.rotate(&k, positions)?, v })),
+        None => Ok(None),
+    }
 }
 
 fn is_dense(kv: &Kv) -> bool {

@@ -3,44 +3,15 @@
 //! layers together, and each camera's thread does its own attention. To the decoder, the others are
 //! an [`Attend`] that hands out rows and collects contexts.
 
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::channel;
 
 use candle_core::Tensor;
 
+use super::rows::{Rows, Word};
 use super::{Attend, Decoder};
 use crate::cancel::Cancel;
 use crate::error::{EngineError, Result};
 use crate::model::gathering::{Entered, Heard, Job, Member};
-
-/// Rows of one pass: more make no product faster, and all wait longer.
-pub(super) const MOST_ROWS: usize = 2048;
-
-/// Rows that wait for a pass, and where their contexts will come from.
-pub(super) struct Rows {
-    embeds: Tensor,
-    contexts: Receiver<Option<Tensor>>,
-}
-
-/// What a thread that does not lead is told.
-pub(super) enum Word {
-    /// A layer's queries, keys and values of its rows.
-    Attend(usize, [Tensor; 3]),
-    Done(Tensor),
-    /// Something went wrong that need not be its fault: it is to run by itself.
-    Alone,
-}
-
-impl Job for Rows {
-    type Word = Word;
-
-    fn size(&self) -> usize {
-        self.embeds.dim(0).unwrap_or(0)
-    }
-
-    fn goes_with(&self, _: &Self) -> bool {
-        true
-    }
-}
 
 impl Decoder {
     /// [`forward`](Self::forward) past what `new` makes, together with other threads that are about to

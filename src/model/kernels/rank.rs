@@ -46,7 +46,7 @@ impl Kernels {
         Ok(Some(keys.to_vec1::<i64>()?.into_iter().map(index).filter(|&i| i < n).collect()))
     }
 
-    /// Where the `k` best of each row of `scores` `[rows, n]` in f32 are: `[rows, k]` in i32,
+    /// Where the `k` best of each row of `scores` `[rows, n]` in f32 are: `[rows, k]` in u32,
     /// ascending. `None` where no kernel fits.
     pub fn chosen(&self, scores: &Tensor, k: usize) -> Result<Option<Tensor>> {
         let (Some(rank), Some(chosen)) =
@@ -61,7 +61,8 @@ impl Kernels {
         let blocks = [n.div_ceil(rank.constant("BN")), rows, 1];
         let args = [Arg::Read(&scores), Arg::Write(&ranks), Arg::I32(count(n)?)];
         self.launch(rank, blocks, &args)?;
-        let places = self.output((rows, k), DType::I32)?;
+        // As the rows of a gather are counted; below 2^31 the bits are the same.
+        let places = self.output((rows, k), DType::U32)?;
         if k > 0 {
             let sizes = [Arg::I32(count(n)?), Arg::I32(count(k)?)];
             let args = [Arg::Read(&ranks), Arg::Write(&places), sizes[0], sizes[1]];
