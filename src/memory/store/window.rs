@@ -305,7 +305,7 @@ mod tests {
         let (mut window, mut all) = (ChangedWindow::default(), Vec::new());
         for step in 0..12u64 {
             let mut ahead =
-                window.with_room(&tokens(0, 1).k, if step % 2 == 0 { 3 } else { 9 }).unwrap();
+                window.with_room(&tokens(0, 1).k, if step % 2 == 0 { 9 } else { 3 }).unwrap();
             // Another goes its own way from the same window.
             let mut other = window.with_room(&tokens(0, 1).k, 9).unwrap();
             other.push(&tokens(900 + step, 5), tokens(0, 1).k, 3).unwrap();
