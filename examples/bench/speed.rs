@@ -220,7 +220,19 @@ pub fn cameras(
         let (_, took) = timed(device, || one.push_frames(&frames))?;
         let news: Vec<_> =
             many.iter_mut().map(|(_, camera)| camera.frames(1)).collect::<Result<_>>()?;
-        let push = || many.iter_mut().zip(&news).try_for_each(|((s, _), new)| s.push_frames(new));
+        // Each on a thread of its own, as elements are: who comes while a pass runs joins the next.
+        let push = || {
+            std::thread::scope(|scope| {
+                let pushes = many.iter_mut().zip(&news);
+                let pushes: Vec<_> = pushes
+                    .map(|((stream, _), new)| scope.spawn(move || stream.push_frames(new)))
+                    .collect();
+                pushes.into_iter().try_for_each(|push| match push.join() {
+                    Ok(pushed) => pushed,
+                    Err(panic) => std::panic::resume_unwind(panic),
+                })
+            })
+        };
         let (_, all) = timed(device, push)?;
         if round > 0 {
             together += took;

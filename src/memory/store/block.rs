@@ -26,7 +26,7 @@ impl Store {
         Self(Arc::new(Mutex::new(Tiers::new(options, layers, of_a_size, device))))
     }
 
-    /// An empty store whose blocks lie in [pools](super::pool), a layer's in one each.
+    /// An empty store whose blocks lie in pools, a layer's in one each.
     pub fn pooled(self) -> Self {
         self.0.lock().pool();
         self
