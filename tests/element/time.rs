@@ -303,6 +303,9 @@ fn nothing_stalls_that_is_paused_ended_or_no_camera() {
     std::thread::sleep(patience);
     no_video_message(&rig);
     rig.play();
+    // A source that is sent an event while its sink prerolls waits for a lock that the change of state
+    // needs: GStreamer's own.
+    rig.pipeline.state(gst::ClockTime::from_seconds(30)).0.unwrap();
     rig.pipeline.send_event(gst::event::Eos::new());
     rig.eos();
     std::thread::sleep(patience);

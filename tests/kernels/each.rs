@@ -61,9 +61,9 @@ const RULES: [Visible; 9] = [
 #[test]
 fn attention_is_that_of_the_cpu() {
     for (heads, kv_heads, dim) in some(&[(4, 4, 16), (7, 1, 32), (14, 2, 24)]) {
-        for rows in [1, 5, 70] {
+        for rows in some(&[1, 70, 5]) {
             for visible in some(&RULES) {
-                let keys = [0, 1, 33, 700];
+                let keys = [0, 1, 33, 300];
                 let q = random((heads, rows, dim));
                 let kv: Vec<(Tensor, Tensor)> = keys
                     .iter()
@@ -92,7 +92,7 @@ fn attention_is_that_of_the_cpu() {
 #[test]
 fn attention_mass_is_that_of_the_cpu() {
     for (heads, kv_heads, dim) in some(&[(4, 4, 16), (7, 1, 32), (14, 2, 24)]) {
-        for (rows, keys) in [(1, 1300), (9, 33), (70, 5), (3, 0)] {
+        for (rows, keys) in some(&[(70, 5), (9, 33), (3, 0), (1, 1300)]) {
             let (q, k) = (random((heads, rows, dim)), random((kv_heads, keys, dim)));
             let whole = (q.contiguous().unwrap(), k.contiguous().unwrap());
             let (q, k) = (apart(&q), apart(&k));
