@@ -126,6 +126,7 @@ enum Format {
     F32,
     Bf16,
     F16,
+    Q8,
 }
 
 impl From<Format> for DTypeChoice {
@@ -135,6 +136,7 @@ impl From<Format> for DTypeChoice {
             Format::F32 => Self::F32,
             Format::Bf16 => Self::Bf16,
             Format::F16 => Self::F16,
+            Format::Q8 => Self::Q8,
         }
     }
 }
@@ -249,7 +251,7 @@ fn load(args: &Speed, report: &mut Report) -> Fallible<VideoLlm> {
     report.about("model", name.unwrap_or_else(|| path.display().to_string()));
     report.about("device", machine::device(model.device()));
     report.about("processor", machine::processor());
-    report.about("weights in", format!("{:?}", model.weights_dtype()));
+    report.about("weights in", model.weights_format());
     report.about("frames handed over together", args.chunk);
     if let Some(window) = args.window {
         report.about("window", format!("{window} tokens"));
@@ -299,5 +301,9 @@ fn decoder_bytes(model: &VideoLlm) -> f64 {
     let attention = 2 * hidden * hidden + 2 * hidden * kv;
     let layers = decoder.layers() * (attention + 3 * hidden * decoder.inner_size());
     let head = hidden * decoder.vocab_size();
-    ((layers + head) * model.weights_dtype().size_in_bytes()) as f64
+    let bytes = match model.weights_format() {
+        "q8" => 1,
+        _ => model.weights_dtype().size_in_bytes(),
+    };
+    ((layers + head) * bytes) as f64
 }

@@ -31,7 +31,10 @@ pub enum Leaky {
 #[non_exhaustive]
 pub enum DType {
     #[default]
-    #[enum_value(name = "The checkpoint's own format", nick = "auto")]
+    #[enum_value(
+        name = "The checkpoint's own format; q8 for a large model on a CPU with VNNI",
+        nick = "auto"
+    )]
     Auto,
     #[enum_value(name = "32-bit floating point", nick = "f32")]
     F32,
@@ -39,6 +42,8 @@ pub enum DType {
     Bf16,
     #[enum_value(name = "16-bit floating point", nick = "f16")]
     F16,
+    #[enum_value(name = "8 bits with a scale for each output; on the CPU only", nick = "q8")]
+    Q8,
 }
 
 /// In which number format the remembered keys and values are kept.

@@ -162,6 +162,7 @@ impl Settings {
                 DType::F32 => DTypeChoice::F32,
                 DType::Bf16 => DTypeChoice::Bf16,
                 DType::F16 => DTypeChoice::F16,
+                DType::Q8 => DTypeChoice::Q8,
             },
         })
     }

@@ -154,9 +154,13 @@ impl Decoder {
             candle_nn::embedding(cfg.vocab_size, cfg.hidden_size, vb.pp("embed_tokens"))?;
         let layers = (0..cfg.layers)
             .map(|i| Layer::new(cfg, vb.pp("layers").pp(i)))
-            .collect::<candle_core::Result<_>>()?;
+            .collect::<candle_core::Result<Vec<Layer>>>()?;
         let head = match head {
             Some(vb) => linear_no_bias(cfg.hidden_size, cfg.vocab_size, vb)?,
+            // Held a second time: a token's scores read all of it, a token's embedding one row.
+            None if layers.first().is_some_and(|layer| layer.mlp.down.is_eight_bits()) => {
+                linear_no_bias(cfg.hidden_size, cfg.vocab_size, vb.pp("embed_tokens"))?
+            }
             None => Linear::new(embeddings.embeddings().clone(), None),
         };
         let rope = match cfg.mrope_section {

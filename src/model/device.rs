@@ -4,7 +4,7 @@
 use candle_core::{DType, Device};
 
 use super::load::{DTypeChoice, DeviceChoice};
-use crate::error::Result;
+use crate::error::{EngineError, Result};
 
 /// Opens a device. The second value says why `auto` fell back to the CPU, if a CUDA build did.
 pub(super) fn open(choice: DeviceChoice) -> Result<(Device, Option<String>)> {
@@ -23,10 +23,7 @@ pub(super) fn open(choice: DeviceChoice) -> Result<(Device, Option<String>)> {
 /// feature `cuda` starts on any machine, and what is missing is an error like any other.
 #[cfg(feature = "cuda")]
 fn cuda(ordinal: usize) -> Result<Device> {
-    let fails = |reason: String| crate::error::EngineError::Device {
-        name: format!("cuda:{ordinal}"),
-        reason,
-    };
+    let fails = |reason: String| EngineError::Device { name: format!("cuda:{ordinal}"), reason };
     super::kernels::table::Table::get().map_err(|reason| fails(reason.into()))?;
     let opened = Device::new_cuda_with_stream(ordinal).and_then(|device| {
         let cuda = device.as_cuda_device()?;
@@ -78,7 +75,7 @@ fn keep_freed_memory(device: &candle_core::CudaDevice) -> candle_core::Result<()
 
 #[cfg(not(feature = "cuda"))]
 fn cuda(ordinal: usize) -> Result<Device> {
-    Err(crate::error::EngineError::Device {
+    Err(EngineError::Device {
         name: format!("cuda:{ordinal}"),
         reason: "this build has no CUDA; build with `--features cuda` or choose the CPU".into(),
     })
@@ -91,24 +88,59 @@ pub(crate) struct Formats {
     pub matrices: DType,
     /// Of what flows between the layers, and of the vectors added to it or multiplied with it.
     pub flow: DType,
+    /// Matrices of linear layers are held in eight bits instead.
+    pub eight_bits: bool,
 }
 
 impl Formats {
     /// On the CPU what flows is f32 whatever the matrices are held in: it has fast products of
     /// f32 with narrower weights (see [`linear`](super::linear)) and slow ones of two narrow
-    /// operands.
-    pub fn new(choice: DTypeChoice, device: &Device, stored: Option<DType>) -> Self {
+    /// operands. `eight_by_itself`: whether `auto` takes eight bits there.
+    ///
+    /// # Errors
+    /// [`Device`](EngineError::Device) for a format that the device cannot compute with.
+    pub fn new(
+        choice: DTypeChoice,
+        device: &Device,
+        stored: Option<DType>,
+        eight_by_itself: bool,
+    ) -> Result<Self> {
         let matrices = match choice {
             DTypeChoice::F32 => DType::F32,
             DTypeChoice::Bf16 => DType::BF16,
             DTypeChoice::F16 => DType::F16,
-            DTypeChoice::Auto => stored.unwrap_or(DType::F32),
+            DTypeChoice::Auto | DTypeChoice::Q8 => stored.unwrap_or(DType::F32),
         };
-        Self { matrices, flow: if device.is_cpu() { DType::F32 } else { matrices } }
+        let eight_bits = match choice {
+            DTypeChoice::Q8 => true,
+            DTypeChoice::Auto => device.is_cpu() && eight_by_itself,
+            _ => false,
+        };
+        if eight_bits && !device.is_cpu() {
+            return Err(EngineError::Device {
+                name: "cuda".into(),
+                reason: "weights of eight bits (dtype q8) are for the CPU; a GPU computes in bf16 \
+                         or f16: choose one of them, or auto"
+                    .into(),
+            });
+        }
+        let flow = if device.is_cpu() { DType::F32 } else { matrices };
+        Ok(Self { matrices, flow, eight_bits })
     }
 
-    /// The format of a weight of this rank.
+    /// The format in which a weight of this rank is read.
     pub fn of(self, rank: usize) -> DType {
         if rank < 2 { self.flow } else { self.matrices }
+    }
+
+    /// The name of what most weights are held in, as `dtype` has it.
+    pub fn name(self) -> &'static str {
+        match self.matrices {
+            _ if self.eight_bits => "q8",
+            DType::F32 => "f32",
+            DType::F16 => "f16",
+            DType::BF16 => "bf16",
+            other => other.as_str(),
+        }
     }
 }

@@ -5,6 +5,7 @@ use candle_core::{CpuStorage, D, DType, Result, Storage, Tensor};
 use candle_nn::{Activation, Module};
 use rayon::prelude::*;
 
+use super::attention::simd::{self, Level};
 use super::kernels;
 
 /// `act(x[.., ..I]) * x[.., I..]` of `[n, 2 I]`, which is what gate and up give in one product.
@@ -34,12 +35,11 @@ fn on_cpu(x: &Tensor) -> Result<Option<Tensor>> {
         return Ok(None);
     }
     let values = &values[layout.start_offset()..][..rows * width];
+    let level = Level::detect();
     let mut gated = vec![0f32; rows * inner];
     gated.par_chunks_exact_mut(inner).zip(values.par_chunks_exact(width)).for_each(|(y, x)| {
         let (gate, up) = x.split_at(inner);
-        for ((y, gate), up) in y.iter_mut().zip(gate).zip(up) {
-            *y = gate / (1.0 + (-gate).exp()) * up;
-        }
+        simd::silu_mul(level, gate, up, y);
     });
     Tensor::from_vec(gated, (rows, inner), x.device()).map(Some)
 }

@@ -1,24 +1,32 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Linear layers `y = x W^T + b` whose weights may be held in fewer bits than `x`.
-//!
-//! On the CPU candle widens both whole operands of a bf16 product to f32, every time. Here `x` is
-//! f32 already and the weights are widened a tile at a time, into the cache, where the product is
-//! taken: that is exact and costs no memory. A product with few rows, as in decoding, reads every
-//! weight once and is bound by memory, so half the bytes make it faster (`docs/benchmarks.md`, real
-//! sizes); with many rows the format makes no difference. Everything else is candle's own layer.
+//! Linear layers `y = x W^T + b` whose weights may be held in fewer bits than `x`: as floats of 16
+//! bits ([`floats`]), or as whole numbers of eight ([`q8`]), on the CPU.
+
+mod floats;
+mod q8;
 
 use candle_core::{CpuStorage, DType, Device, Module, Storage, Tensor};
 use candle_nn::{Activation, VarBuilder};
-use half::slice::HalfFloatSliceExt;
-use half::{bf16, f16};
 use rayon::prelude::*;
 
 use super::attention::simd::{self, Level};
-use super::kernels;
+use super::{kernels, quantised};
 
 /// A linear layer; the constructors are those of `candle_nn`.
 #[derive(Clone, Debug)]
-pub struct Linear(candle_nn::Linear);
+pub struct Linear(Weights);
+
+#[derive(Clone, Debug)]
+enum Weights {
+    Floats(candle_nn::Linear),
+    Eight(q8::Layer),
+}
+
+/// Whether this processor multiplies bytes so fast that weights of eight bits are the faster ones for
+/// any number of rows.
+pub fn eight_bits_are_fast() -> bool {
+    q8::is_fast()
+}
 
 /// A layer with a bias, `[inputs]` to `[outputs]`.
 pub fn linear(inputs: usize, outputs: usize, vb: VarBuilder) -> candle_core::Result<Linear> {
@@ -33,21 +41,32 @@ pub fn linear_no_bias(
     linear_b(inputs, outputs, false, vb)
 }
 
+/// Takes the weights in eight bits, where the model is held in them.
 pub fn linear_b(
     inputs: usize,
     outputs: usize,
     bias: bool,
     vb: VarBuilder,
 ) -> candle_core::Result<Linear> {
-    let weight = vb.get((outputs, inputs), "weight")?;
     let bias = if bias { Some(vb.get(outputs, "bias")?) } else { None };
-    Ok(Linear::new(weight, bias))
+    let eight_bits = quantised::named("weight");
+    if quantised::fits(inputs) && vb.contains_tensor(&eight_bits) {
+        let rows = vb.get((outputs, inputs), &eight_bits)?;
+        let layer = q8::Layer::new(&rows, inputs, bias.as_ref())?;
+        return Ok(Linear(Weights::Eight(layer)));
+    }
+    Ok(Linear::new(vb.get((outputs, inputs), "weight")?, bias))
 }
 
 impl Linear {
-    /// `weight` is `[outputs, inputs]`, `bias` `[outputs]`.
+    /// `weight` is `[outputs, inputs]` in floats, `bias` `[outputs]`.
     pub fn new(weight: Tensor, bias: Option<Tensor>) -> Self {
-        Self(candle_nn::Linear::new(weight, bias))
+        Self(Weights::Floats(candle_nn::Linear::new(weight, bias)))
+    }
+
+    /// Whether the weights are in eight bits.
+    pub fn is_eight_bits(&self) -> bool {
+        matches!(self.0, Weights::Eight(_))
     }
 
     /// Layers over the same input as one, their outputs side by side: one product instead of several.
@@ -55,14 +74,28 @@ impl Linear {
     /// # Errors
     /// Where their inputs or formats differ.
     pub fn joined(layers: &[Self]) -> candle_core::Result<Self> {
-        let weights: Vec<&Tensor> = layers.iter().map(|layer| layer.0.weight()).collect();
-        let bias = |layer: &Self| match layer.0.bias() {
+        let mut floats = Vec::new();
+        let mut eight = Vec::new();
+        for layer in layers {
+            match &layer.0 {
+                Weights::Floats(layer) => floats.push(layer),
+                Weights::Eight(layer) => eight.push(layer),
+            }
+        }
+        if floats.is_empty() {
+            return Ok(Self(Weights::Eight(q8::Layer::joined(eight)?)));
+        }
+        if !eight.is_empty() {
+            candle_core::bail!("layers of different formats cannot be joined")
+        }
+        let weights: Vec<&Tensor> = floats.iter().map(|layer| layer.weight()).collect();
+        let bias = |layer: &&candle_nn::Linear| match layer.bias() {
             Some(bias) => Ok(bias.clone()),
-            None => layer.0.weight().narrow(1, 0, 1)?.squeeze(1)?.zeros_like(),
+            None => layer.weight().narrow(1, 0, 1)?.squeeze(1)?.zeros_like(),
         };
-        let bias = match layers.iter().any(|layer| layer.0.bias().is_some()) {
+        let bias = match floats.iter().any(|layer| layer.bias().is_some()) {
             true => {
-                let all = layers.iter().map(bias).collect::<candle_core::Result<Vec<_>>>()?;
+                let all = floats.iter().map(bias).collect::<candle_core::Result<Vec<_>>>()?;
                 Some(Tensor::cat(&all, 0)?)
             }
             false => None,
@@ -71,186 +104,102 @@ impl Linear {
     }
 }
 
-/// What an activation makes of a layer: on a device its bias and a GELU are one pass.
+/// What an activation makes of a layer: on a device its bias and a GELU are one pass, on the CPU the
+/// GELU that towers have is one over whole vectors.
 pub fn activated(layer: &Linear, x: &Tensor, act: Activation) -> candle_core::Result<Tensor> {
     let tanh = match act {
         Activation::Gelu => Some(false),
         Activation::GeluPytorchTanh | Activation::NewGelu => Some(true),
         _ => None,
     };
-    if let (Some(tanh), Some(bias)) = (tanh, layer.0.bias())
-        && let Some(kernels) = kernels::on(x.device())
-    {
-        let product = Linear::new(layer.0.weight().clone(), None).forward(x)?;
-        if let Some(y) = kernels.bias_gelu(&product, bias, tanh)? {
-            return Ok(y);
+    match &layer.0 {
+        Weights::Eight(layer) if tanh == Some(true) => {
+            return eight(layer, x, Some(simd::gelu_tanh));
         }
+        Weights::Floats(layer) => {
+            if let (Some(tanh), Some(bias)) = (tanh, layer.bias())
+                && let Some(kernels) = kernels::on(x.device())
+            {
+                let product = Linear::new(layer.weight().clone(), None).forward(x)?;
+                if let Some(y) = kernels.bias_gelu(&product, bias, tanh)? {
+                    return Ok(y);
+                }
+            }
+        }
+        Weights::Eight(_) => {}
     }
-    act.forward(&layer.forward(x)?)
+    let y = layer.forward(x)?;
+    if tanh == Some(true)
+        && let Some(y) = gelu_tanh(&y)?
+    {
+        return Ok(y);
+    }
+    act.forward(&y)
 }
 
 impl Module for Linear {
     /// `[.., outputs]` of `[.., inputs]`.
     fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        match product(x, self.0.weight())? {
-            Some(y) => match self.0.bias() {
-                Some(bias) => y.broadcast_add(bias),
-                None => Ok(y),
+        match &self.0 {
+            Weights::Eight(layer) => eight(layer, x, None),
+            Weights::Floats(layer) => match floats::product(x, layer.weight())? {
+                Some(y) => match layer.bias() {
+                    Some(bias) => y.broadcast_add(bias),
+                    None => Ok(y),
+                },
+                None => layer.forward(x),
             },
-            None => self.0.forward(x),
         }
     }
+}
+
+/// A product with weights of eight bits, and what is done to it.
+fn eight(layer: &q8::Layer, x: &Tensor, finish: Option<q8::Finish>) -> candle_core::Result<Tensor> {
+    let y = match x.dims().split_last() {
+        Some((&width, batch)) if width == layer.inputs() => {
+            let y = on_floats(x, |x| layer.multiply(x, finish))?;
+            y.map(|y| Tensor::from_vec(y?, [batch, &[layer.outputs()]].concat(), x.device()))
+        }
+        _ => None,
+    };
+    match y {
+        Some(y) => y,
+        None => {
+            let (shape, dtype, device) = (x.dims(), x.dtype(), x.device().location());
+            candle_core::bail!("{layer:?} of {shape:?} in {dtype:?} on {device:?}")
+        }
+    }
+}
+
+fn gelu_tanh(x: &Tensor) -> candle_core::Result<Option<Tensor>> {
+    const CHUNK: usize = 4096;
+    let level = Level::detect();
+    let y = on_floats(x, |x| {
+        let mut y = x.to_vec();
+        y.par_chunks_mut(CHUNK).for_each(|y| simd::gelu_tanh(level, y));
+        y
+    })?;
+    y.map(|y| Tensor::from_vec(y, x.shape(), x.device())).transpose()
+}
+
+/// What something makes of the numbers of a tensor, row by row, where they are f32 on the CPU.
+fn on_floats<T>(x: &Tensor, f: impl FnOnce(&[f32]) -> T) -> candle_core::Result<Option<T>> {
+    if x.dtype() != DType::F32 || !matches!(x.device(), Device::Cpu) {
+        return Ok(None);
+    }
+    let x = x.contiguous()?;
+    let (storage, layout) = x.storage_and_layout();
+    let Storage::Cpu(CpuStorage::F32(values)) = &*storage else { return Ok(None) };
+    Ok(Some(f(&values[layout.start_offset()..][..x.elem_count()])))
 }
 
 /// Up to this many rows a product is bound by reading the weights.
 const FEW: usize = 4;
 
-/// `x W^T` where this room knows a better way than candle: f32 on the CPU times narrower weights,
-/// or few rows of it times any.
-fn product(x: &Tensor, weight: &Tensor) -> candle_core::Result<Option<Tensor>> {
-    let (outputs, inputs) = weight.dims2()?;
-    let Some((&width, batch)) = x.dims().split_last() else { return Ok(None) };
-    let rows: usize = batch.iter().product();
-    let on_cpu = matches!((x.device(), weight.device()), (Device::Cpu, Device::Cpu));
-    let fits = width == inputs && x.dtype() == DType::F32 && weight.is_contiguous();
-    if !on_cpu || !fits || (weight.dtype() == DType::F32 && rows > FEW) {
-        return Ok(None);
-    }
-    if rows * inputs * outputs == 0 {
-        let shape = [batch, &[outputs]].concat();
-        return Tensor::zeros(shape, DType::F32, &Device::Cpu).map(Some);
-    }
-    let x = x.contiguous()?;
-    let (x_storage, x_layout) = x.storage_and_layout();
-    let (w_storage, w_layout) = weight.storage_and_layout();
-    let (Storage::Cpu(CpuStorage::F32(x_data)), Storage::Cpu(weights)) = (&*x_storage, &*w_storage)
-    else {
-        return Ok(None);
-    };
-    let x_data = &x_data[x_layout.start_offset()..][..rows * inputs];
-    let range = w_layout.start_offset()..w_layout.start_offset() + outputs * inputs;
-    let y = match weights {
-        CpuStorage::BF16(w) => multiply(x_data, &w[range], inputs, outputs),
-        CpuStorage::F16(w) => multiply(x_data, &w[range], inputs, outputs),
-        CpuStorage::F32(w) => multiply(x_data, &w[range], inputs, outputs),
-        _ => return Ok(None),
-    };
-    let shape = [batch, &[outputs]].concat();
-    Tensor::from_vec(y, shape, &Device::Cpu).map(Some)
-}
-
-/// A number format of weights.
-trait Element: Copy + Sync {
-    /// Writes a row in f32; both have the same length.
-    fn widen(row: &[Self], level: Level, wide: &mut [f32]);
-}
-
-impl Element for f32 {
-    fn widen(row: &[Self], _: Level, wide: &mut [f32]) {
-        wide.copy_from_slice(row);
-    }
-}
-
-impl Element for bf16 {
-    fn widen(row: &[Self], level: Level, wide: &mut [f32]) {
-        simd::widen(level, row, wide);
-    }
-}
-
-impl Element for f16 {
-    fn widen(row: &[Self], _: Level, wide: &mut [f32]) {
-        row.convert_to_f32_slice(wide);
-    }
-}
-
-/// `[rows, outputs]` of `x` `[rows, inputs]` and `w` `[outputs, inputs]`; no size is zero.
-fn multiply<T: Element>(x: &[f32], w: &[T], inputs: usize, outputs: usize) -> Vec<f32> {
-    if x.len() / inputs <= FEW {
-        multiply_few(x, w, inputs, outputs)
-    } else {
-        multiply_many(x, w, inputs, outputs)
-    }
-}
-
-/// Row by row of the weights: each is read once, and stays in the innermost cache for all of `x`.
-fn multiply_few<T: Element>(x: &[f32], w: &[T], inputs: usize, outputs: usize) -> Vec<f32> {
-    const CHUNK: usize = 64;
-    let (level, rows) = (Level::detect(), x.len() / inputs);
-    // [outputs, rows], so that every thread writes to a stretch of its own.
-    let mut turned = vec![0f32; outputs * rows];
-    turned.par_chunks_mut(CHUNK * rows).zip(w.par_chunks(CHUNK * inputs)).for_each_init(
-        || vec![0f32; inputs],
-        |wide, (out, w)| {
-            for (out, w) in out.chunks_exact_mut(rows).zip(w.chunks_exact(inputs)) {
-                T::widen(w, level, wide);
-                for (out, x) in out.iter_mut().zip(x.chunks_exact(inputs)) {
-                    *out = simd::dot(level, x, wide);
-                }
-            }
-        },
-    );
-    if rows == 1 {
-        return turned;
-    }
-    (0..rows).flat_map(|row| turned.iter().skip(row).step_by(rows).copied()).collect()
-}
-
-/// Tile by tile of the weights, each widened into half of a common L2 and multiplied there.
-fn multiply_many<T: Element>(x: &[f32], w: &[T], inputs: usize, outputs: usize) -> Vec<f32> {
-    /// Outputs and inputs of a tile: 512 KiB.
-    const WIDTH: usize = 128;
-    const DEPTH: usize = 1024;
-    let (level, rows) = (Level::detect(), x.len() / inputs);
-    // Narrow products are cut finer, so that no thread is left without work.
-    let share = outputs.div_ceil(2 * rayon::current_num_threads()).next_multiple_of(16);
-    let width = share.min(WIDTH);
-    let mut y = vec![0f32; rows * outputs];
-    let start = Shared(y.as_mut_ptr());
-    w.par_chunks(width * inputs).enumerate().for_each_init(
-        || vec![0f32; width * DEPTH.min(inputs)],
-        |tile, (block, w)| {
-            let columns = w.len() / inputs;
-            for from in (0..inputs).step_by(DEPTH) {
-                let depth = DEPTH.min(inputs - from);
-                for (wide, w) in tile.chunks_exact_mut(depth).zip(w.chunks_exact(inputs)) {
-                    T::widen(&w[from..from + depth], level, wide);
-                }
-                // SAFETY: columns `block * width ..+ columns` of all rows lie within `y`, and no
-                // other block has them; `x` has `rows` rows of `inputs`, `tile` `columns` rows of
-                // `depth`.
-                unsafe {
-                    gemm::gemm(
-                        rows,
-                        columns,
-                        depth,
-                        start.get().add(block * width),
-                        1,
-                        outputs as isize,
-                        from > 0,
-                        x.as_ptr().add(from),
-                        1,
-                        inputs as isize,
-                        tile.as_ptr(),
-                        depth as isize,
-                        1,
-                        1.0,
-                        1.0,
-                        false,
-                        false,
-                        false,
-                        gemm::Parallelism::None,
-                    );
-                }
-            }
-        },
-    );
-    y
-}
-
 /// A pointer into a matrix of which each thread writes other columns.
 struct Shared(*mut f32);
 
-// SAFETY: see the only use.
+// SAFETY: whoever has one says so where the pointer is used.
 unsafe impl Sync for Shared {}
 
 impl Shared {
@@ -317,5 +266,110 @@ mod tests {
         // Nothing in, nothing out.
         let none = Tensor::zeros((0, 8), DType::F32, &Device::Cpu).unwrap();
         assert_eq!(Linear::new(w, None).forward(&none).unwrap().dims(), [0, 10]);
+    }
+
+    /// A layer in eight bits, and the same in floats: of what its numbers stand for.
+    fn both(inputs: usize, outputs: usize, seed: u32) -> (Linear, Linear) {
+        let weights = noise(inputs * outputs, seed);
+        let weight = Tensor::from_vec(weights, (outputs, inputs), &Device::Cpu).unwrap();
+        let bias = Tensor::from_vec(noise(outputs, seed + 1), outputs, &Device::Cpu).unwrap();
+        let rows = quantised::quantised(&weight).unwrap();
+        let mut exact = Vec::new();
+        for row in rows.to_vec2::<u8>().unwrap() {
+            let (numbers, scales) = row.split_at(inputs);
+            for (slice, scale) in quantised::slices(inputs).into_iter().zip(scales.chunks(4)) {
+                let scale = f32::from_le_bytes(scale.try_into().unwrap());
+                exact.extend(numbers[slice].iter().map(|n| f32::from(*n as i8) * scale));
+            }
+        }
+        let exact = Tensor::from_vec(exact, (outputs, inputs), &Device::Cpu).unwrap();
+        let layer = q8::Layer::new(&rows, inputs, Some(&bias)).unwrap();
+        (Linear(Weights::Eight(layer)), Linear::new(exact, Some(bias)))
+    }
+
+    fn worst(a: &Tensor, b: &Tensor) -> f32 {
+        let worst = (a - b).unwrap().abs().unwrap().flatten_all().unwrap();
+        worst.max(0).unwrap().to_scalar().unwrap()
+    }
+
+    #[test]
+    fn eight_bits_give_the_product_of_their_values_up_to_the_steps_of_the_input() {
+        for (rows, inputs, outputs) in [
+            (1, 32, 1),
+            (1, 96, 300),
+            (4, 1152, 256),
+            (5, 37, 257),
+            (64, 1500, 70),
+            (65, 2049, 3),
+            (196, 96, 600),
+        ] {
+            let (layer, exact) = both(inputs, outputs, 7);
+            let x = Tensor::from_vec(noise(rows * inputs, 1), (rows, inputs), &Device::Cpu);
+            // Not centred, as what comes out of an activation is not.
+            let x = (x.unwrap() + 0.4).unwrap();
+            let found = layer.forward(&x).unwrap();
+            assert_eq!(found.dims(), [rows, outputs]);
+            let worst = worst(&found, &exact.forward(&x).unwrap());
+            // Errors of half a step of the input, of 2 over 255 or 127, and weights of -1 to 1: nearly
+            // normal, of deviation step / sqrt(12) * sqrt(inputs / 3). With few rows a step is 1 / 256,
+            // or 1 / 128, of that.
+            let steps = if rows <= FEW { 127.0 * 128.0 } else { 127.0 };
+            let limit = 5.0 * (2.0 / steps) * (inputs as f32 / 36.0).sqrt() + 1e-4;
+            assert!(worst < limit, "{rows}x{inputs}x{outputs}: {worst}, not below {limit}");
+        }
+    }
+
+    #[test]
+    fn joined_layers_of_eight_bits_give_what_each_gives() {
+        let (a, b) = (both(96, 300, 1).0, both(96, 40, 3).0);
+        let joined = Linear::joined(&[a.clone(), b.clone()]).unwrap();
+        for rows in [2, 9] {
+            let x = Tensor::from_vec(noise(rows * 96, 5), (rows, 96), &Device::Cpu).unwrap();
+            let each = Tensor::cat(&[a.forward(&x).unwrap(), b.forward(&x).unwrap()], 1).unwrap();
+            assert_eq!(worst(&joined.forward(&x).unwrap(), &each), 0.0);
+        }
+        assert!(Linear::joined(&[a, both(128, 40, 3).0]).is_err());
+        assert!(Linear::joined(&[b.clone(), both(96, 40, 3).1]).is_err());
+        let wide = Tensor::zeros((2, 97), DType::F32, &Device::Cpu).unwrap();
+        assert!(b.forward(&wide).is_err(), "another width");
+        let none = Tensor::zeros((0, 96), DType::F32, &Device::Cpu).unwrap();
+        assert_eq!(b.forward(&none).unwrap().dims(), [0, 40]);
+    }
+
+    #[test]
+    fn numbers_that_are_none_come_through_eight_bits() {
+        let (layer, _) = both(64, 10, 1);
+        for rows in [3, 20] {
+            for none in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                let mut x = noise(rows * 64, 2);
+                x[64 + 5] = none;
+                let x = Tensor::from_vec(x, (rows, 64), &Device::Cpu).unwrap();
+                let y: Vec<Vec<f32>> = layer.forward(&x).unwrap().to_vec2().unwrap();
+                let finite = |row: &Vec<f32>| row.iter().all(|y| y.is_finite());
+                assert!(y[1].iter().all(|y| !y.is_finite()), "{none} in {rows} rows");
+                assert!(y.iter().enumerate().all(|(i, row)| i == 1 || finite(row)));
+            }
+        }
+        let mut weights = noise(64 * 10, 2);
+        weights[3 * 64 + 9] = f32::NAN;
+        let weight = Tensor::from_vec(weights, (10, 64), &Device::Cpu).unwrap();
+        let layer = q8::Layer::new(&quantised::quantised(&weight).unwrap(), 64, None).unwrap();
+        let x = Tensor::from_vec(noise(6 * 64, 5), (6, 64), &Device::Cpu).unwrap();
+        let y: Vec<Vec<f32>> =
+            Linear(Weights::Eight(layer)).forward(&x).unwrap().to_vec2().unwrap();
+        assert!(y.iter().all(|row| row[3].is_nan() && row[4].is_finite()));
+    }
+
+    #[test]
+    fn an_activation_is_that_of_the_layer_in_any_format() {
+        let (layer, exact) = both(96, 300, 11);
+        let x = Tensor::from_vec(noise(20 * 96, 5), (20, 96), &Device::Cpu).unwrap();
+        for act in [Activation::GeluPytorchTanh, Activation::Gelu, Activation::Silu] {
+            for layer in [&layer, &exact] {
+                let expected = act.forward(&layer.forward(&x).unwrap()).unwrap();
+                let found = activated(layer, &x, act).unwrap();
+                assert!(worst(&found, &expected) < 1e-5, "{act:?}");
+            }
+        }
     }
 }

@@ -38,16 +38,20 @@ impl FromStr for DeviceChoice {
     }
 }
 
-/// In which number format the weights are held. The CPU computes in f32 with any of them; a GPU
-/// computes in the format itself.
+/// In which number format the weights are held. The CPU computes in f32 with any of the floats, and
+/// with eight bits in whole numbers; a GPU computes in the format itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum DTypeChoice {
-    /// The checkpoint's own.
+    /// The checkpoint's own; on a CPU that multiplies bytes fast, eight bits for a model so large that
+    /// reading its weights takes the time.
     #[default]
     Auto,
     F32,
     Bf16,
     F16,
+    /// Linear layers in whole numbers of eight bits with a scale for each output, the rest as in the
+    /// checkpoint. On the CPU only.
+    Q8,
 }
 
 /// What is being done with a file of the model.

@@ -23,6 +23,7 @@ mod norm;
 mod picture;
 pub mod preprocess;
 pub mod prompt;
+mod quantised;
 pub mod rope;
 pub(crate) mod sound;
 pub mod stage;

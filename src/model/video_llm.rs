@@ -15,6 +15,7 @@ use super::choice::History;
 use super::decoder::Decoder;
 use super::device::{self, Formats};
 use super::hub;
+use super::linear;
 use super::load::LoadOptions;
 use super::preprocess::Resampler;
 use super::preprocess::patches::Patches;
@@ -48,6 +49,10 @@ struct Parts {
     text_images: TextImages,
 }
 
+/// Weights of a decoder's layers from which on eight bits are worth what they cost, where they are
+/// fast: below, the caches hold much of the weights as they are.
+const LARGE: usize = 50_000_000;
+
 /// Patches per batch through the vision tower: enough to keep the threads busy, few enough that
 /// the widest activation of a large tower stays below 100 MB.
 const BATCH_PATCHES: usize = 4096;
@@ -68,6 +73,8 @@ impl VideoLlm {
         let prompts = Prompts::new(&checkpoint)?;
         let generation = checkpoint.generation()?;
         let (device, fallback) = device::open(options.device)?;
+        let eight_bits = linear::eight_bits_are_fast() && config.text.weights() >= LARGE;
+        let formats = |stored| Formats::new(options.dtype, &device, stored, eight_bits);
         let build = |vb: VarBuilder<'static>| {
             let vision = vision(&config.vision, &processor, vb.clone())?;
             // A tied checkpoint may carry a copy of the head; an untied one must have it.
@@ -76,12 +83,12 @@ impl VideoLlm {
             Ok((vision, decoder))
         };
         let (formats, built) = if let Some(seed) = options.made_up {
-            let formats = Formats::new(options.dtype, &device, Some(DType::BF16));
+            let formats = formats(Some(DType::BF16))?;
             (formats, random::build(seed, formats, &device, &options.cancel, build)?)
         } else {
             let weights = checkpoint.weights()?;
             let stored = weights.dtype("language_model.embed_tokens.weight");
-            let formats = Formats::new(options.dtype, &device, stored);
+            let formats = formats(stored)?;
             let unread = |name: &str| config.is_unread(name);
             (formats, weights.build(formats, &device, options, unread, build)?)
         };
@@ -156,9 +163,15 @@ impl VideoLlm {
         self.0.formats.flow
     }
 
-    /// The number format in which the weights are held.
+    /// The number format in which the weights are held: of the embeddings, and of all matrices where
+    /// [`weights_format`](Self::weights_format) is no other.
     pub fn weights_dtype(&self) -> DType {
         self.0.formats.matrices
+    }
+
+    /// What most weights are held in, by the name that `dtype` has for it.
+    pub fn weights_format(&self) -> &'static str {
+        self.0.formats.name()
     }
 
     /// Frames that become one unit.

@@ -9,7 +9,7 @@
 pub(crate) mod random;
 mod shard;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -23,6 +23,7 @@ use crate::error::{EngineError, Result};
 use crate::model::device::Formats;
 use crate::model::files::INDEX;
 use crate::model::load::{LoadOptions, LoadProgress, LoadStep};
+use crate::model::quantised;
 
 struct Source {
     shard: usize,
@@ -114,7 +115,10 @@ impl Weights {
         // candle's error type cannot carry ours; the loader kept it.
         match loader.state.lock().fault.take() {
             Some(fault) => Err(fault),
-            None => Ok((built?, plan.held(formats))),
+            None => {
+                let held = loader.state.lock().held;
+                Ok((built?, held))
+            }
         }
     }
 }
@@ -135,20 +139,14 @@ impl Plan {
     }
 
     /// A stand-in of the shape wanted that takes no memory.
-    fn note(&self, shape: Shape, name: &str, dtype: DType) -> candle_core::Result<Tensor> {
+    fn note(&self, shape: Shape, name: &str) -> candle_core::Result<Tensor> {
         let elements = shape.elem_count();
         self.wanted.lock().insert(name.to_owned(), shape.clone());
         // Cannot be there; and the model may make a copy of it.
         if elements > self.largest {
             candle_core::bail!("`{name}` is larger than every tensor of the checkpoint")
         }
-        Tensor::zeros((), dtype, &Device::Cpu)?.broadcast_as(shape)
-    }
-
-    /// Bytes of everything asked for, in the number formats it is held in.
-    fn held(&self, formats: Formats) -> u64 {
-        let bytes = |shape: &Shape| shape.elem_count() * formats.of(shape.rank()).size_in_bytes();
-        self.wanted.lock().values().map(|shape| bytes(shape) as u64).sum()
+        Tensor::zeros((), DType::F32, &Device::Cpu)?.broadcast_as(shape)
     }
 
     /// One error for everything in which the files differ from the notes. Tensors without a place
@@ -229,18 +227,18 @@ impl SimpleBackend for PlanBackend {
         shape: Shape,
         name: &str,
         _: candle_nn::Init,
-        dtype: DType,
+        _: DType,
         _: &Device,
     ) -> candle_core::Result<Tensor> {
-        self.0.note(shape, name, dtype)
+        self.0.note(shape, name)
     }
 
-    fn get_unchecked(&self, name: &str, dtype: DType, _: &Device) -> candle_core::Result<Tensor> {
+    fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> candle_core::Result<Tensor> {
         let shape = match self.0.weights.sources.get(name) {
             Some(source) => source.shape.clone().into(),
             None => Shape::from(0),
         };
-        self.0.note(shape, name, dtype)
+        self.0.note(shape, name)
     }
 
     fn contains_tensor(&self, name: &str) -> bool {
@@ -251,6 +249,10 @@ impl SimpleBackend for PlanBackend {
 #[derive(Default)]
 struct State {
     done: u64,
+    /// What has been read once; it may be asked for in two formats.
+    read: HashSet<String>,
+    /// Bytes of what was handed out.
+    held: u64,
     fault: Option<EngineError>,
 }
 
@@ -263,18 +265,27 @@ struct Loader {
 }
 
 impl Loader {
-    fn load(&self, name: &str, device: &Device) -> Result<Tensor> {
+    fn load(&self, wanted: &str, device: &Device) -> Result<Tensor> {
         self.options.cancel.check()?;
         let Weights { dir, shards, sources } = &*self.weights;
+        let eight_bits = quantised::name_of(wanted);
+        let name = eight_bits.unwrap_or(wanted);
         let Some(source) = sources.get(name) else {
             let reason = "was not planned for".into();
             return Err(EngineError::Tensor { path: dir.clone(), name: name.into(), reason });
         };
         let shard = &shards[source.shard];
         let tensor = shard.load(&source.name, self.formats.of(source.shape.len()), device)?;
+        let tensor = match eight_bits {
+            Some(_) => quantised::quantised(&tensor).map_err(|e| shard.fault(&source.name, e))?,
+            None => tensor,
+        };
         let done = {
             let mut state = self.state.lock();
-            state.done += source.bytes;
+            if state.read.insert(name.to_owned()) {
+                state.done += source.bytes;
+            }
+            state.held += (tensor.elem_count() * tensor.dtype().size_in_bytes()) as u64;
             state.done
         };
         if let Some(report) = &self.options.progress {
@@ -314,6 +325,10 @@ impl SimpleBackend for LoadBackend {
     }
 
     fn contains_tensor(&self, name: &str) -> bool {
+        let name = match quantised::name_of(name) {
+            Some(name) if self.0.formats.eight_bits => name,
+            _ => name,
+        };
         self.0.weights.sources.contains_key(name)
     }
 }

@@ -36,6 +36,15 @@ pub struct TextConfig {
     pub act: Activation,
 }
 
+impl TextConfig {
+    /// Weights of the layers, which a token reads all.
+    pub fn weights(&self) -> usize {
+        let Self { hidden_size, intermediate_size, layers, heads, kv_heads, head_dim, .. } = self;
+        let attention = 2 * hidden_size * (heads + kv_heads) * head_dim;
+        layers.saturating_mul(attention.saturating_add(3 * hidden_size * intermediate_size))
+    }
+}
+
 /// Defaults of `Qwen2Config`.
 #[derive(Deserialize)]
 #[serde(default)]

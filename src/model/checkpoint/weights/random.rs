@@ -13,6 +13,7 @@ use rayon::prelude::*;
 use crate::cancel::Cancel;
 use crate::error::{EngineError, Result};
 use crate::model::device::Formats;
+use crate::model::quantised;
 
 /// Builds something from made-up weights, and says how many bytes they take. They depend on `seed`,
 /// on their names and on the kind of device.
@@ -39,8 +40,10 @@ struct Made {
 }
 
 impl Made {
-    fn tensor(&self, shape: Shape, name: &str, device: &Device) -> Result<Tensor> {
+    fn tensor(&self, shape: Shape, wanted: &str, device: &Device) -> Result<Tensor> {
         self.cancel.check()?;
+        let eight_bits = quantised::name_of(wanted);
+        let name = eight_bits.unwrap_or(wanted);
         let dtype = self.formats.of(shape.rank());
         let (shift, scale) = spread(name, &shape);
         let seed = self.seed ^ (u64::from(crc32fast::hash(name.as_bytes())) << 32);
@@ -52,8 +55,10 @@ impl Made {
             }
             _ => Tensor::from_vec(noise(seed, shift, scale, &shape), shape.clone(), device)?,
         };
-        *self.bytes.lock() += (shape.elem_count() * dtype.size_in_bytes()) as u64;
-        Ok(tensor.to_dtype(dtype)?)
+        let tensor = tensor.to_dtype(dtype)?;
+        let tensor = if eight_bits.is_some() { quantised::quantised(&tensor)? } else { tensor };
+        *self.bytes.lock() += (tensor.elem_count() * tensor.dtype().size_in_bytes()) as u64;
+        Ok(tensor)
     }
 }
 
@@ -113,8 +118,8 @@ impl SimpleBackend for Backend {
         candle_core::bail!("`{name}` is wanted in any shape, and there is no file that has one")
     }
 
-    fn contains_tensor(&self, _: &str) -> bool {
-        true
+    fn contains_tensor(&self, name: &str) -> bool {
+        quantised::name_of(name).is_none() || self.0.formats.eight_bits
     }
 }
 
@@ -131,7 +136,7 @@ mod tests {
 
     #[test]
     fn made_up_weights_have_the_spread_of_their_kind_and_come_again_by_their_seed() {
-        let formats = Formats { matrices: DType::F32, flow: DType::F32 };
+        let formats = Formats { matrices: DType::F32, flow: DType::F32, eight_bits: false };
         let values = |seed: u64, name: &str, shape: (usize, usize)| {
             let wanted = |vb: VarBuilder| Ok(vb.get(shape, name)?);
             let (tensor, bytes) =
