@@ -62,8 +62,9 @@ struct Speed {
     /// Made-up weights of a published model's sizes, made on the device.
     #[arg(long, value_enum)]
     shape: Option<Shape>,
-    #[arg(long, value_enum, default_value = "auto")]
-    dtype: Format,
+    /// auto, f32, bf16, f16 or q8.
+    #[arg(long, default_value = "auto")]
+    dtype: DTypeChoice,
     /// auto, cpu, cuda or cuda:N.
     #[arg(long, default_value = "cpu")]
     device: DeviceChoice,
@@ -118,27 +119,6 @@ struct Speed {
     /// An earlier file to compare with.
     #[arg(long)]
     baseline: Option<PathBuf>,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Format {
-    Auto,
-    F32,
-    Bf16,
-    F16,
-    Q8,
-}
-
-impl From<Format> for DTypeChoice {
-    fn from(format: Format) -> Self {
-        match format {
-            Format::Auto => Self::Auto,
-            Format::F32 => Self::F32,
-            Format::Bf16 => Self::Bf16,
-            Format::F16 => Self::F16,
-            Format::Q8 => Self::Q8,
-        }
-    }
 }
 
 type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
@@ -226,7 +206,7 @@ fn load(args: &Speed, report: &mut Report) -> Fallible<VideoLlm> {
     let file = AtomicUsize::new(0);
     let options = LoadOptions {
         device: args.device,
-        dtype: args.dtype.into(),
+        dtype: args.dtype,
         made_up: args.shape.map(|_| 1),
         // One line a file.
         progress: Some(Arc::new(move |at| {

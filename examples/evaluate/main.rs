@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
+use gststreamkvqa::model::DTypeChoice;
 use gststreamkvqa::{EngineError, LoadOptions, Recipe, VideoLlm};
 use toyworld::{Kind, seeds};
 
@@ -26,6 +27,9 @@ struct Args {
     /// Hugging Face directory of the model.
     #[arg(long, default_value = "models/toyworld")]
     model: PathBuf,
+    /// Number format of the weights: auto, f32, bf16, f16 or q8.
+    #[arg(long, default_value = "auto")]
+    dtype: DTypeChoice,
     /// Methods as published, each optionally with options: `rekv:recent=4+chunk=2`; `rekv+recent`
     /// takes the value that the model's folder recommends. `blind` asks without video, `all` stands for
     /// every method there is, as published and, where the folder makes it another, as recommended.
@@ -136,7 +140,8 @@ fn methods(asked: &[String], model: &VideoLlm) -> Result<Vec<String>, EngineErro
 }
 
 fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
-    let model = VideoLlm::load(&args.model, &LoadOptions::default())?;
+    let model =
+        VideoLlm::load(&args.model, &LoadOptions { dtype: args.dtype, ..LoadOptions::default() })?;
     let work = Work {
         streams: args.streams,
         first_seed: args.seed

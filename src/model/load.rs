@@ -54,6 +54,27 @@ pub enum DTypeChoice {
     Q8,
 }
 
+impl FromStr for DTypeChoice {
+    type Err = EngineError;
+
+    /// `auto` or nothing, `f32`, `bf16`, `f16` or `q8`.
+    fn from_str(name: &str) -> Result<Self> {
+        Ok(match name.trim() {
+            "" | "auto" => Self::Auto,
+            "f32" => Self::F32,
+            "bf16" => Self::Bf16,
+            "f16" => Self::F16,
+            "q8" => Self::Q8,
+            _ => {
+                return Err(EngineError::Option {
+                    key: "dtype".into(),
+                    reason: format!("`{name}` is none of auto, f32, bf16, f16, q8"),
+                });
+            }
+        })
+    }
+}
+
 /// What is being done with a file of the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LoadStep {

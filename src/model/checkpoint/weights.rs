@@ -113,12 +113,13 @@ impl Weights {
         });
         let built = build(root(Box::new(LoadBackend(loader.clone())), device));
         // candle's error type cannot carry ours; the loader kept it.
-        match loader.state.lock().fault.take() {
+        let (fault, held) = {
+            let mut state = loader.state.lock();
+            (state.fault.take(), state.held)
+        };
+        match fault {
             Some(fault) => Err(fault),
-            None => {
-                let held = loader.state.lock().held;
-                Ok((built?, held))
-            }
+            None => Ok((built?, held)),
         }
     }
 }
