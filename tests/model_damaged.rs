@@ -437,6 +437,10 @@ fn number_formats_change_what_is_held_and_hardly_what_is_computed() {
         let apart = apart(&exact, &rounded);
         assert!(apart > 0.0 && apart < tolerance, "{dtype:?}: {apart}");
     }
+    let (held, rounded) = tokens("ov-odd", DTypeChoice::Q8);
+    assert_eq!(held, DType::F32, "what is no matrix of a linear layer");
+    let apart_in_eight = apart(&exact, &rounded);
+    assert!(apart_in_eight > 0.0 && apart_in_eight < 0.2, "q8: {apart_in_eight}");
     // Weights that are bf16 already lose nothing in f32.
     let (held, own) = tokens("ov-even-bf16", DTypeChoice::Auto);
     assert_eq!(held, DType::BF16);

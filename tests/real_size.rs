@@ -42,7 +42,7 @@ fn made_up_weights_take_what_read_ones_take_and_need_no_files() {
         let options = LoadOptions { dtype, device, made_up: Some(seed), ..LoadOptions::default() };
         VideoLlm::load(folder.path(), &options).unwrap()
     };
-    for dtype in [DTypeChoice::Auto, DTypeChoice::F32] {
+    for dtype in [DTypeChoice::Auto, DTypeChoice::F32, DTypeChoice::Q8] {
         let (read, made_up) = (load(dtype), made_up(1, dtype));
         assert_eq!(made_up.weights_dtype(), read.weights_dtype());
         assert_eq!(made_up.weight_bytes(), read.weight_bytes());
@@ -67,5 +67,24 @@ fn a_shrunken_sharded_checkpoint_answers_alike_in_bf16_and_f32() {
         assert_eq!(ids.len(), 8, "{method}");
         assert_eq!(ids, wide_ids, "{method}");
         common::assert_close(&logits, &wide_logits, 1e-4, method);
+    }
+}
+
+/// Weights of eight bits, and inputs of as many: logits differ by a part of their own spread, and the
+/// answers are the same. Embeddings stay bf16 here, and are small beside the layers.
+#[test]
+fn a_checkpoint_in_eight_bits_takes_half_of_bf16_and_answers_nearly_alike() {
+    let (eight, own, wide) =
+        (load(DTypeChoice::Q8), load(DTypeChoice::Auto), load(DTypeChoice::F32));
+    assert_eq!((eight.weights_format(), own.weights_format()), ("q8", "bf16"));
+    assert!(eight.weight_bytes() < own.weight_bytes(), "{}", eight.weight_bytes());
+    for method in ["full", "streamkv"] {
+        let ((_, logits), (_, exact)) = (answer(&eight, method), answer(&wide, method));
+        let mean = exact.iter().sum::<f32>() / exact.len() as f32;
+        let spread = exact.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / exact.len() as f32;
+        let apart = exact.iter().zip(&logits).map(|(a, b)| (a - b).powi(2)).sum::<f32>();
+        let apart = (apart / exact.len() as f32 / spread).sqrt();
+        println!("{method}: {apart}");
+        assert!(apart > 0.0 && apart < 0.05, "{method}: {apart} of the logits' spread");
     }
 }

@@ -8,7 +8,7 @@ use gstreamer as gst;
 use super::worker::Stats;
 
 pub(super) fn structure(stats: &Stats, live: bool) -> gst::Structure {
-    let Stats { counters, memory, queue, model_users } = stats;
+    let Stats { counters, memory, queue, model_users, weights } = stats;
     let mean = |total: Duration, count: u64| {
         if count == 0 { 0.0 } else { total.as_secs_f64() * 1e3 / count as f64 }
     };
@@ -38,6 +38,7 @@ pub(super) fn structure(stats: &Stats, live: bool) -> gst::Structure {
         .field("encode-ms-per-frame", mean(counters.encoding, counters.encoded))
         .field("answer-ms", mean(counters.answering, counters.answers))
         .field("live", live)
+        .field("weights", weights)
         .field("model-loaded", model_users.is_some())
         .field("model-users", model_users.unwrap_or(0) as u64)
         .build()

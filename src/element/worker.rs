@@ -68,6 +68,8 @@ pub(super) struct Stats {
     pub queue: usize,
     /// `None` until the model is loaded.
     pub model_users: Option<usize>,
+    /// What most of the model's weights are held in; empty before it is loaded.
+    pub weights: &'static str,
 }
 
 /// What the thread, the streaming thread and the application share.
@@ -391,6 +393,7 @@ impl Worker {
             memory: queue.memory,
             queue: queue.frames,
             model_users: queue.model.as_ref().map(Arc::strong_count),
+            weights: queue.model.as_ref().map_or("", |model| model.weights_format()),
         }
     }
 }

@@ -138,6 +138,8 @@ pub struct Decoder {
     layers: Vec<Layer>,
     norm: RmsNorm,
     head: Linear,
+    /// The head is the embeddings.
+    tied: bool,
     rope: Arc<Rope>,
     /// The number format of what flows between the layers.
     dtype: DType,
@@ -155,11 +157,12 @@ impl Decoder {
         let layers = (0..cfg.layers)
             .map(|i| Layer::new(cfg, vb.pp("layers").pp(i)))
             .collect::<candle_core::Result<Vec<Layer>>>()?;
+        let tied = head.is_none();
         let head = match head {
             Some(vb) => linear_no_bias(cfg.hidden_size, cfg.vocab_size, vb)?,
             // Held a second time: a token's scores read all of it, a token's embedding one row.
             None if layers.first().is_some_and(|layer| layer.mlp.down.is_eight_bits()) => {
-                linear_no_bias(cfg.hidden_size, cfg.vocab_size, vb.pp("embed_tokens"))?
+                Linear::in_eight_bits(embeddings.embeddings())?
             }
             None => Linear::new(embeddings.embeddings().clone(), None),
         };
@@ -172,6 +175,7 @@ impl Decoder {
             layers,
             norm: RmsNorm::new(cfg.hidden_size, cfg.rms_norm_eps, vb.pp("norm"))?,
             head,
+            tied,
             rope: Arc::new(rope),
             dtype: vb.dtype(),
             device: vb.device().clone(),
@@ -211,6 +215,11 @@ impl Decoder {
 
     pub fn vocab_size(&self) -> usize {
         self.cfg.vocab_size
+    }
+
+    /// Bytes of what is held twice, in two formats: the head, where it is the embeddings in eight bits.
+    pub(super) fn doubled_bytes(&self) -> u64 {
+        if self.tied { self.head.eight_bits_bytes() } else { 0 }
     }
 
     /// The longest context the checkpoint claims to handle.

@@ -101,7 +101,7 @@ impl Formats {
     /// [`Device`](EngineError::Device) for a format that the device cannot compute with.
     pub fn new(
         choice: DTypeChoice,
-        device: &Device,
+        on_cpu: bool,
         stored: Option<DType>,
         eight_by_itself: bool,
     ) -> Result<Self> {
@@ -113,10 +113,10 @@ impl Formats {
         };
         let eight_bits = match choice {
             DTypeChoice::Q8 => true,
-            DTypeChoice::Auto => device.is_cpu() && eight_by_itself,
+            DTypeChoice::Auto => on_cpu && eight_by_itself,
             _ => false,
         };
-        if eight_bits && !device.is_cpu() {
+        if eight_bits && !on_cpu {
             return Err(EngineError::Device {
                 name: "cuda".into(),
                 reason: "weights of eight bits (dtype q8) are for the CPU; a GPU computes in bf16 \
@@ -124,7 +124,7 @@ impl Formats {
                     .into(),
             });
         }
-        let flow = if device.is_cpu() { DType::F32 } else { matrices };
+        let flow = if on_cpu { DType::F32 } else { matrices };
         Ok(Self { matrices, flow, eight_bits })
     }
 
@@ -142,5 +142,24 @@ impl Formats {
             DType::BF16 => "bf16",
             other => other.as_str(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn eight_bits_are_for_the_cpu_and_come_by_themselves_where_they_are_worth_it() {
+        let formats = |choice, on_cpu, worth| {
+            Formats::new(choice, on_cpu, Some(DType::BF16), worth).map(Formats::name)
+        };
+        assert_eq!(formats(DTypeChoice::Auto, true, true).unwrap(), "q8");
+        assert_eq!(formats(DTypeChoice::Auto, true, false).unwrap(), "bf16");
+        assert_eq!(formats(DTypeChoice::Auto, false, true).unwrap(), "bf16");
+        assert_eq!(formats(DTypeChoice::Q8, true, false).unwrap(), "q8");
+        assert_eq!(formats(DTypeChoice::F16, true, true).unwrap(), "f16");
+        let refused = formats(DTypeChoice::Q8, false, false).unwrap_err().to_string();
+        assert!(refused.contains("choose one of them, or auto"), "{refused}");
     }
 }

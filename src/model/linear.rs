@@ -64,6 +64,24 @@ impl Linear {
         Self(Weights::Floats(candle_nn::Linear::new(weight, bias)))
     }
 
+    /// `weight`, `[outputs, inputs]` in floats, in eight bits if it can be.
+    pub fn in_eight_bits(weight: &Tensor) -> candle_core::Result<Self> {
+        let (_, inputs) = weight.dims2()?;
+        if !quantised::fits(inputs) {
+            return Ok(Self::new(weight.clone(), None));
+        }
+        let layer = q8::Layer::new(&quantised::quantised(weight)?, inputs, None)?;
+        Ok(Self(Weights::Eight(layer)))
+    }
+
+    /// Bytes of weights in eight bits.
+    pub fn eight_bits_bytes(&self) -> u64 {
+        match &self.0 {
+            Weights::Eight(layer) => (layer.inputs() * layer.outputs()) as u64,
+            Weights::Floats(_) => 0,
+        }
+    }
+
     /// Whether the weights are in eight bits.
     pub fn is_eight_bits(&self) -> bool {
         matches!(self.0, Weights::Eight(_))

@@ -65,7 +65,7 @@ impl TextImage {
         let side = config.image_size();
         let (processor, edge) = ProcessorConfig::read_square(dir, config.kind(), side)?;
         let weights = Weights::open(dir, &weight_files(dir)?)?;
-        let formats = Formats::new(DTypeChoice::F32, device, None, false)?;
+        let formats = Formats::new(DTypeChoice::F32, device.is_cpu(), None, false)?;
         // Old versions of transformers saved tables of positions; who ranks needs no scale.
         let unread = |name: &str| name.ends_with(".position_ids") || name == "logit_scale";
         let (towers, _) = weights.build(formats, device, options, unread, |vb| {

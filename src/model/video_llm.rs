@@ -74,7 +74,7 @@ impl VideoLlm {
         let generation = checkpoint.generation()?;
         let (device, fallback) = device::open(options.device)?;
         let eight_bits = linear::eight_bits_are_fast() && config.text.weights() >= LARGE;
-        let formats = |stored| Formats::new(options.dtype, &device, stored, eight_bits);
+        let formats = |stored| Formats::new(options.dtype, device.is_cpu(), stored, eight_bits);
         let build = |vb: VarBuilder<'static>| {
             let vision = vision(&config.vision, &processor, vb.clone())?;
             // A tied checkpoint may carry a copy of the head; an untied one must have it.
@@ -93,6 +93,7 @@ impl VideoLlm {
             (formats, weights.build(formats, &device, options, unread, build)?)
         };
         let ((vision, decoder), weight_bytes) = built;
+        let weight_bytes = weight_bytes + decoder.doubled_bytes();
         let parts = Parts {
             vision: Shared::new(vision, BATCH_PATCHES),
             decoder,

@@ -9,7 +9,7 @@
 pub(crate) mod random;
 mod shard;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -250,8 +250,6 @@ impl SimpleBackend for PlanBackend {
 #[derive(Default)]
 struct State {
     done: u64,
-    /// What has been read once; it may be asked for in two formats.
-    read: HashSet<String>,
     /// Bytes of what was handed out.
     held: u64,
     fault: Option<EngineError>,
@@ -283,9 +281,7 @@ impl Loader {
         };
         let done = {
             let mut state = self.state.lock();
-            if state.read.insert(name.to_owned()) {
-                state.done += source.bytes;
-            }
+            state.done += source.bytes;
             state.held += (tensor.elem_count() * tensor.dtype().size_in_bytes()) as u64;
             state.done
         };

@@ -16,7 +16,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{CpuStorage, DType, Result, Storage, Tensor};
 use rayon::prelude::*;
 use rten_gemm::{GemmExecutor, GemmInputA, GemmInputB, GemmOptions, PackedAMatrix, PackedBMatrix};
 use rten_tensor::NdTensorView;
@@ -91,7 +91,12 @@ impl Layer {
         if bytes != inputs + 4 * slices(inputs).len() {
             candle_core::bail!("{bytes} bytes are not {inputs} weights in eight bits")
         }
-        let rows: Vec<u8> = rows.flatten_all()?.to_vec1()?;
+        let rows = rows.contiguous()?;
+        let (storage, layout) = rows.storage_and_layout();
+        let Storage::Cpu(CpuStorage::U8(rows)) = &*storage else {
+            candle_core::bail!("weights in eight bits are bytes on the CPU")
+        };
+        let rows = &rows[layout.start_offset()..][..outputs * bytes];
         let bias = match bias {
             Some(bias) => bias.to_dtype(DType::F32)?.to_vec1()?,
             None => vec![0f32; outputs],

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Weights of eight bits give the answers of the same weights as floats.
+
+use gststreamkvqa::model::{DTypeChoice, DeviceChoice};
+use gststreamkvqa::{EngineError, Frame, LoadOptions, Question, Recipe, Stream, VideoLlm};
+
+fn load(dtype: DTypeChoice) -> VideoLlm {
+    let options = LoadOptions { dtype, device: DeviceChoice::Cpu, ..Default::default() };
+    VideoLlm::load(concat!(env!("CARGO_MANIFEST_DIR"), "/models/toyworld"), &options).unwrap()
+}
+
+/// What is said of a clip of the toy world: ids, and the scores of the first token.
+fn answers(model: &VideoLlm, seed: u64) -> Result<Vec<(Vec<u32>, Vec<f32>)>, EngineError> {
+    let options = toyworld::StreamOptions { frames: 24, ..Default::default() };
+    let clip = toyworld::Stream::generate(seed, &options);
+    let mut stream = Stream::new(model.clone(), Recipe::for_model("rekv", model)?)?;
+    for i in 0..options.frames {
+        stream.push(&Frame::new(clip.frame(i, 56, 56), 56, 56, i as f64)?)?;
+    }
+    ["what color is the object?", "what is the background?", "where is the object?"]
+        .into_iter()
+        .map(|text| {
+            let mut question = Question::new(text);
+            question.keep_logits = true;
+            let answer = stream.ask(&question, |_| ())?;
+            Ok((answer.ids, answer.first_logits.unwrap_or_default()))
+        })
+        .collect()
+}
+
+#[test]
+fn a_trained_model_says_the_same_in_eight_bits_and_takes_them_only_if_told() {
+    let (eight, own) = (load(DTypeChoice::Q8), load(DTypeChoice::Auto));
+    assert_eq!((eight.weights_format(), own.weights_format()), ("q8", "f32"));
+    for seed in 0..4 {
+        let (found, expected) = (answers(&eight, seed).unwrap(), answers(&own, seed).unwrap());
+        for ((ids, scores), (own_ids, own_scores)) in found.iter().zip(&expected) {
+            assert_eq!(ids, own_ids, "stream {seed}");
+            let apart = scores.iter().zip(own_scores).map(|(a, b)| (a - b).abs());
+            let apart = apart.fold(0f32, f32::max);
+            println!("stream {seed}: {apart}");
+            assert!(apart > 0.0 && apart < 1.5, "stream {seed}: {apart}");
+        }
+    }
+}
