@@ -16,7 +16,7 @@ built = $(CARGO_TARGET_DIR)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 plugin_path = $(CARGO_TARGET_DIR)/debug/gstreamer-1.0
 pluginsdir = $(shell pkg-config $(if $(PREFIX),--define-variable=prefix=$(PREFIX)) --variable=pluginsdir gstreamer-1.0)
 
-.PHONY: help demo test lint build cuda gpu-bundle compare install uninstall inspect kernels gpu-check clean
+.PHONY: help demo test lint build cuda gpu-bundle compare bench install uninstall inspect kernels gpu-check clean
 
 help:
 	@echo 'make demo      play a video through the element and ask it questions'
@@ -26,6 +26,7 @@ help:
 	@echo 'make cuda      the plugin and the engine for NVIDIA GPUs, in $(cuda:$(CURDIR)/%=%)'
 	@echo 'make gpu-bundle  that and its checks for a machine with a GPU, in $(CARGO_TARGET_DIR:$(CURDIR)/%=%)/gpu'
 	@echo 'make compare   measure every method on the same questions; renews docs/benchmarks.md'
+	@echo 'make bench     the engine beside PyTorch on this CPU, in turn; PAGE=1 renews docs/benchmarks.md'
 	@echo 'make install   the plugin into the GStreamer plugin folder; PREFIX and DESTDIR are honoured'
 	@echo 'make inspect   renew docs/streamkvqa.inspect.txt'
 	@echo 'make kernels   renew the GPU kernels in src/model/kernels from tools/kernels; needs no GPU'
@@ -104,6 +105,13 @@ compare:
 	$(compile)
 	$(evaluate) --frames 32,64,128,256,512 --budgets 8,16,32 \
 	    --page docs/benchmarks.md --plots docs/images
+
+# Python with PyTorch and transformers, and 3 GB of made-up weights; only this target needs them. OPTIONS
+# are those of tools/peers/run.py.
+bench:
+	$(setup) build rust
+	$(compile)
+	tools/peers/run.sh $(if $(PAGE),--page) $(OPTIONS)
 
 inspect:
 	$(setup) build run rust

@@ -112,7 +112,7 @@ class Loop:
         self.start, self.end = 0, held
 
     def push(self, tokens):
-        """Frames [f, M, hidden]."""
+        """Frames [f, M, hidden]; their states behind the last layer [f*M, hidden]."""
         frames, m = tokens.shape[:2]
         self.make_room(frames * m)
         turned = self.angles(self.place, frames * m)
@@ -138,10 +138,11 @@ class Loop:
                 self.means[i, self.stored + f] = k[:, part].float().mean(1).flatten()
             return torch.cat(outs, 1)
 
-        self.run(tokens.flatten(0, 1), attend)
+        states = self.run(tokens.flatten(0, 1), attend)
         self.end += frames * m
         self.place += frames * m
         self.stored += frames
+        return states
 
     def fill(self, frames):
         """Frames of random keys and values: what is computed over them does not depend on what they are."""

@@ -25,8 +25,8 @@ from transformers import DynamicCache, LlavaOnevisionForConditionalGeneration
 import loop
 
 FORMATS = {"f32": torch.float32, "bf16": torch.bfloat16}
-# As ReKV's code writes them, line breaks and blanks included.
-BEFORE = "<|im_start|>system \nYou are a helpful assistant.<|im_end|><|im_start|>user "
+# What the checkpoint's template makes of one video and one question.
+BEFORE = "<|im_start|>user "
 BEHIND = "\n{}<|im_end|><|im_start|>assistant\n"
 QUESTION = "What happens in the video?"
 
@@ -51,7 +51,6 @@ class Peer:
         self.shape = 3, vision.image_size, vision.image_size
         grid = vision.image_size // vision.patch_size
         self.per_frame = ((grid + 1) // 2) ** 2
-        self.blocks = list(self.model.model.vision_tower.encoder.layers)
         self.reset()
 
     def about(self):
@@ -109,12 +108,6 @@ class Peer:
         _, seconds = timed(work)
         self.cache.crop(held - self.cache.get_seq_length())
         return dict(first=first, seconds=seconds / tokens)
-
-    def short_tower(self, layers):
-        """Only so many layers of the tower from now on; 0: all."""
-        encoder = self.model.model.vision_tower.encoder
-        encoder.layers = torch.nn.ModuleList(self.blocks[: layers or None])
-        return {}
 
     def open(self, stored, more):
         """ReKV's loop: a video of `stored` frames of random keys, with room for `more`."""

@@ -182,12 +182,17 @@ def main():
     parser.add_argument("out", type=pathlib.Path, help="folder to write; must not exist")
     parser.add_argument("--shard-gb", type=float, default=5.0, help="largest shard, in 10^9 bytes")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--tower-layers", type=int, help="fewer layers of LLaVA-OneVision's tower; the decoder stays")
     parser.add_argument("--shrink", action="store_true", help="the same layout in a quarter of a megabyte")
     args = parser.parse_args()
 
     config = json.loads((HERE / "configs" / f"{args.model}.json").read_text())
     ordinary = shrink(config) if args.shrink else tokenizer.ORDINARY
     family = config["model_type"]
+    if args.tower_layers:
+        if family != "llava_onevision":
+            parser.error("--tower-layers is for LLaVA-OneVision")
+        config["vision_config"]["num_hidden_layers"] = args.tower_layers
     tensors = layout.tensors(config)
     size = 2 * sum(math.prod(shape) for _, shape in tensors)
     args.out.mkdir(parents=True)
