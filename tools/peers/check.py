@@ -8,6 +8,7 @@ import math
 import sys
 
 import torch
+import transformers
 from transformers import LlavaOnevisionForConditionalGeneration
 
 import loop
@@ -56,6 +57,8 @@ def best(of, i, q):
 
 def main():
     torch.manual_seed(1)
+    torch.set_num_threads(1)
+    transformers.logging.disable_progress_bar()
     model = LlavaOnevisionForConditionalGeneration.from_pretrained(sys.argv[1], dtype=torch.float32).eval()
     text = model.config.text_config
     of = loop.Loop(model, FRAME, FRAMES, WINDOW, RETRIEVED)

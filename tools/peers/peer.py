@@ -54,10 +54,11 @@ class Peer:
         self.reset()
 
     def about(self):
+        config = self.model.config
         return dict(
             torch=torch.__version__, transformers=transformers.__version__, python=sys.version.split()[0],
             threads=torch.get_num_threads(), load=self.loading, per_frame=self.per_frame,
-            attention=[c._attn_implementation for c in (self.model.config.text_config, self.model.config.vision_config)],
+            attention=[c._attn_implementation for c in (config.text_config, config.vision_config)],
         )  # fmt: skip
 
     def see(self, frames):

@@ -6,7 +6,7 @@ import statistics
 WORKS = {
     "frame": "a frame: tower, projector, decoder",
     "token": "a token of an answer",
-    "behind": "a frame behind a full memory, short tower",
+    "behind": "a frame behind the stored ones, short tower",
     "question": "question to first token",
 }
 # Of which work, whose seconds over whose, and the goal. "torch", "loop": in the format that is faster there.
@@ -61,8 +61,9 @@ def table(found):
         name |= {f"torch {dtype}": f"transformers, {dtype}", f"loop {dtype}": f"ReKV's loop, {dtype}"}
     count = lambda number, thing: f"{number} {thing}{'s' * (number != 1)}"
     lines = [
-        f"{about['model']}, {about['processor']}, {peer['threads']} threads each, {about['date']}, revision "
-        f"{about['revision']}; PyTorch {peer['torch']}, transformers {peer['transformers']}, Python {peer['python']}, "
+        f"{about['model']}, {about['processor']} ({', '.join(about['instructions'])}), {peer['threads']} threads "
+        f"each, {about['date']}, revision {about['revision']}; PyTorch {peer['torch']}, "
+        f"transformers {peer['transformers']}, Python {peer['python']}, "
         f"attention {'/'.join(peer['attention'])}. {count(about['rounds'], 'round')}, frames handed over by "
         f"{about['chunk']}, answers of {count(about['tokens'], 'token')}; the load was {about['load']:.2f} at the "
         f"start. A question looks up {about['stored']} frames (a context of {about['context']['engine']} tokens a "

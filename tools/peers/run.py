@@ -136,6 +136,16 @@ def questions(args, seconds, about):
         peer.close()
 
 
+def instructions():
+    """Those of the processor that matrix products may use."""
+    of_interest = ["avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16"]
+    try:
+        has = pathlib.Path("/proc/cpuinfo").read_text().partition("\nflags")[2].partition("\n")[0].split()
+    except OSError:
+        has = []
+    return [name for name in of_interest if name in has]
+
+
 def revision():
     git = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
     return git.stdout.strip() or "unknown"
@@ -172,6 +182,7 @@ def main():
 
     load, began = os.getloadavg()[0], time.monotonic()
     about = dict(model=args.model.name, revision=revision(), load=load, engine={}, context={}, date=time.strftime("%F"))
+    about["instructions"] = instructions()
     about |= {name: getattr(args, name) for name in ["rounds", "chunk", "chunks", "tokens", "stored", "asks", "quick"]}
     print(f"load average {load:.2f}", flush=True)
     if load > QUIET:

@@ -17,7 +17,10 @@ if ! "$python" -c 'import torch, transformers' 2> /dev/null; then
     "$python" -m pip install --quiet --disable-pip-version-check --no-deps -r "$here/requirements.txt"
 fi
 
-case " $* " in *' --quick '*) exec "$python" "$here/run.py" --bench "$bench" "$@" ;; esac
+if [[ " $* " == *' --quick '* ]]; then
+    "$python" "$here/check.py" "$here/../../tests/fixtures/ov-even"
+    exec "$python" "$here/run.py" --bench "$bench" "$@"
+fi
 big=${STREAMKVQA_BIG:-${TMPDIR:-/tmp}/streamkvqa-big}
 name=llava-onevision-qwen2-0.5b-ov-hf
 mkdir -p "$big"
