@@ -2,6 +2,7 @@
 //! Linear layers `y = x W^T + b` whose weights may be held in fewer bits than `x`: as floats of 16
 //! bits ([`floats`]), or as whole numbers of eight ([`q8`]), on the CPU.
 
+mod columns;
 mod floats;
 mod q8;
 
@@ -211,24 +212,9 @@ fn on_floats<T>(x: &Tensor, f: impl FnOnce(&[f32]) -> T) -> candle_core::Result<
     Ok(Some(f(&values[layout.start_offset()..][..x.elem_count()])))
 }
 
-/// Up to this many rows a product is bound by reading the weights.
-const FEW: usize = 4;
-
-/// A pointer into a matrix of which each thread writes other columns.
-struct Shared(*mut f32);
-
-// SAFETY: whoever has one says so where the pointer is used.
-unsafe impl Sync for Shared {}
-
-impl Shared {
-    /// Through a method, so that closures borrow the whole and not the bare pointer.
-    fn get(&self) -> *mut f32 {
-        self.0
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::columns::FEW;
     use super::*;
 
     /// Numbers in -1..1 that repeat for no size below.

@@ -12,7 +12,7 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use super::{FEW, Shared};
+use super::columns::{FEW, Shared};
 use crate::model::attention::simd::{self, Level};
 
 /// `x W^T` where this room knows a better way than candle: f32 on the CPU times narrower weights,

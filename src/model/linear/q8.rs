@@ -21,7 +21,7 @@ use rayon::prelude::*;
 use rten_gemm::{GemmExecutor, GemmInputA, GemmInputB, GemmOptions, PackedAMatrix, PackedBMatrix};
 use rten_tensor::NdTensorView;
 
-use super::{FEW, Shared};
+use super::columns::{FEW, Shared};
 use crate::model::attention::simd::{self, Level, Scale};
 use crate::model::quantised::slices;
 
