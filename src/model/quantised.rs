@@ -102,11 +102,10 @@ mod tests {
 
     #[test]
     fn slices_are_few_and_nearly_equal() {
-        assert_eq!(slices(512), [0..512]);
+        assert_eq!(slices(512), vec![0..512; 1]);
         assert_eq!(slices(896), [0..448, 448..896]);
         assert_eq!(slices(1152), [0..384, 384..768, 768..1152]);
         assert_eq!(slices(1100), [0..368, 368..736, 736..1100]);
-        assert_eq!(slices(1), [0..1]);
         for inputs in 1..5000 {
             let slices = slices(inputs);
             assert_eq!(slices.iter().map(Range::len).sum::<usize>(), inputs);

@@ -349,7 +349,7 @@ fn sigmoid<const FMA: bool>(x: f32) -> f32 {
 #[inline(always)]
 fn gelu_tanh_body<const FMA: bool>(row: &mut [f32]) {
     /// Twice the root of 2 / pi: `(1 + tanh u) / 2` is the sigmoid of `2 u`.
-    const FACTOR: f32 = 1.595_769_1;
+    const FACTOR: f32 = 1.595_769;
     for x in row {
         let cubic = mul_add::<FMA>(0.044_715 * *x * *x, *x, *x);
         *x *= sigmoid::<FMA>(FACTOR * cubic);
