@@ -9,9 +9,12 @@ fn load(dtype: DTypeChoice) -> VideoLlm {
     VideoLlm::load(concat!(env!("CARGO_MANIFEST_DIR"), "/models/toyworld"), &options).unwrap()
 }
 
+/// The ids of an answer, and the scores of its first token.
+type Said = (Vec<u32>, Vec<f32>);
+
 /// What is said of a clip of the toy world by who remembers all of it, so that nothing but the numbers can
 /// differ: ids, and the scores of the first token.
-fn answers(model: &VideoLlm, seed: u64) -> Result<Vec<(Vec<u32>, Vec<f32>)>, EngineError> {
+fn answers(model: &VideoLlm, seed: u64) -> Result<Vec<Said>, EngineError> {
     let options = toyworld::StreamOptions { frames: 24, ..Default::default() };
     let clip = toyworld::Stream::generate(seed, &options);
     let mut stream = Stream::new(model.clone(), Recipe::for_model("full", model)?)?;
