@@ -42,8 +42,7 @@ impl FromStr for DeviceChoice {
 /// with eight bits in whole numbers; a GPU computes in the format itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum DTypeChoice {
-    /// The checkpoint's own; on a CPU that multiplies bytes fast, eight bits for a model so large that
-    /// reading its weights takes the time.
+    /// The checkpoint's own; on a CPU that multiplies bytes fast, eight bits for a large model.
     #[default]
     Auto,
     F32,
