@@ -156,9 +156,7 @@ pub fn attention_mass_tensor(
     scale: f64,
 ) -> Result<Tensor> {
     let sizes = Sizes::of(q, k)?;
-    if let Some(kernels) = kernels::on(q.device())
-        && let Some(mass) = kernels.attention_mass(q, k, visible, sizes, scale)?
-    {
+    if let Some(mass) = mass_on_device(q, k, visible, sizes, scale)? {
         return Ok((mass.sum(0)? / sizes.heads as f64)?);
     }
     let mass = match is_cpu_f32([q, k]) {
@@ -167,6 +165,21 @@ pub fn attention_mass_tensor(
     };
     let keys = mass.len();
     Ok(Tensor::from_vec(mass, keys, q.device())?)
+}
+
+/// What a kernel makes of it, `[Hk, nk]`: of each KV head the sum over its query heads. `None` where
+/// none fits.
+fn mass_on_device(
+    q: &Tensor,
+    k: &Tensor,
+    visible: Visible,
+    sizes: Sizes,
+    scale: f64,
+) -> Result<Option<Tensor>> {
+    match kernels::on(q.device()) {
+        Some(kernels) => Ok(kernels.attention_mass(q, k, visible, sizes, scale)?),
+        None => Ok(None),
+    }
 }
 
 /// [`attention_mass`] of each KV head by itself, the mean over its query heads, left where the keys
@@ -179,9 +192,7 @@ pub fn attention_mass_by_head(
 ) -> Result<Tensor> {
     let sizes = Sizes::of(q, k)?;
     let group = sizes.group();
-    if let Some(kernels) = kernels::on(q.device())
-        && let Some(mass) = kernels.attention_mass(q, k, visible, sizes, scale)?
-    {
+    if let Some(mass) = mass_on_device(q, k, visible, sizes, scale)? {
         return Ok((mass / group as f64)?);
     }
     let one = |head: usize| {

@@ -23,8 +23,8 @@ const PLAIN_SHARED: u32 = 48 << 10;
 struct OnDevice {
     device: CudaDevice,
     generation: u32,
-    /// By file and entry. Lock order: nothing is locked beside it.
-    functions: RwLock<HashMap<(String, String), CudaFunction>>,
+    /// By file, of which each has one. Lock order: nothing is locked beside it.
+    functions: RwLock<HashMap<String, CudaFunction>>,
 }
 
 /// The launcher of a device, one for each; `None` where the device does not say what it is.
@@ -46,8 +46,7 @@ pub fn launcher(device: &CudaDevice) -> Option<Arc<dyn Launcher>> {
 impl OnDevice {
     fn function(&self, launch: &Launch<'_>) -> Result<CudaFunction> {
         let variant = launch.variant;
-        let key = (variant.file.clone(), variant.entry.clone());
-        if let Some(function) = self.functions.read().get(&key) {
+        if let Some(function) = self.functions.read().get(&variant.file) {
             return Ok(function.clone());
         }
         let text = table::ptx(variant).map_err(Error::msg)?;
@@ -61,7 +60,7 @@ impl OnDevice {
                 )
                 .map_err(Error::wrap)?;
         }
-        self.functions.write().insert(key, function.clone());
+        self.functions.write().insert(variant.file.clone(), function.clone());
         Ok(function)
     }
 
