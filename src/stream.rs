@@ -469,7 +469,7 @@ impl Stream {
     }
 
     fn remember(&mut self, segment: &Segment) -> Result<()> {
-        let Some(encoded) = self.encode(segment)? else { return Ok(()) };
+        let Some(encoded) = self.encode(segment, false)? else { return Ok(()) };
         self.notices.finite(Part::Keys);
         self.memory.commit(encoded)?;
         self.memory.settle()?;
@@ -482,14 +482,18 @@ impl Stream {
 
     /// A segment as the memory would hold it, less the units of which the decoder makes no finite
     /// numbers; `None` if that leaves nothing.
-    fn encode(&self, segment: &Segment) -> Result<Option<Encoded>> {
-        let encode = |segment: &Segment| match self.memory.encode(
-            self.model.decoder(),
-            segment,
-            &self.cancel,
-        ) {
-            Err(EngineError::NotFinite { .. }) => Ok(None),
-            encoded => encoded.map(Some),
+    /// `at_once`: a question waits for it.
+    fn encode(&self, segment: &Segment, at_once: bool) -> Result<Option<Encoded>> {
+        let (memory, decoder) = (&self.memory, self.model.decoder());
+        let encode = |segment: &Segment| {
+            let encoded = match at_once {
+                true => memory.encode_at_once(decoder, segment, &self.cancel),
+                false => memory.encode(decoder, segment, &self.cancel),
+            };
+            match encoded {
+                Err(EngineError::NotFinite { .. }) => Ok(None),
+                encoded => encoded.map(Some),
+            }
         };
         if let Some(encoded) = encode(segment)? {
             return Ok(Some(encoded));
@@ -532,7 +536,7 @@ impl Stream {
             None => Vec::new(),
         };
         let Some(segment) = self.segmenter.open_segment(pending)? else { return Ok(None) };
-        let Some(encoded) = self.encode(&segment)?.map(Arc::new) else { return Ok(None) };
+        let Some(encoded) = self.encode(&segment, true)?.map(Arc::new) else { return Ok(None) };
         *self.branch.lock() = Some(Arc::clone(&encoded));
         Ok(Some(encoded))
     }

@@ -175,6 +175,19 @@ impl VideoMemory {
         intake::encode(self.before(), segment, decoder, cancel)
     }
 
+    /// The same for a question, which waits for no other stream.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn encode_at_once(
+        &self,
+        decoder: &Decoder,
+        segment: &Segment,
+        cancel: &Cancel,
+    ) -> Result<Encoded> {
+        intake::encode(Before { at_once: true, ..self.before() }, segment, decoder, cancel)
+    }
+
     /// Takes in a piece of stream that [`encode`](Self::encode) made from this memory's present
     /// state.
     ///
@@ -326,6 +339,7 @@ impl VideoMemory {
             clock: self.clock,
             next_unit: self.next_unit,
             segment: self.next_segment,
+            at_once: false,
         }
     }
 

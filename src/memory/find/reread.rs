@@ -76,7 +76,15 @@ fn read(
             let prompts = Prompts::default();
             let seen = held.prefix_tokens();
             let clock = Clock::default();
-            let before = Before { held, prompts: &prompts, seen, clock, next_unit: 0, segment: 0 };
+            let before = Before {
+                held,
+                prompts: &prompts,
+                seen,
+                clock,
+                next_unit: 0,
+                segment: 0,
+                at_once: true,
+            };
             let lengths: Vec<usize> =
                 inputs.iter().map(|input| input.dim(0)).collect::<candle_core::Result<_>>()?;
             let here = held.geometry.positions(seen, &units, &lengths);

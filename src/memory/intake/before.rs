@@ -11,7 +11,7 @@ use crate::memory::keep::shrink::shrunk;
 use crate::memory::keep::{Held, Layer};
 use crate::memory::kv::Kv;
 use crate::memory::unit::{Clock, Kind, Row, Unit};
-use crate::model::decoder::Decoder;
+use crate::model::decoder::{Attend, Decoder};
 use crate::model::rope::Positions;
 
 /// The embedded prompts of a recipe, `[n, C]` each; what they leave is numbers.
@@ -36,6 +36,8 @@ pub struct Before<'a> {
     pub next_unit: u64,
     /// The number of this segment.
     pub segment: u64,
+    /// Whether a question waits for it: then it waits for no other stream's pass.
+    pub at_once: bool,
 }
 
 /// A way in: one pass of the decoder, or several, over what is new, and what it leaves. The memory
@@ -71,6 +73,26 @@ impl Inputs {
 }
 
 impl Before<'_> {
+    /// What has attended to a pass of the decoder over what is new, which may be one with other
+    /// streams'; see [`Decoder::forward_together`].
+    ///
+    /// # Errors
+    /// [`Cancelled`](crate::EngineError::Cancelled), or what the computation fails with.
+    pub fn pass<A: Attend>(
+        &self,
+        decoder: &Decoder,
+        embeds: &Tensor,
+        cancel: &Cancel,
+        new: impl Fn() -> A,
+    ) -> Result<A> {
+        if self.at_once {
+            let mut pass = new();
+            decoder.forward(embeds, &mut pass)?;
+            return Ok(pass);
+        }
+        Ok(decoder.forward_together(embeds, cancel, new)?.0)
+    }
+
     /// Tokens of video so far.
     pub fn video(&self) -> usize {
         self.seen.saturating_sub(self.held.prefix_tokens())

@@ -53,7 +53,7 @@ impl WayIn for Beside {
                 .flat_map(|(unit, &n)| vec![peaks.contains(&unit.frames.start); n])
                 .collect();
             let new = || InBeside::new(held, &resident, &rows, &pivots, cancel);
-            let (pass, _) = decoder.forward_together(&embeds, cancel, new)?;
+            let pass = before.pass(decoder, &embeds, cancel, new)?;
             let grown = pass.into_layers()?;
             let mut received = Vec::with_capacity(grown.len());
             for ((layer, raw), grown) in resident.iter_mut().zip(&mut raw).zip(grown) {

@@ -34,7 +34,7 @@ impl WayIn for Changed {
         let lengths = inputs.lengths()?;
         let here = before.positions(&inputs)?;
         let new = || InChanged::new(before, self.0, (here.clone(), &lengths), cancel);
-        let (pass, _) = decoder.forward_together(&inputs.embeds()?, cancel, new)?;
+        let pass = before.pass(decoder, &inputs.embeds()?, cancel, new)?;
         let fresh = pass.into_layers();
         let raw: Vec<&Kv> = fresh.iter().map(|layer| &layer.raw).collect();
         let resident = before.grown(&inputs, &raw, decoder, cancel)?;

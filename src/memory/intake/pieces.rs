@@ -59,7 +59,7 @@ impl WayIn for Pieces {
             if whole > 0 {
                 let new = || InPieces::new(before.held, size, cancel);
                 let tokens = tokens.narrow(0, 0, whole)?;
-                let (pass, _) = decoder.forward_together(&tokens, cancel, new)?;
+                let pass = before.pass(decoder, &tokens, cancel, new)?;
                 let layers = pass.into_layers();
                 grains.push(cut(before, (index, &grain), size, &layers, &sources[..whole])?);
             }

@@ -32,7 +32,7 @@ impl WayIn for Windowed {
         let here = before.positions(&inputs)?;
         let embeds = inputs.embeds()?;
         let new = || InWindow::new(before, here.clone(), cancel);
-        let (pass, _) = decoder.forward_together(&embeds, cancel, new)?;
+        let pass = before.pass(decoder, &embeds, cancel, new)?;
         let fresh = pass.into_layers();
         let raw: Vec<&Kv> = fresh.iter().map(|(raw, _)| raw).collect();
         let resident = before.grown(&inputs, &raw, decoder, cancel)?;
