@@ -3,9 +3,12 @@
 //! has: random recipes on random streams through a small random decoder.
 
 use std::collections::HashMap;
+use std::sync::mpsc;
+use std::time::Duration;
 
 use candle_core::{DType, Device, Tensor};
-use candle_nn::{Activation, VarBuilder, VarMap};
+use candle_nn::Activation;
+use parking_lot::Mutex;
 use proptest::prelude::*;
 
 use super::VideoMemory;
@@ -22,8 +25,9 @@ use super::unit::{Geometry, RESIDUE, Row};
 use super::weigh::rank::consensus;
 use super::weigh::select::ranked;
 use crate::cancel::Cancel;
+use crate::error::Result;
 use crate::model::checkpoint::TextConfig;
-use crate::model::decoder::Decoder;
+use crate::model::decoder::{Attend, Decoder, testing};
 use crate::model::rope::Layout;
 
 pub(super) const TOKENS: usize = 4;
@@ -50,22 +54,10 @@ fn decoder_with(section: Option<[usize; 3]>) -> Decoder {
         mrope_section: section,
         act: Activation::Silu,
     };
-    let weights = VarMap::new();
-    let made = || {
-        let vb = VarBuilder::from_varmap(&weights, DType::F32, &Device::Cpu);
-        Decoder::new(&config, vb, None).unwrap()
-    };
-    // Once for the names of its weights, and once more with their values.
-    made();
-    let mut vars: Vec<_> = weights.data().lock().unwrap().clone().into_iter().collect();
-    vars.sort_by(|a, b| a.0.cmp(&b.0));
-    for (seed, (name, var)) in vars.into_iter().enumerate() {
-        let noise = random_tensor(seed as u64 + 1, var.dims());
-        let value =
-            if name.contains("norm") { noise.affine(0.1, 1.0) } else { noise.affine(0.5, 0.0) };
-        var.set(&value.unwrap()).unwrap();
-    }
-    made()
+    testing::of(&config, |seed, name, shape| {
+        let noise = random_tensor(seed + 1, shape);
+        if name.contains("norm") { noise.affine(0.1, 1.0) } else { noise.affine(0.5, 0.0) }.unwrap()
+    })
 }
 
 /// What a question saw and came to.
@@ -294,6 +286,46 @@ fn watched<'a>(decoder: &'a Decoder, recipe: &Recipe, frames: u64) -> Run<'a> {
     let frames = (0..frames).map(|i| random_tensor(200 + i, (TOKENS, WIDTH)));
     run.push(&frames.collect::<Vec<_>>());
     run
+}
+
+/// A pass that is held up in its first layer.
+struct HeldUp {
+    begun: mpsc::Sender<()>,
+    goes_on: mpsc::Receiver<()>,
+}
+
+impl Attend for HeldUp {
+    fn attend(&mut self, layer: usize, q: &Tensor, _: &Tensor, _: &Tensor) -> Result<Tensor> {
+        if layer == 0 {
+            self.begun.send(()).unwrap();
+            // Whoever waits for this pass fails by that.
+            self.goes_on.recv_timeout(Duration::from_secs(60)).unwrap();
+        }
+        Ok(q.clone())
+    }
+}
+
+#[test]
+fn a_question_about_the_present_waits_for_no_other_stream() {
+    let decoder = decoder();
+    let run = watched(&decoder, &Recipe::named("rekv").unwrap(), 3);
+    let frame = FrameTokens::whole(random_tensor(7, (TOKENS, WIDTH)), 3..4, (3.0, 3.0));
+    let segment = Segment { frames: vec![frame] };
+    let ((begun, has_begun), (go_on, goes_on)) = (mpsc::channel(), mpsc::channel());
+    let other = Mutex::new(Some(HeldUp { begun, goes_on }));
+    std::thread::scope(|scope| {
+        let decoder = &decoder;
+        let other = scope.spawn(move || {
+            let new = || other.lock().take().unwrap();
+            let rows = random_tensor(1, (2, WIDTH));
+            decoder.forward_together(&rows, &Cancel::new(), new).map(|_| ())
+        });
+        has_begun.recv().unwrap();
+        let branch = run.memory.encode_at_once(decoder, &segment, &run.cancel).unwrap();
+        assert_eq!(branch.units.len(), 1);
+        go_on.send(()).unwrap();
+        other.join().unwrap().unwrap();
+    });
 }
 
 #[test]

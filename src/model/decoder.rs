@@ -7,7 +7,7 @@
 
 mod rows;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod together;
 
 use std::sync::Arc;

@@ -41,19 +41,25 @@ pub fn decoder() -> Decoder {
         mrope_section: None,
         act: Activation::Silu,
     };
+    of(&config, |seed, name, shape| {
+        let noise = noise(seed, shape);
+        if name.contains("norm") { noise.affine(0.1, 1.0) } else { noise.affine(0.4, 0.0) }.unwrap()
+    })
+}
+
+/// A decoder whose weights `value` makes by their number, name and shape.
+pub fn of(config: &TextConfig, value: impl Fn(u64, &str, &[usize]) -> Tensor) -> Decoder {
     let weights = VarMap::new();
     let made = || {
         let vb = VarBuilder::from_varmap(&weights, DType::F32, &Device::Cpu);
-        Decoder::new(&config, vb, None).unwrap()
+        Decoder::new(config, vb, None).unwrap()
     };
     // Once for the names of its weights, and once more with their values.
     made();
     let mut vars: Vec<_> = weights.data().lock().unwrap().clone().into_iter().collect();
     vars.sort_by(|a, b| a.0.cmp(&b.0));
     for (seed, (name, var)) in vars.into_iter().enumerate() {
-        let noise = noise(seed as u64, var.dims());
-        let (scale, mean) = if name.contains("norm") { (0.1, 1.0) } else { (0.4, 0.0) };
-        var.set(&noise.affine(scale, mean).unwrap()).unwrap();
+        var.set(&value(seed as u64, &name, var.dims())).unwrap();
     }
     made()
 }
