@@ -7,6 +7,7 @@ use candle_core::{DType, Device, Shape, Tensor};
 use crate::error::Result;
 use crate::model::kernels;
 use crate::model::rope::{Positions, Rope};
+use crate::model::side_by_side;
 
 /// Keys and values of a run of tokens of one layer, both `[Hk, n, d]`.
 #[derive(Clone, Debug)]
@@ -52,8 +53,19 @@ pub fn joined(parts: &[&Kv]) -> Result<Option<Kv>> {
         _ => {
             let keys: Vec<&Tensor> = parts.iter().map(|kv| &kv.k).collect();
             let values: Vec<&Tensor> = parts.iter().map(|kv| &kv.v).collect();
-            Ok(Some(Kv { k: Tensor::cat(&keys, 1)?, v: Tensor::cat(&values, 1)? }))
+            Ok(Some(Kv { k: concat(&keys)?, v: concat(&values)? }))
         }
+    }
+}
+
+/// Tensors `[H, n_i, d]` one behind the other, `[H, n, d]`.
+///
+/// # Errors
+/// What the computation fails with.
+pub fn concat(parts: &[&Tensor]) -> Result<Tensor> {
+    match side_by_side::joined(parts, None)? {
+        Some(all) => Ok(all),
+        None => Ok(Tensor::cat(parts, 1)?),
     }
 }
 

@@ -25,6 +25,7 @@ pub mod preprocess;
 pub mod prompt;
 mod quantised;
 pub mod rope;
+pub(crate) mod side_by_side;
 pub(crate) mod sound;
 pub mod stage;
 pub mod text_image;

@@ -21,6 +21,7 @@ use self::layout::Kind;
 pub use self::layout::{Kept, Layout, Place, Placed, Positions};
 use super::kernels::rows::{Standing, Turns};
 use super::kernels::{self, Kernels};
+use super::side_by_side;
 use crate::error::Result;
 
 /// Cosines and sines `[capacity, d / 2]` of the positions `0..capacity`.
@@ -123,6 +124,20 @@ impl Rope {
         let dtype = x.dtype();
         let x = x.to_dtype(DType::F32)?.contiguous()?.unsqueeze(0)?;
         Ok(candle_nn::rotary_emb::rope(&x, &cos, &sin)?.squeeze(0)?.to_dtype(dtype)?)
+    }
+
+    /// Rows of several tensors `[H, n_i, d]` one behind the other, turned, in one pass over them on the
+    /// CPU. `None` elsewhere.
+    ///
+    /// # Errors
+    /// What the computation fails with.
+    pub fn join_rotated(&self, parts: &[&Tensor], positions: &Positions) -> Result<Option<Tensor>> {
+        let ours = |part: &&Tensor| part.device().is_cpu() && kernels::on(part.device()).is_none();
+        if !parts.iter().all(ours) {
+            return Ok(None);
+        }
+        let (cos, sin) = self.tables(positions)?;
+        Ok(side_by_side::joined(parts, Some(side_by_side::Turns { cos: &cos, sin: &sin }))?)
     }
 
     /// Rows of a pool, turned, in one pass where the device has a kernel for that: see

@@ -14,7 +14,7 @@ use candle_core::Tensor;
 use parking_lot::Mutex;
 
 use crate::error::Result;
-use crate::memory::kv::{Kv, joined, rows};
+use crate::memory::kv::{Kv, concat, joined, rows};
 use crate::model::kernels;
 use crate::model::rope::{Positions, Rope};
 
@@ -150,7 +150,7 @@ pub fn gathered(parts: &[Stretch], on_device: bool) -> Result<Option<Kv>> {
     joined(&pieces.iter().collect::<Vec<_>>())
 }
 
-/// [`gathered`] with keys turned to where they stand; on a device in one pass.
+/// [`gathered`] with keys turned to where they stand, in one pass.
 ///
 /// # Errors
 /// What the computation fails with.
@@ -175,6 +175,15 @@ pub fn turned(
         {
             return Ok(Some(Kv { k, v }));
         }
+    }
+    let parts_kv: Vec<Kv> = runs.iter().map(Stretch::kv).collect::<Result<_>>()?;
+    let (keys, values): (Vec<_>, Vec<_>) = parts_kv.iter().map(|kv| (&kv.k, &kv.v)).unzip();
+    if let Some(k) = rope.join_rotated(&keys, positions)? {
+        let v = match (&runs[..], &values[..]) {
+            ([run], [v]) if run.page.is_none() => (*v).clone(),
+            _ => concat(&values)?,
+        };
+        return Ok(Some(Kv { k, v }));
     }
     match gathered(parts, on_device)? {
         Some(Kv { k, v }) => Ok(Some(Kv { k: rope.rotate(&k, positions)?, v })),

@@ -25,8 +25,9 @@ use super::columns::{FEW, Shared};
 use crate::model::attention::simd::{self, Level, Scale};
 use crate::model::quantised::slices;
 
-/// Outputs of a block; a thread's share of a product is a multiple of it.
-const OUTPUTS: usize = 256;
+/// Outputs of a block. `rten-gemm` gives halves of it to two threads, or more where there are more;
+/// of smaller ones its calls would take long beside its work.
+const OUTPUTS: usize = 512;
 /// Rows of a tile: with a block's outputs, what stays in the second cache.
 const ROWS: usize = 64;
 
@@ -150,11 +151,12 @@ impl Layer {
             starts.push(start);
             start += block.bias.len();
         }
+        let room = tiles.iter().map(Codes::tall).max().unwrap_or(0) * OUTPUTS;
         let mut y = vec![0f32; rows * outputs];
         let place = Shared(y.as_mut_ptr());
         // Tile after tile of one block, so that its weights are read once.
         (0..self.blocks.len() * tiles.len()).into_par_iter().try_for_each_init(
-            || vec![0i32; ROWS.max(2 * FEW) * OUTPUTS],
+            || vec![0i32; room],
             |room, task| {
                 let (at, tile) = (task / tiles.len(), task % tiles.len());
                 let (block, codes) = (&self.blocks[at], &tiles[tile]);
@@ -254,6 +256,11 @@ struct Part {
 }
 
 impl Codes {
+    /// Rows that go into the product.
+    fn tall(&self) -> usize {
+        self.rows * if self.base.is_some() { 2 } else { 1 }
+    }
+
     /// Codes of a byte.
     fn bytes(level: Level, x: &[f32], inputs: usize) -> Self {
         let rows = x.len() / inputs;
