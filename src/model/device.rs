@@ -4,6 +4,7 @@
 use candle_core::{DType, Device};
 
 use super::load::{DTypeChoice, DeviceChoice};
+use super::quantised;
 use crate::error::{EngineError, Result};
 
 /// Opens a device. The second value says why `auto` fell back to the CPU, if a CUDA build did.
@@ -90,12 +91,13 @@ pub(crate) struct Formats {
     pub flow: DType,
     /// Matrices of linear layers are held in eight bits instead.
     pub eight_bits: bool,
+    /// Inputs of linear layers are rounded to bf16, as the matrices are.
+    pub in_bf16: bool,
 }
 
 impl Formats {
-    /// On the CPU what flows is f32 whatever the matrices are held in: it has fast products of
-    /// f32 with narrower weights (see [`linear`](super::linear)) and slow ones of two narrow
-    /// operands. `eight_by_itself`: whether `auto` takes eight bits there.
+    /// On the CPU what flows is f32 whatever the matrices are held in; only where bf16 is asked for by
+    /// name are products taken in it (see [`linear`](super::linear)). `eight_by_itself`: whether `auto` takes eight bits there.
     ///
     /// # Errors
     /// [`Device`](EngineError::Device) for a format that the device cannot compute with.
@@ -125,12 +127,22 @@ impl Formats {
             });
         }
         let flow = if on_cpu { DType::F32 } else { matrices };
-        Ok(Self { matrices, flow, eight_bits })
+        let in_bf16 = on_cpu && choice == DTypeChoice::Bf16;
+        Ok(Self { matrices, flow, eight_bits, in_bf16 })
     }
 
     /// The format in which a weight of this rank is read.
     pub fn of(self, rank: usize) -> DType {
         if rank < 2 { self.flow } else { self.matrices }
+    }
+
+    /// Whether a loader has a tensor of this name; `is_there`: whether the checkpoint has.
+    pub fn have(self, name: &str, is_there: impl Fn(&str) -> bool) -> bool {
+        match (quantised::name_of(name), quantised::rounding_of(name)) {
+            (Some(name), _) => self.eight_bits && is_there(name),
+            (None, Some(name)) => self.in_bf16 && is_there(name),
+            (None, None) => is_there(name),
+        }
     }
 
     /// The name of what most weights are held in, as `dtype` has it.

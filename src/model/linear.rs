@@ -4,6 +4,7 @@
 
 mod columns;
 mod floats;
+mod panels;
 mod q8;
 
 use candle_core::{CpuStorage, DType, Device, Module, Storage, Tensor};
@@ -20,6 +21,8 @@ pub struct Linear(Weights);
 #[derive(Clone, Debug)]
 enum Weights {
     Floats(candle_nn::Linear),
+    /// In bf16, as what comes in may be.
+    Rounding(candle_nn::Linear),
     Eight(q8::Layer),
 }
 
@@ -56,7 +59,11 @@ pub fn linear_b(
         let layer = q8::Layer::new(&rows, inputs, bias.as_ref())?;
         return Ok(Linear(Weights::Eight(layer)));
     }
-    Ok(Linear::new(vb.get((outputs, inputs), "weight")?, bias))
+    let layer = candle_nn::Linear::new(vb.get((outputs, inputs), "weight")?, bias);
+    Ok(Linear(match vb.contains_tensor(&quantised::rounding("weight")) {
+        true => Weights::Rounding(layer),
+        false => Weights::Floats(layer),
+    }))
 }
 
 impl Linear {
@@ -79,7 +86,7 @@ impl Linear {
     pub fn eight_bits_bytes(&self) -> u64 {
         match &self.0 {
             Weights::Eight(layer) => (layer.inputs() * layer.outputs()) as u64,
-            Weights::Floats(_) => 0,
+            Weights::Floats(_) | Weights::Rounding(_) => 0,
         }
     }
 
@@ -97,7 +104,7 @@ impl Linear {
         let mut eight = Vec::new();
         for layer in layers {
             match &layer.0 {
-                Weights::Floats(layer) => floats.push(layer),
+                Weights::Floats(layer) | Weights::Rounding(layer) => floats.push(layer),
                 Weights::Eight(layer) => eight.push(layer),
             }
         }
@@ -119,7 +126,11 @@ impl Linear {
             }
             false => None,
         };
-        Ok(Self::new(Tensor::cat(&weights, 0)?, bias))
+        let joined = candle_nn::Linear::new(Tensor::cat(&weights, 0)?, bias);
+        Ok(Self(match layers.iter().all(|layer| matches!(layer.0, Weights::Rounding(_))) {
+            true => Weights::Rounding(joined),
+            false => Weights::Floats(joined),
+        }))
     }
 }
 
@@ -145,7 +156,7 @@ pub fn activated(layer: &Linear, x: &Tensor, act: Activation) -> candle_core::Re
                 }
             }
         }
-        Weights::Eight(_) => {}
+        Weights::Eight(_) | Weights::Rounding(_) => {}
     }
     let y = layer.forward(x)?;
     if tanh == Some(true)
@@ -161,14 +172,18 @@ impl Module for Linear {
     fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         match &self.0 {
             Weights::Eight(layer) => eight(layer, x, None),
-            Weights::Floats(layer) => match floats::product(x, layer.weight())? {
-                Some(y) => match layer.bias() {
-                    Some(bias) => y.broadcast_add(bias),
-                    None => Ok(y),
-                },
-                None => layer.forward(x),
-            },
+            Weights::Floats(layer) => floating(layer, x, false),
+            Weights::Rounding(layer) => floating(layer, x, true),
         }
+    }
+}
+
+/// A product with weights in floats; `rounding`: what comes in may be rounded to their format.
+fn floating(layer: &candle_nn::Linear, x: &Tensor, rounding: bool) -> candle_core::Result<Tensor> {
+    match (floats::product(x, layer.weight(), rounding)?, layer.bias()) {
+        (Some(y), Some(bias)) => y.broadcast_add(bias),
+        (Some(y), None) => Ok(y),
+        (None, _) => layer.forward(x),
     }
 }
 
@@ -240,11 +255,20 @@ mod tests {
                 let bias = Tensor::from_vec(noise(outputs, 3), outputs, &Device::Cpu).unwrap();
                 let wide = w.to_dtype(DType::F32).unwrap();
                 let expected = x.matmul(&wide.t().unwrap()).unwrap().broadcast_add(&bias).unwrap();
-                let y = Linear::new(w, Some(bias)).forward(&x).unwrap();
+                let layer = candle_nn::Linear::new(w, Some(bias));
+                let y = Linear(Weights::Floats(layer.clone())).forward(&x).unwrap();
                 assert_eq!(y.dims(), [rows, outputs]);
                 let worst = (y - expected).unwrap().abs().unwrap().flatten_all().unwrap();
                 let worst: f32 = worst.max(0).unwrap().to_scalar().unwrap();
                 assert!(worst < 1e-4, "{dtype:?} {rows}x{inputs}x{outputs}: {worst}");
+                if dtype == DType::BF16 {
+                    // Numbers that bf16 has are not changed by rounding.
+                    let x = x.to_dtype(dtype).unwrap().to_dtype(DType::F32).unwrap();
+                    let product = |rounding| floating(&layer, &x, rounding).unwrap();
+                    let (rounded, exact) = (product(true), product(false));
+                    let worst = self::worst(&rounded, &exact);
+                    assert!(worst < 1e-4, "{rows}x{inputs}x{outputs} in bf16: {worst}");
+                }
             }
         }
     }

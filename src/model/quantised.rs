@@ -22,6 +22,20 @@ const SLICE: usize = 512;
 const FEWEST: usize = 32;
 const TOP: f32 = 127.0;
 
+/// A loader of a model that is to be computed in bf16 has, beside each matrix, this of the same name: it
+/// says that what comes in may be rounded too, and is never read.
+const ROUNDING: &str = ".in_bf16";
+
+/// The name that says that a matrix is to be multiplied in bf16.
+pub fn rounding(matrix: &str) -> String {
+    format!("{matrix}{ROUNDING}")
+}
+
+/// The matrix of which a name says that.
+pub fn rounding_of(named: &str) -> Option<&str> {
+    named.strip_suffix(ROUNDING)
+}
+
 /// The name of a matrix in eight bits.
 pub fn named(matrix: &str) -> String {
     format!("{matrix}{SUFFIX}")

@@ -322,10 +322,6 @@ impl SimpleBackend for LoadBackend {
     }
 
     fn contains_tensor(&self, name: &str) -> bool {
-        let name = match quantised::name_of(name) {
-            Some(name) if self.0.formats.eight_bits => name,
-            _ => name,
-        };
-        self.0.weights.sources.contains_key(name)
+        self.0.formats.have(name, |name| self.0.weights.sources.contains_key(name))
     }
 }

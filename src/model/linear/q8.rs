@@ -4,12 +4,11 @@
 //! Weights are [`quantised`](crate::model::quantised) when they are loaded and packed once, a block of
 //! outputs at a time. What comes in is quantised row by row and slice by slice as it comes: the range
 //! of a slice, zero included, is divided into as many steps as a byte has values, so that
-//! `x = step * (code - zero)`. The product of codes and numbers is exact; `rten-gemm` takes it with the
-//! widest instructions that the processor has. What it stands for is added up in f32 as soon as a tile
-//! is done, while it lies in the cache.
+//! `x = step * (code - zero)`. The product of codes and numbers is exact: [`panels`](super::panels) take
+//! it where the processor has the instruction for that, `rten-gemm` with what there is elsewhere. What it
+//! stands for is added up in f32 as soon as a tile is done, while it lies in the cache.
 //!
-//! With few rows, as in decoding, reading the weights takes all the time, and the rows that the kernel
-//! computes at once are not all there. So each row goes in twice, as the high and the low byte of codes
+//! With few rows, as in decoding, reading the weights takes all the time. So each row goes in twice, as the high and the low byte of codes
 //! of 16 bits, and what comes in is as good as exact.
 
 use std::fmt;
@@ -22,12 +21,12 @@ use rten_gemm::{GemmExecutor, GemmInputA, GemmInputB, GemmOptions, PackedAMatrix
 use rten_tensor::NdTensorView;
 
 use super::columns::{FEW, Shared};
+use super::panels::{Bytes, Group, Panels, Tiles, WIDTH};
 use crate::model::attention::simd::{self, Level, Scale};
 use crate::model::quantised::slices;
 
-/// Outputs of a block. `rten-gemm` gives halves of it to two threads, or more where there are more;
-/// of smaller ones its calls would take long beside its work.
-const OUTPUTS: usize = 512;
+/// Outputs of a block; a thread's share of a product is a multiple of it.
+const OUTPUTS: usize = 128;
 /// Rows of a tile: with a block's outputs, what stays in the second cache.
 const ROWS: usize = 64;
 
@@ -41,16 +40,13 @@ thread_local! {
 /// Whether this processor multiplies bytes so fast that eight bits are the faster format for any
 /// number of rows.
 pub fn is_fast() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return is_x86_feature_detected!("avx512vnni");
-    #[cfg(not(target_arch = "x86_64"))]
-    false
+    Bytes::is_there()
 }
 
 /// Values of a code, less one. Kernels without the instruction for it add two products in 16 bits,
 /// where codes of 8 bits would not fit.
 fn top() -> u8 {
-    if EXECUTOR.with(Executor::may_saturate) { 127 } else { 255 }
+    if !Bytes::is_there() && EXECUTOR.with(Executor::may_saturate) { 127 } else { 255 }
 }
 
 /// What is done to an output, in place, when it is complete.
@@ -72,10 +68,72 @@ struct Block {
 
 /// The weights of a block's outputs for some inputs.
 struct Slice {
-    packed: PackedBMatrix<i8>,
+    numbers: Numbers,
     /// By output: what a weight's number is worth, and the sum of the numbers.
     scales: Vec<f32>,
     sums: Vec<i32>,
+}
+
+/// Whole numbers of weights, as the kernel wants them.
+enum Numbers {
+    Panels(Panels<Bytes>),
+    Packed(PackedBMatrix<i8>),
+}
+
+/// Codes of rows, as the kernel wants them.
+enum Coded {
+    Tiles(Tiles<Bytes>),
+    Packed(PackedAMatrix<u8>),
+}
+
+impl Numbers {
+    /// `[outputs, inputs]`.
+    fn new(numbers: &[i8], outputs: usize, inputs: usize) -> Self {
+        if Bytes::is_there() {
+            return Self::Panels(Panels::new(numbers, (outputs, inputs, inputs), Vec::new()));
+        }
+        let numbers = NdTensorView::from_data([outputs, inputs], numbers);
+        Self::Packed(EXECUTOR.with(|executor| executor.prepack_b(numbers.transposed())))
+    }
+
+    /// Counts of codes `[rows, inputs]`, some rows and outputs at a time: `to(first row, outputs, counts, stride)`,
+    /// where counts of a row lie `stride` behind those of the last. `room` is memory to use again.
+    fn multiply(
+        &self,
+        codes: &Coded,
+        width: usize,
+        room: &mut Vec<i32>,
+        mut to: impl FnMut(Range<usize>, Range<usize>, &[i32], usize),
+    ) -> Result<()> {
+        match (self, codes) {
+            (Self::Panels(panels), Coded::Tiles(tiles)) => panels
+                .multiply(tiles, |first, outputs, sums| {
+                    to(first..first + sums.len(), outputs, sums.as_flattened(), WIDTH);
+                })
+                .ok_or_else(|| candle_core::Error::msg("codes and weights of different widths")),
+            (Self::Packed(numbers), Coded::Packed(codes)) => {
+                room.resize(codes.rows() * width, 0);
+                let (a, b) = (GemmInputA::Packed(codes), GemmInputB::Packed(numbers));
+                EXECUTOR
+                    .with(|executor| executor.gemm(room, a, b, GemmOptions::default()).map(|_| ()))
+                    .map_err(candle_core::Error::wrap)?;
+                to(0..codes.rows(), 0..width, room, width);
+                Ok(())
+            }
+            _ => candle_core::bail!("codes and weights for different kernels"),
+        }
+    }
+}
+
+impl Coded {
+    /// `[rows, inputs]`.
+    fn new(codes: &[u8], inputs: usize) -> Self {
+        if Bytes::is_there() {
+            return Self::Tiles(Tiles::new(codes, inputs));
+        }
+        let codes = NdTensorView::from_data([codes.len() / inputs, inputs], codes);
+        Self::Packed(EXECUTOR.with(|executor| executor.prepack_a(codes)))
+    }
 }
 
 impl fmt::Debug for Layer {
@@ -140,10 +198,12 @@ impl Layer {
         if rows == 0 {
             return Ok(Vec::new());
         }
+        // Tiles of nearly one height: weights are read for each.
+        let height = rows.div_ceil(rows.div_ceil(ROWS));
         let tiles = if rows <= FEW {
             vec![Codes::pairs(level, x, inputs)]
         } else {
-            x.par_chunks(ROWS * inputs).map(|x| Codes::bytes(level, x, inputs)).collect()
+            x.par_chunks(height * inputs).map(|x| Codes::bytes(level, x, inputs)).collect()
         };
         let mut starts = Vec::with_capacity(self.blocks.len());
         let mut start = 0;
@@ -151,16 +211,15 @@ impl Layer {
             starts.push(start);
             start += block.bias.len();
         }
-        let room = tiles.iter().map(Codes::tall).max().unwrap_or(0) * OUTPUTS;
         let mut y = vec![0f32; rows * outputs];
         let place = Shared(y.as_mut_ptr());
         // Tile after tile of one block, so that its weights are read once.
         (0..self.blocks.len() * tiles.len()).into_par_iter().try_for_each_init(
-            || vec![0i32; room],
+            Vec::new,
             |room, task| {
                 let (at, tile) = (task / tiles.len(), task % tiles.len());
                 let (block, codes) = (&self.blocks[at], &tiles[tile]);
-                let (first, start) = (tile * ROWS, starts[at]);
+                let (first, start) = (tile * height, starts[at]);
                 block.multiply(level, codes, room, finish, |row| {
                     // SAFETY: `first + row` is one of the `rows`, and this block's outputs of it lie
                     // within `y`; no other task has them, and this one has them once at a time.
@@ -190,9 +249,8 @@ impl Block {
                 let scale = &row[inputs + 4 * at..][..4];
                 scales.push(f32::from_le_bytes([scale[0], scale[1], scale[2], scale[3]]));
             }
-            let numbers = NdTensorView::from_data([bias.len(), width], numbers.as_slice());
-            let packed = EXECUTOR.with(|executor| executor.prepack_b(numbers.transposed()));
-            Slice { packed, scales, sums }
+            let numbers = Numbers::new(&numbers, bias.len(), width);
+            Slice { numbers, scales, sums }
         };
         let slices = slices(inputs).into_iter().enumerate().map(slice).collect();
         Self { slices, bias: bias.to_vec() }
@@ -203,7 +261,7 @@ impl Block {
         &self,
         level: Level,
         codes: &Codes,
-        room: &mut [i32],
+        room: &mut Vec<i32>,
         finish: Option<Finish>,
         y: impl Fn(usize) -> &'a mut [f32],
     ) -> Result<()> {
@@ -212,27 +270,29 @@ impl Block {
             y(row).copy_from_slice(&self.bias);
         }
         for (slice, part) in self.slices.iter().zip(&codes.parts) {
-            let counts = &mut room[..part.packed.rows() * width];
-            let product = EXECUTOR.with(|executor| {
-                executor.gemm(
-                    counts,
-                    GemmInputA::Packed(&part.packed),
-                    GemmInputB::Packed(&slice.packed),
-                    GemmOptions::default(),
-                )
-            });
-            product.map_err(candle_core::Error::wrap)?;
-            let weights = (slice.sums.as_slice(), slice.scales.as_slice());
-            let of = |row: usize| &counts[row * width..][..width];
-            for (row, &scale) in part.scales.iter().enumerate() {
+            slice.numbers.multiply(&part.coded, width, room, |rows, outputs, counts, stride| {
+                let weights = (&slice.sums[outputs.clone()], &slice.scales[outputs.clone()]);
+                let mut counts = counts.chunks(stride).map(|counts| &counts[..outputs.len()]);
                 match codes.base {
-                    None => simd::add_counts(level, of(row), scale, weights, y(row)),
+                    None => {
+                        for (row, counts) in rows.zip(counts) {
+                            let y = &mut y(row)[outputs.clone()];
+                            simd::add_counts(level, counts, part.scales[row], weights, y);
+                        }
+                    }
+                    // Few rows are in one tile, so that both halves of a row come together.
                     Some(base) => {
-                        let pair = (of(2 * row), of(2 * row + 1));
-                        simd::add_pairs(level, pair, (base, scale), weights, y(row));
+                        for row in rows.start / 2..rows.end / 2 {
+                            let (Some(high), Some(low)) = (counts.next(), counts.next()) else {
+                                continue;
+                            };
+                            let y = &mut y(row)[outputs.clone()];
+                            let of = (base, part.scales[row]);
+                            simd::add_pairs(level, (high, low), of, weights, y);
+                        }
                     }
                 }
-            }
+            })?;
         }
         if let Some(finish) = finish {
             (0..codes.rows).for_each(|row| finish(level, y(row)));
@@ -250,17 +310,12 @@ struct Codes {
 }
 
 struct Part {
-    packed: PackedAMatrix<u8>,
+    coded: Coded,
     /// Of each row.
     scales: Vec<Scale>,
 }
 
 impl Codes {
-    /// Rows that go into the product.
-    fn tall(&self) -> usize {
-        self.rows * if self.base.is_some() { 2 } else { 1 }
-    }
-
     /// Codes of a byte.
     fn bytes(level: Level, x: &[f32], inputs: usize) -> Self {
         let rows = x.len() / inputs;
@@ -275,7 +330,7 @@ impl Codes {
                 scale
             });
             let scales = scales.collect();
-            Part { packed: packed(&codes, slice.len()), scales }
+            Part { coded: Coded::new(&codes, slice.len()), scales }
         };
         Self { rows, base: None, parts: slices(inputs).into_iter().map(part).collect() }
     }
@@ -296,15 +351,10 @@ impl Codes {
                 scale
             });
             let scales = scales.collect();
-            Part { packed: packed(&codes, slice.len()), scales }
+            Part { coded: Coded::new(&codes, slice.len()), scales }
         };
         Self { rows, base: Some(base), parts: slices(inputs).into_iter().map(part).collect() }
     }
-}
-
-fn packed(codes: &[u8], width: usize) -> PackedAMatrix<u8> {
-    let codes = NdTensorView::from_data([codes.len() / width, width], codes);
-    EXECUTOR.with(|executor| executor.prepack_a(codes))
 }
 
 /// The scale of numbers between two, zero among them, that become codes of `0..=top`; and codes per

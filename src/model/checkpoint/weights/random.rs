@@ -119,7 +119,7 @@ impl SimpleBackend for Backend {
     }
 
     fn contains_tensor(&self, name: &str) -> bool {
-        quantised::name_of(name).is_none() || self.0.formats.eight_bits
+        self.0.formats.have(name, |_| true)
     }
 }
 
@@ -136,7 +136,8 @@ mod tests {
 
     #[test]
     fn made_up_weights_have_the_spread_of_their_kind_and_come_again_by_their_seed() {
-        let formats = Formats { matrices: DType::F32, flow: DType::F32, eight_bits: false };
+        let formats =
+            Formats { matrices: DType::F32, flow: DType::F32, eight_bits: false, in_bf16: false };
         let values = |seed: u64, name: &str, shape: (usize, usize)| {
             let wanted = |vb: VarBuilder| Ok(vb.get(shape, name)?);
             let (tensor, bytes) =
