@@ -40,6 +40,10 @@ pub enum EngineError {
     #[error("method option `{key}`: {reason}")]
     Option { key: String, reason: String },
 
+    /// A setting that this model has no use for. Streams report it as a warning.
+    #[error("{name} is not used: {reason}")]
+    Unused { name: String, reason: String },
+
     /// A frame whose buffer does not fit its size, or that has no picture at all.
     #[error("frame at {time:.3} s: {reason}")]
     Frame { time: f64, reason: String },

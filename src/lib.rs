@@ -40,7 +40,7 @@ pub use frame::Frame;
 pub use memory::recipe::Recipe;
 pub use model::generate::{Finish, Sampling};
 pub use model::{LoadOptions, VideoLlm};
-pub use stream::{Answer, Question, SkipOptions, Stream, StreamOptions};
+pub use stream::{Answer, Question, ReuseOptions, SkipOptions, Stream, StreamOptions};
 
 #[cfg(feature = "element")]
 fn plugin_init(plugin: &gst::Plugin) -> std::result::Result<(), glib::BoolError> {

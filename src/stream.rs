@@ -15,7 +15,7 @@ pub use self::alike::SkipOptions;
 use self::alike::{Run, Sieve, Sifted};
 pub use self::answer::{Answer, LayerContext, Question, Timings};
 pub use self::opening::StreamOptions;
-use self::opening::{empty_memory, outside};
+use self::opening::{empty_memory, outside, unused};
 use crate::cancel::Cancel;
 use crate::error::{EngineError, Result};
 use crate::evidence;
@@ -32,6 +32,8 @@ use crate::model::prompt::Tail;
 use crate::model::rope::{Kept, Layout};
 use crate::model::text_image::TextImage;
 use crate::model::vision::Picture;
+use crate::model::vision::reuse::Reuse;
+pub use crate::model::vision::reuse::ReuseOptions;
 use crate::model::{VideoLlm, sound};
 use crate::notices::{self, Notices, Part};
 
@@ -42,6 +44,8 @@ pub struct StreamStats {
     pub frames: u64,
     /// Of these, how many showed nothing new and were left out.
     pub skipped: u64,
+    /// Patches that were taken from an earlier frame instead of going through the tower.
+    pub reused: u64,
     /// Units (frames and summaries) that at least one layer still holds.
     pub units: u64,
     pub segments: u64,
@@ -62,6 +66,7 @@ pub struct Stream {
     /// The text-image model that ranks units too, if the recipe has one.
     outside: Option<Arc<TextImage>>,
     sieve: Sieve,
+    reuse: Reuse,
     /// Frames taken into units.
     frames: u64,
     /// Frames that wait for the rest of their unit.
@@ -106,6 +111,9 @@ impl Stream {
         if let Some(unapplied) = model.unapplied() {
             notices.add(unapplied);
         }
+        if let Some(unused) = unused(&model, &options) {
+            notices.add(unused);
+        }
         let (memory, opening) = empty_memory(&model, &recipe, &options, &notices)?;
         Ok(Self {
             memory,
@@ -114,6 +122,7 @@ impl Stream {
             segmenter: segmenter(&model, &recipe),
             outside: outside(&model, &recipe, &options)?,
             sieve: Sieve::default(),
+            reuse: Reuse::new(options.reuse),
             frames: 0,
             pending: Vec::new(),
             picture: None,
@@ -209,6 +218,7 @@ impl Stream {
             let rest = std::mem::take(&mut self.pending);
             self.take_in(&rest, &vec![Run::default(); rest.len()], &picture)?;
         }
+        self.reuse.forget();
         match self.segmenter.close()? {
             Some(segment) => self.remember(&segment),
             None => Ok(()),
@@ -286,6 +296,7 @@ impl Stream {
         StreamStats {
             frames: self.frames + self.pending.len() as u64,
             skipped: self.sieve.total(),
+            reused: self.reuse.total(),
             units: self.memory.units().len() as u64,
             segments: self.memory.segments(),
             open_frames: (self.segmenter.open_frames().len() + self.pending.len()) as u64,
@@ -365,6 +376,7 @@ impl Stream {
         *self.branch.get_mut() = None;
         self.segmenter = segmenter(&self.model, &self.recipe);
         self.sieve = Sieve::default();
+        self.reuse = Reuse::new(self.options.reuse);
         self.pending.clear();
         self.picture = None;
         self.frames = 0;
@@ -397,10 +409,12 @@ impl Stream {
     fn take_in(&mut self, frames: &[Frame], runs: &[Run], picture: &Picture) -> Result<()> {
         let left_out: u64 = runs.iter().map(|run| run.frames).sum();
         let end = self.frames + frames.len() as u64 + left_out;
-        let units = self.units(frames, runs, picture)?;
+        let tokens = self.model.encode_reusing(frames, picture, &mut self.reuse, &self.cancel)?;
+        let units = self.units(&tokens, frames, runs)?;
         if units.len() < frames.len().div_ceil(self.model.frames_per_unit()) {
             // What is not remembered cannot stand for what comes.
             self.sieve.forget();
+            self.reuse.forget();
         }
         self.segmenter.foresee(&units)?;
         for unit in units {
@@ -418,9 +432,9 @@ impl Stream {
         Ok(())
     }
 
-    /// The next frames of the stream as units, less those that are not finite.
-    fn units(&self, frames: &[Frame], runs: &[Run], picture: &Picture) -> Result<Vec<FrameTokens>> {
-        let tokens = self.model.encode_frames(frames, picture, &self.cancel)?;
+    /// The next frames of the stream and their tokens `[u, M, C]` as units, less those that are not
+    /// finite.
+    fn units(&self, tokens: &Tensor, frames: &[Frame], runs: &[Run]) -> Result<Vec<FrameTokens>> {
         let per_unit = self.model.frames_per_unit();
         // One read a batch: with what will be compared, if anything will.
         let (finite, means) = match self.segmenter.compares_means() {
@@ -429,7 +443,7 @@ impl Stream {
                 let finite = |mean: &Vec<f32>| mean.iter().all(|x| x.is_finite());
                 (means.iter().map(finite).collect(), Some(means))
             }
-            false => (sound::finite_each(&tokens)?, None),
+            false => (sound::finite_each(tokens)?, None),
         };
         let mut begin = self.frames;
         let pairs = frames.chunks(per_unit).zip(runs.chunks(per_unit));
@@ -531,7 +545,8 @@ impl Stream {
         let pending = match &self.picture {
             Some(picture) => {
                 let runs = vec![Run::default(); self.pending.len()];
-                self.units(&self.pending, &runs, picture)?
+                let tokens = self.model.encode_frames(&self.pending, picture, &self.cancel)?;
+                self.units(&tokens, &self.pending, &runs)?
             }
             None => Vec::new(),
         };

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use gststreamkvqa::memory::store::StoreOptions;
-use gststreamkvqa::{EngineError, Frame, Question, Recipe, Stream, VideoLlm};
+use gststreamkvqa::{EngineError, Frame, Question, Recipe, ReuseOptions, Stream, VideoLlm};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 use toyworld::{Kind, QuestionOptions, StreamOptions, When, Wording};
@@ -38,12 +38,13 @@ pub struct Plan {
     pub budget: usize,
     recipe: Recipe,
     store: StoreOptions,
+    reuse: ReuseOptions,
     blind: bool,
 }
 
 impl Plan {
     /// `method` is a name with options behind a colon, joined by plus signs: the method's, and
-    /// `store` and `store-residual` as the element has them. A plain name is the published method;
+    /// `store`, `store-residual`, `tower-reuse` and `reuse-tolerance` as the element has them. A plain name is the published method;
     /// names of options joined to it by plus signs, as in `rekv+recent`, take these from the model's
     /// folder.
     pub fn parse(
@@ -71,21 +72,26 @@ impl Plan {
         let unit = model.picture(&frame)?.tokens();
         recipe.set_budget(less.map_or(budget, |less| less.min(budget)), unit);
         let mut store = StoreOptions::default();
+        let mut reuse = ReuseOptions { most: 0, tolerance: 4.0 };
         for option in options.split('+').filter(|option| !option.is_empty()) {
             let (key, value) = option.split_once('=').unwrap_or((option, ""));
             match key {
                 "store" => store.codec = Some(value.parse()?),
                 "store-residual" => {
-                    store.residual = value.parse().map_err(|_| EngineError::Option {
-                        key: key.into(),
-                        reason: format!("`{value}` is not a number of tokens"),
-                    })?;
+                    store.residual = number(key, value)?;
                 }
+                "tower-reuse" => reuse.most = number(key, value)?,
+                "reuse-tolerance" => reuse.tolerance = number(key, value)?,
                 _ => recipe.set(key, value)?,
             }
         }
-        Ok(Self { label: method.to_owned(), frames, budget, recipe, store, blind })
+        Ok(Self { label: method.to_owned(), frames, budget, recipe, store, reuse, blind })
     }
+}
+
+fn number<T: std::str::FromStr>(key: &str, value: &str) -> Result<T, EngineError> {
+    let reason = format!("`{value}` is no number that can be taken");
+    value.parse().map_err(|_| EngineError::Option { key: key.into(), reason })
 }
 
 /// Right answers out of all.
@@ -213,7 +219,11 @@ fn one_video(model: &VideoLlm, plan: &Plan, work: &Work, seed: u64) -> Result<Ta
     questions.sort_by_key(|question| question.after_frame);
 
     let mut tally = Tally::default();
-    let options = gststreamkvqa::StreamOptions { store: plan.store.clone(), ..Default::default() };
+    let options = gststreamkvqa::StreamOptions {
+        store: plan.store.clone(),
+        reuse: plan.reuse,
+        ..Default::default()
+    };
     let mut stream = Stream::open(model.clone(), plan.recipe.clone(), options)?;
     let mut pushed = 0;
     for question in &questions {

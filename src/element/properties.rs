@@ -11,8 +11,8 @@ use super::enums::{DType, Leaky, PromptStyle, ResetOn, Store, TextFormat, TextTi
 use super::question::MAX_TOKENS;
 use super::settings::{
     DEFAULT_DEVICE, DEFAULT_EOS_TIMEOUT, DEFAULT_FRAME_SIZE, DEFAULT_MAX_PENDING,
-    DEFAULT_MAX_QUEUE, DEFAULT_METHOD, DEFAULT_SKIP_TOLERANCE, DEFAULT_STALL_TIMEOUT,
-    DEFAULT_STORE_RESIDUAL, DEFAULT_TEXT_DURATION, DEFAULT_TEXT_TEMPLATE,
+    DEFAULT_MAX_QUEUE, DEFAULT_METHOD, DEFAULT_REUSE_TOLERANCE, DEFAULT_SKIP_TOLERANCE,
+    DEFAULT_STALL_TIMEOUT, DEFAULT_STORE_RESIDUAL, DEFAULT_TEXT_DURATION, DEFAULT_TEXT_TEMPLATE,
 };
 use crate::memory::recipe::RecipeOption;
 use crate::{Question, Recipe};
@@ -260,6 +260,23 @@ fn video_properties() -> Vec<glib::ParamSpec> {
             .default_value(DEFAULT_SKIP_TOLERANCE)
             .mutable_ready()
             .build(),
+        glib::ParamSpecUInt::builder("tower-reuse")
+            .nick("Frames that reuse the tower's work")
+            .blurb(
+                "Sampled frames in a row of which only the patches that changed since an earlier frame                  (reuse-tolerance) go through the vision tower; that frame is the last one that did as a                  whole, as the first does, one of which more than half has changed, and every one behind so                  many. What the others look like beside what changed is not seen. stats counts the patches.                  0: every frame as a whole. For LLaVA-OneVision; others ignore it, with a warning",
+            )
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecDouble::builder("reuse-tolerance")
+            .nick("Reuse tolerance")
+            .blurb(
+                "Grey levels of 255 by which, on average, the quarter of a patch that differs most may differ                  from the earlier frame for the patch not to go through the tower. 0: only what is equal",
+            )
+            .minimum(0.0)
+            .maximum(255.0)
+            .default_value(DEFAULT_REUSE_TOLERANCE)
+            .mutable_ready()
+            .build(),
         glib::ParamSpecEnum::builder::<Leaky>("leaky")
             .nick("Leaky")
             .blurb("What happens when frames come faster than the model takes them; stats counts losses")
@@ -294,7 +311,8 @@ fn video_properties() -> Vec<glib::ParamSpec> {
             .nick("Statistics")
             .blurb(
                 "frames-in, sampled, dropped, broken (marked as corrupted, a gap or not to be \
-                 shown), unreadable, encoded (frames), skipped (of the encoded, those that showed nothing new); \
+                 shown), unreadable, encoded (frames), skipped (of the encoded, those that showed nothing new), \
+                 reused-patches (tower-reuse); \
                  questions, answers; \
                  queue (frames waiting); memory-bytes, units, segments, open-frames (what is \
                  remembered; open frames are not compressed yet); device-bytes, host-bytes, disk-bytes \

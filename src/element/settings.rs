@@ -12,7 +12,9 @@ use super::options;
 use super::shared_model::LoadKey;
 use crate::memory::store::{Budget, StoreOptions};
 use crate::model::{DTypeChoice, DeviceChoice, HubOptions, hub, prompt};
-use crate::{EngineError, Question, Recipe, Sampling, SkipOptions, StreamOptions, VideoLlm};
+use crate::{
+    EngineError, Question, Recipe, ReuseOptions, Sampling, SkipOptions, StreamOptions, VideoLlm,
+};
 
 /// Names the model folder where `model-path` is not set.
 const MODEL_VARIABLE: &str = "STREAMKVQA_MODEL";
@@ -29,6 +31,7 @@ pub(super) const DEFAULT_STALL_TIMEOUT: gst::ClockTime = gst::ClockTime::from_se
 pub(super) const DEFAULT_STORE_RESIDUAL: u32 = StoreOptions::DEFAULT_RESIDUAL as u32;
 /// Above the noise of a camera by day, below anything that moves.
 pub(super) const DEFAULT_SKIP_TOLERANCE: f64 = 4.0;
+pub(super) const DEFAULT_REUSE_TOLERANCE: f64 = 4.0;
 pub(super) const DEFAULT_TEXT_TEMPLATE: &str = "{answer}";
 pub(super) const DEFAULT_TEXT_DURATION: gst::ClockTime = gst::ClockTime::from_seconds(5);
 
@@ -60,6 +63,8 @@ pub(super) struct Settings {
     pub frame_size: u32,
     pub max_skip: u32,
     pub skip_tolerance: f64,
+    pub tower_reuse: u32,
+    pub reuse_tolerance: f64,
     pub leaky: Leaky,
     /// `None`: a stall is not reported.
     pub stall_timeout: Option<gst::ClockTime>,
@@ -107,6 +112,8 @@ impl Default for Settings {
             frame_size: DEFAULT_FRAME_SIZE,
             max_skip: 0,
             skip_tolerance: DEFAULT_SKIP_TOLERANCE,
+            tower_reuse: 0,
+            reuse_tolerance: DEFAULT_REUSE_TOLERANCE,
             leaky: Leaky::default(),
             stall_timeout: Some(DEFAULT_STALL_TIMEOUT),
             max_queue: DEFAULT_MAX_QUEUE,
@@ -217,6 +224,10 @@ impl Settings {
                 most: self.max_skip as usize,
                 tolerance: self.skip_tolerance as f32,
             },
+            reuse: ReuseOptions {
+                most: self.tower_reuse as usize,
+                tolerance: self.reuse_tolerance as f32,
+            },
             ..StreamOptions::default()
         }
     }
@@ -296,6 +307,8 @@ impl Settings {
             "frame-size" => self.frame_size = read(value),
             "max-skip" => self.max_skip = read(value),
             "skip-tolerance" => self.skip_tolerance = read(value),
+            "tower-reuse" => self.tower_reuse = read(value),
+            "reuse-tolerance" => self.reuse_tolerance = read(value),
             "leaky" => self.leaky = read(value),
             "stall-timeout" => {
                 self.stall_timeout = Some(time(value)).filter(|time| !time.is_zero())
@@ -353,6 +366,8 @@ impl Settings {
             "frame-size" => self.frame_size.to_value(),
             "max-skip" => self.max_skip.to_value(),
             "skip-tolerance" => self.skip_tolerance.to_value(),
+            "tower-reuse" => self.tower_reuse.to_value(),
+            "reuse-tolerance" => self.reuse_tolerance.to_value(),
             "leaky" => self.leaky.to_value(),
             "stall-timeout" => self.stall_timeout.unwrap_or_default().nseconds().to_value(),
             "max-queue" => self.max_queue.to_value(),

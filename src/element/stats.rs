@@ -20,6 +20,7 @@ pub(super) fn structure(stats: &Stats, live: bool) -> gst::Structure {
         .field("unreadable", counters.unreadable)
         .field("encoded", counters.encoded)
         .field("skipped", memory.skipped)
+        .field("reused-patches", memory.reused)
         .field("questions", counters.questions)
         .field("answers", counters.answers)
         .field("queue", *queue as u64)

@@ -26,6 +26,7 @@ use super::text_image::TextImage;
 use super::text_image::shared::TextImages;
 use super::vision::one_vision::OneVision;
 use super::vision::qwen::Qwen;
+use super::vision::reuse::Reuse;
 use super::vision::together::Shared;
 use super::vision::{Picture, Vision};
 use crate::cancel::Cancel;
@@ -223,6 +224,24 @@ impl VideoLlm {
             1 => Ok(tokens.remove(0)),
             _ => Ok(Tensor::cat(&tokens, 0)?),
         }
+    }
+
+    /// The same frame by frame, where patches that did not change may be taken from an earlier frame. A
+    /// tower that cannot do that sees all of them.
+    pub fn encode_reusing(
+        &self,
+        frames: &[Frame],
+        picture: &Picture,
+        reuse: &mut Reuse,
+        cancel: &Cancel,
+    ) -> Result<Tensor> {
+        let tower = self.vision().reusing().filter(|_| reuse.is_on() && !frames.is_empty());
+        let Some(tower) = tower else { return self.encode_frames(frames, picture, cancel) };
+        let tokens = frames.iter().map(|frame| {
+            cancel.check()?;
+            tower.tokens(frame, reuse, cancel)
+        });
+        Ok(Tensor::cat(&tokens.collect::<Result<Vec<_>>>()?, 0)?)
     }
 
     /// What the vision tower sees in each patch, `[u, n, D]`, before it is brought to the decoder's

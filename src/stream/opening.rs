@@ -13,6 +13,7 @@ use crate::memory::recipe::{ProbePrompt, Recipe};
 use crate::memory::store::StoreOptions;
 use crate::model::prompt::PromptStyle;
 use crate::model::text_image::TextImage;
+use crate::model::vision::reuse::ReuseOptions;
 use crate::model::{LoadOptions, VideoLlm};
 use crate::notices::{Notices, Part};
 
@@ -32,6 +33,9 @@ pub struct StreamOptions {
     pub mrope_compat: bool,
     /// Which frames are left out because they show nothing new.
     pub skip: SkipOptions,
+    /// When patches of a frame are taken from an earlier one instead of going through the tower
+    /// (LLaVA-OneVision only).
+    pub reuse: ReuseOptions,
     /// The flag that opening obeys, and every call after it until [`set_cancel`](super::Stream::set_cancel).
     pub cancel: Cancel,
 }
@@ -61,6 +65,16 @@ pub fn empty_memory(
         }
     }
     Ok((memory, Some(ids)))
+}
+
+/// A warning about an option that this model has no use for.
+pub fn unused(model: &VideoLlm, options: &StreamOptions) -> Option<EngineError> {
+    let unused = options.reuse.most > 0 && model.vision().reusing().is_none();
+    unused.then(|| EngineError::Unused {
+        name: "tower-reuse".into(),
+        reason: "this model's tower merges and windows its patches, and sees each frame as a whole"
+            .into(),
+    })
 }
 
 /// The outside expert of a recipe.

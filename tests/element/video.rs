@@ -225,4 +225,12 @@ fn a_still_camera_is_looked_at_now_and_then() {
     let rig = Rig::new(&format!("{still} ! QA sample-rate=10/1 question=what? ! fakesink"));
     rig.play().eos();
     assert_eq!((rig.stat("encoded"), rig.stat("skipped")), (40, 0));
+    assert_eq!(rig.stat("reused-patches"), 0);
+    // Frames that are seen again count as frames, but cost the tower nothing.
+    let rig =
+        Rig::new(&format!("{still} ! QA tower-reuse=9 sample-rate=10/1 question=what? ! fakesink"));
+    rig.play().eos();
+    assert_eq!((rig.stat("encoded"), rig.stat("units")), (40, 40));
+    assert!(rig.stat("reused-patches") > 0);
+    assert_eq!(rig.stat("reused-patches") % 36, 0);
 }

@@ -7,6 +7,7 @@ pub mod one_vision;
 pub mod projector;
 pub mod qwen;
 pub mod qwen_vit;
+pub mod reuse;
 pub mod siglip;
 pub(super) mod together;
 
@@ -17,6 +18,7 @@ use crate::error::Result;
 use crate::frame::Frame;
 pub use crate::model::picture::Picture;
 use crate::model::rope::Layout;
+use reuse::Reusing;
 
 /// The half of a Video-LLM that sees.
 pub trait Vision: Send + Sync {
@@ -48,6 +50,11 @@ pub trait Vision: Send + Sync {
 
     /// The unit tokens `[u, M, C]` of features.
     fn tokens(&self, features: &Tensor, picture: &Picture) -> Result<Tensor>;
+
+    /// The same of frames whose patches can be taken from earlier ones, if the tower can do that.
+    fn reusing(&self) -> Option<&dyn Reusing> {
+        None
+    }
 
     /// Where the tokens of a stream stand, of which a second has `rate` frames. `compat` is
     /// [`Layout::Grid`]'s.

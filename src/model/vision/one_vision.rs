@@ -5,6 +5,7 @@ use candle_core::{Device, Tensor};
 use candle_nn::VarBuilder;
 
 use super::projector::Projector;
+use super::reuse::{Grid, Origin, Reference, Reuse, Reusing};
 use super::siglip::Siglip;
 use super::{Picture, Vision};
 use crate::cancel::Cancel;
@@ -63,7 +64,71 @@ impl Vision for OneVision {
         self.projector.forward(features)
     }
 
+    fn reusing(&self) -> Option<&dyn Reusing> {
+        Some(self)
+    }
+
     fn closing(&self) -> Option<&Tensor> {
         Some(&self.newline)
+    }
+}
+
+impl Reusing for OneVision {
+    fn tokens(&self, frame: &Frame, reuse: &mut Reuse, cancel: &Cancel) -> Result<Tensor> {
+        let rgb = self.squares.square(frame)?;
+        let (side, patch) = self.tower.grid();
+        let grid = Grid { picture: self.squares.side, patch, side };
+        if let Some((reference, changed)) = reuse.changed(frame, &rgb, &grid) {
+            let taken = grid.patches() - changed.len();
+            let tokens = match changed.is_empty() {
+                true => reference.tokens.clone(),
+                false => self.partly(&rgb, &grid, reference, &changed, cancel)?,
+            };
+            reuse.took(taken);
+            return Ok(tokens);
+        }
+        let pixels = self.squares.pixels_of(&rgb, self.newline.device())?;
+        let (features, keys_values) =
+            self.tower.forward_kept(&pixels.to_dtype(self.tower.dtype())?, cancel)?;
+        let projected = self.projector.project(&features.squeeze(0)?)?;
+        let tokens = self.projector.pool(&projected, 1)?;
+        let frame = Origin::of(frame);
+        let reference = Reference { frame, rgb, keys_values, projected, tokens: tokens.clone() };
+        reuse.refer_to(reference);
+        Ok(tokens)
+    }
+}
+
+impl OneVision {
+    /// The tokens `[1, M, C]` of a picture of which only these patches differ from the reference.
+    fn partly(
+        &self,
+        rgb: &[u8],
+        grid: &Grid,
+        reference: &Reference,
+        changed: &[u32],
+        cancel: &Cancel,
+    ) -> Result<Tensor> {
+        let device = self.newline.device();
+        let patches = grid.patches();
+        // Where each patch is found, in the reference or behind it among those that changed.
+        let mut places: Vec<u32> = (0..patches as u32).collect();
+        for (place, &number) in (patches as u32..).zip(changed) {
+            if let Some(at) = places.get_mut(number as usize) {
+                *at = place;
+            }
+        }
+        let others: Vec<u32> = places.iter().copied().filter(|&at| at < patches as u32).collect();
+        let numbers = |numbers: &[u32]| Tensor::new(numbers, device);
+        let pixels = self.squares.patches_of(rgb, (grid.patch, grid.side), changed, device)?;
+        let features = self.tower.some(
+            &pixels.to_dtype(self.tower.dtype())?,
+            (&numbers(changed)?, &numbers(&others)?),
+            &reference.keys_values,
+            cancel,
+        )?;
+        let fresh = self.projector.project(&features)?;
+        let all = Tensor::cat(&[&reference.projected, &fresh], 0)?;
+        self.projector.pool(&all.index_select(&numbers(&places)?, 0)?, 1)
     }
 }

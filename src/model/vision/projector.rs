@@ -42,9 +42,18 @@ impl Projector {
     /// Frame tokens `[f, M, C]` of features `[f, g * g, D]`.
     pub fn forward(&self, features: &Tensor) -> Result<Tensor> {
         let (frames, patches, width) = features.dims3()?;
-        let x = features.reshape((frames * patches, width))?;
-        let x = self.linear_2.forward(&self.act.forward(&self.linear_1.forward(&x)?)?)?;
-        let hidden = x.dim(1)?;
+        self.pool(&self.project(&features.reshape((frames * patches, width))?)?, frames)
+    }
+
+    /// Patches `[n, C]` of features `[n, D]`.
+    pub(super) fn project(&self, features: &Tensor) -> Result<Tensor> {
+        Ok(self.linear_2.forward(&self.act.forward(&self.linear_1.forward(features)?)?)?)
+    }
+
+    /// Frame tokens `[f, M, C]` of patches `[f * g * g, C]`.
+    pub(super) fn pool(&self, x: &Tensor, frames: usize) -> Result<Tensor> {
+        let (rows, hidden) = x.dims2()?;
+        let patches = rows / frames;
         // One product over all frames: frames move into the columns.
         let x = x.reshape((frames, patches, hidden))?.transpose(0, 1)?;
         let x = x.reshape((patches, frames * hidden))?;
