@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! cargo run --example reuse
-//! cargo run --example reuse -- --model FOLDER --videos 0 --shares 0,0.1,0.25,0.5
+//! cargo run --example reuse -- --model FOLDER --videos 0 --shares 0,0.1,0.2
 //! ```
 
 use std::path::PathBuf;
@@ -36,7 +36,7 @@ struct Args {
     #[arg(long, value_delimiter = ',', default_value = "0,1,2,3,4,6,8,12")]
     tolerances: Vec<f32>,
     /// Shares of a frame that change, of which the time is taken.
-    #[arg(long, value_delimiter = ',', default_value = "0,0.1,0.25,0.5")]
+    #[arg(long, value_delimiter = ',', default_value = "0,0.05,0.1,0.2")]
     shares: Vec<f64>,
     /// Pairs of a whole frame and one that is taken in part.
     #[arg(long, default_value_t = 5)]
@@ -139,6 +139,9 @@ fn times(model: &VideoLlm, args: &Args) -> Fallible<()> {
         let before = reuse.total();
         tokens(model, &part, &mut reuse)?;
         let changed = patches - (reuse.total() - before) as usize;
+        if changed == patches {
+            return Err(format!("{share} of a frame is so much that it is seen as a whole").into());
+        }
         let (mut whole, mut partly) = (Vec::new(), Vec::new());
         for _ in 0..args.repeat.max(1) {
             // It keeps what later frames need, as every frame does that others take from.

@@ -72,7 +72,7 @@ impl Plan {
         let unit = model.picture(&frame)?.tokens();
         recipe.set_budget(less.map_or(budget, |less| less.min(budget)), unit);
         let mut store = StoreOptions::default();
-        let mut reuse = ReuseOptions { most: 0, tolerance: 4.0 };
+        let mut reuse = ReuseOptions { most: 0, tolerance: 2.0 };
         for option in options.split('+').filter(|option| !option.is_empty()) {
             let (key, value) = option.split_once('=').unwrap_or((option, ""));
             match key {

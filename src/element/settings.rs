@@ -31,7 +31,8 @@ pub(super) const DEFAULT_STALL_TIMEOUT: gst::ClockTime = gst::ClockTime::from_se
 pub(super) const DEFAULT_STORE_RESIDUAL: u32 = StoreOptions::DEFAULT_RESIDUAL as u32;
 /// Above the noise of a camera by day, below anything that moves.
 pub(super) const DEFAULT_SKIP_TOLERANCE: f64 = 4.0;
-pub(super) const DEFAULT_REUSE_TOLERANCE: f64 = 4.0;
+/// Half of that: what is not seen here is missed for longer.
+pub(super) const DEFAULT_REUSE_TOLERANCE: f64 = 2.0;
 pub(super) const DEFAULT_TEXT_TEMPLATE: &str = "{answer}";
 pub(super) const DEFAULT_TEXT_DURATION: gst::ClockTime = gst::ClockTime::from_seconds(5);
 

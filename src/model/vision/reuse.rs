@@ -120,8 +120,9 @@ impl Reuse {
     }
 }
 
-/// Share of patches of which more than so many have changed after a cut.
-const CUT: f64 = 0.5;
+/// Where a larger share of the patches has changed it is another scene. Twice the share would save little
+/// more, and errors be twice as large (docs/performance.md).
+const CUT: f64 = 0.25;
 
 /// How a square picture falls into patches; what is beyond the last whole one is dropped.
 #[derive(Clone, Copy, Debug)]

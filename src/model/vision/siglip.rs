@@ -67,9 +67,12 @@ impl Attention {
         let q = heads(&qkv, 0)?.contiguous()?;
         let (k, v) = (heads(&qkv, 1)?, heads(&qkv, 2)?);
         let (other_k, other_v) = (heads(others, 0)?, heads(others, 1)?);
-        let own = Stage { q: &q, k: &k, v: &v, visible: Visible::All };
-        let other = Stage { q: &q, k: &other_k, v: &other_v, visible: Visible::All };
-        let context = attention::attend(&[own, other], self.scale())?;
+        let stage = |k, v| Stage { q: &q, k, v, visible: Visible::All };
+        let mut stages = vec![stage(&k, &v)];
+        if others.dim(0)? > 0 {
+            stages.push(stage(&other_k, &other_v));
+        }
+        let context = attention::attend(&stages, self.scale())?;
         Ok(self.out.forward(&context.transpose(0, 1)?.reshape((rows, width))?)?)
     }
 
@@ -288,8 +291,13 @@ mod tests {
             act: Activation::GeluPytorchTanh,
         };
         let weights = VarMap::new();
-        let vb = VarBuilder::from_varmap(&weights, DType::F32, &Device::Cpu);
-        Siglip::new(&config, read, vb).unwrap()
+        let vb = || VarBuilder::from_varmap(&weights, DType::F32, &Device::Cpu);
+        // Once for the names of its weights, and once more with their values.
+        Siglip::new(&config, read, vb()).unwrap();
+        for var in weights.data().lock().unwrap().values() {
+            var.set(&var.randn_like(0.0, 0.3).unwrap()).unwrap();
+        }
+        Siglip::new(&config, read, vb()).unwrap()
     }
 
     fn picture() -> Tensor {
