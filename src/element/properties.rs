@@ -263,14 +263,21 @@ fn video_properties() -> Vec<glib::ParamSpec> {
         glib::ParamSpecUInt::builder("tower-reuse")
             .nick("Frames that reuse the tower's work")
             .blurb(
-                "Sampled frames in a row of which only the patches that changed since an earlier frame                  (reuse-tolerance) go through the vision tower; that frame is the last one that did as a                  whole, as the first does, one of which more than a quarter has changed, and every one behind so                  many. What the others look like beside what changed is not seen. stats counts the patches.                  0: every frame as a whole. For LLaVA-OneVision; others ignore it, with a warning",
+                "Sampled frames in a row of which only the patches that changed since an earlier \
+                 frame (reuse-tolerance) go through the vision tower; that frame is the last one \
+                 that did as a whole, as the first does, one of which more than a quarter has \
+                 changed, and every one behind so many. What the others look like beside what \
+                 changed is not seen. stats counts the patches. 0: every frame as a whole. For \
+                 LLaVA-OneVision; others ignore it, with a warning",
             )
             .mutable_ready()
             .build(),
         glib::ParamSpecDouble::builder("reuse-tolerance")
             .nick("Reuse tolerance")
             .blurb(
-                "Grey levels of 255 by which, on average, the quarter of a patch that differs most may differ                  from the earlier frame for the patch not to go through the tower. 0: only what is equal",
+                "Grey levels of 255 by which, on average, the quarter of a patch that differs \
+                 most may differ from the earlier frame for the patch not to go through the \
+                 tower. 0: only what is equal",
             )
             .minimum(0.0)
             .maximum(255.0)
