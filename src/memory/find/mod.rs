@@ -7,6 +7,7 @@
 
 pub mod bare;
 pub mod consensus;
+pub mod ids;
 pub mod pages;
 pub mod pieces;
 pub mod places;

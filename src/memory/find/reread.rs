@@ -14,6 +14,7 @@ use std::collections::VecDeque;
 use candle_core::Tensor;
 
 use super::places::Context;
+use super::retrieve::Liked;
 use super::view::View;
 use crate::cancel::Cancel;
 use crate::error::Result;
@@ -29,8 +30,8 @@ use crate::model::decoder::Decoder;
 /// Without those that turn out to be lost, others are chosen.
 pub fn reread(
     view: View<'_>,
-    mut candidates: Vec<(u64, f32)>,
-    choose: impl Fn(&[(u64, f32)]) -> Vec<u64>,
+    mut candidates: Liked,
+    choose: impl Fn(&Liked) -> Vec<u64>,
     decoder: &Decoder,
     cancel: &Cancel,
 ) -> Result<Vec<Option<Context>>> {
@@ -41,9 +42,7 @@ pub fn reread(
             let input = view.input(id).map(Block::stretch).transpose()?.flatten();
             match (input, view.unit(id)) {
                 (Some(input), Some(unit)) => found.push((unit.clone(), unfiled(&input.kv()?)?)),
-                _ => {
-                    candidates.retain(|(unit, _)| *unit != id);
-                }
+                _ => candidates.remove(id),
             }
         }
         if found.len() == chosen.len() {

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use candle_core::Tensor;
 
+use super::ids::Ids;
 use super::places::Context;
 use super::reread::reread;
 use super::view::View;
@@ -15,7 +16,7 @@ use crate::error::Result;
 use crate::memory::intake::Behind;
 use crate::memory::recipe::{BudgetRule, Expert, Keeps, Similarity};
 use crate::memory::unit::Unit;
-use crate::memory::weigh::budget::{retrieve_counts, standardised};
+use crate::memory::weigh::budget::{retrieve_counts, standardise};
 use crate::memory::weigh::rank::rrf;
 use crate::memory::weigh::score::{MeanQuery, cosine};
 use crate::memory::weigh::select::{Choice, ranked};
@@ -80,10 +81,10 @@ pub fn best(
             Some(held) => held,
             None => {
                 let found = pass(vec![first; layers])?;
-                liked(&found.candidates, &found.scores)
+                liked(&found.candidates, found.scores)
             }
         };
-        let pick = |liked: &[(u64, f32)]| chosen(liked, choice, first);
+        let pick = |liked: &Liked| liked.chosen(choice, first);
         return match recipe.keeps {
             Keeps::KeysAndValues => view.pack_shared(&pick(&liked)),
             Keeps::Inputs => reread(view, liked, pick, decoder, cancel),
@@ -102,43 +103,70 @@ pub fn best(
 }
 
 /// Units in stream order, and how much the layers like each of them.
-type Liked = Vec<(u64, f32)>;
+#[derive(Clone, Debug, Default)]
+pub struct Liked {
+    units: Ids,
+    scores: Vec<f32>,
+}
+
+impl Liked {
+    pub fn len(&self) -> usize {
+        self.scores.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.scores.is_empty()
+    }
+
+    /// The units, in stream order, that a choice of `count` takes.
+    pub fn chosen(&self, choice: Choice, count: usize) -> Vec<u64> {
+        let chosen = choice.of(&self.scores, count).into_iter();
+        chosen.filter_map(|index| self.units.get(index)).collect()
+    }
+
+    /// Without this one.
+    pub fn remove(&mut self, unit: u64) {
+        if let Some(index) = self.units.position(unit) {
+            self.units.remove(index);
+            self.scores.remove(index);
+        }
+    }
+}
 
 /// All units that some layer holds, one liked as well as another.
 fn held(view: View<'_>) -> Liked {
     let layers = 0..view.held.geometry.layers;
-    let units: Vec<Vec<u64>> = layers.map(|layer| view.candidates(layer).units()).collect();
-    let scores: Vec<Vec<f32>> = units.iter().map(|units| vec![0.0; units.len()]).collect();
+    let units: Vec<Ids> = layers.map(|layer| view.candidates(layer).ids()).collect();
+    let scores = units.iter().map(|units| vec![0.0; units.len()]).collect();
     summed(&units, scores)
 }
 
 /// Of each unit the sum of its layers' scores, each in deviations from its layer's mean.
-fn liked(units: &[Vec<u64>], scores: &[Vec<f32>]) -> Liked {
-    let standard = |scores: &Vec<f32>| standardised(scores).unwrap_or(vec![0.0; scores.len()]);
-    summed(units, scores.iter().map(standard).collect())
+fn liked(units: &[Ids], mut scores: Vec<Vec<f32>>) -> Liked {
+    for scores in &mut scores {
+        if !standardise(scores) {
+            scores.fill(0.0);
+        }
+    }
+    summed(units, scores)
 }
 
 /// Scores added up by unit. Mostly all layers have the same units, and it is one sum of lists.
-fn summed(units: &[Vec<u64>], scores: Vec<Vec<f32>>) -> Liked {
-    let Some(first) = units.first() else { return Liked::new() };
+fn summed(units: &[Ids], scores: Vec<Vec<f32>>) -> Liked {
+    let Some(first) = units.first() else { return Liked::default() };
     if units.iter().all(|units| units == first) {
         let mut sums = vec![0.0; first.len()];
         for scores in &scores {
             sums.iter_mut().zip(scores).for_each(|(sum, score)| *sum += score);
         }
-        return first.iter().copied().zip(sums).collect();
+        return Liked { units: first.clone(), scores: sums };
     }
     let mut sums: BTreeMap<u64, f32> = BTreeMap::new();
-    for (unit, score) in units.iter().flatten().zip(scores.into_iter().flatten()) {
-        *sums.entry(*unit).or_default() += score;
+    for (unit, score) in units.iter().flat_map(Ids::iter).zip(scores.into_iter().flatten()) {
+        *sums.entry(unit).or_default() += score;
     }
-    sums.into_iter().collect()
-}
-
-/// The units, in stream order, that a choice of `count` takes.
-fn chosen(liked: &[(u64, f32)], choice: Choice, count: usize) -> Vec<u64> {
-    let (units, scores): (Vec<u64>, Vec<f32>) = liked.iter().copied().unzip();
-    choice.of(&scores, count).into_iter().map(|i| units[i]).collect()
+    let (units, scores) = sums.into_iter().unzip();
+    Liked { units: Ids::Listed(units), scores }
 }
 
 /// How alike an outside model finds the question and every unit that has a picture of its own.
@@ -161,7 +189,7 @@ pub struct Retrieve<'a> {
     outside: Option<(&'a HashMap<u64, f32>, Expert)>,
     pub contexts: Vec<Option<Context>>,
     /// Per layer, the units that were candidates, in stream order.
-    pub candidates: Vec<Vec<u64>>,
+    pub candidates: Vec<Ids>,
     /// Per layer, every candidate's score.
     pub scores: Vec<Vec<f32>>,
 }
@@ -194,8 +222,9 @@ impl<'a> Retrieve<'a> {
 
     /// Scores of a layer's blocks from the layer's own and the outside opinion. A unit of which
     /// there is none ranks last outside.
-    fn fused(&self, units: &[u64], own: Vec<f32>) -> Vec<f32> {
+    fn fused(&self, units: &Ids, own: Vec<f32>) -> Vec<f32> {
         let Some((opinion, expert)) = self.outside else { return own };
+        let units = units.to_vec();
         let outside: Vec<f32> = units
             .iter()
             .map(|unit| opinion.get(unit).copied().unwrap_or(f32::NEG_INFINITY))
@@ -220,11 +249,10 @@ impl Attend for Retrieve<'_> {
         let query = MeanQuery::of(q, held.geometry.kv_heads, held.geometry.on_device)?;
         let (units, scores, context) = loop {
             let offered = self.view.candidates(layer);
-            let units = offered.units();
+            let units = offered.ids();
             let scores = self.fused(&units, offered.scores(&query, self.similarity)?);
             let chosen = self.choice.of(&scores, self.counts[layer]);
-            let chosen: Vec<_> =
-                chosen.into_iter().filter_map(|i| offered.block(*units.get(i)?)).collect();
+            let chosen: Vec<_> = chosen.into_iter().filter_map(|i| offered.at(i)).collect();
             let context = self.view.pack(layer, &chosen)?;
             // Without those that turned out to be lost, others would have been chosen.
             if !chosen.iter().any(|block| block.is_lost()) {
@@ -247,11 +275,12 @@ mod tests {
 
     #[test]
     fn a_layer_is_not_heard_more_because_its_scores_are_larger() {
-        let liked =
-            liked(&[vec![1, 2, 3], vec![1, 2, 3]], &[vec![1.0, 2.0, 3.0], vec![9e3, 6e3, 3e3]]);
-        assert!(liked.iter().all(|(_, score)| score.abs() < 1e-5), "{liked:?}");
+        let listed = |ids: &[u64]| Ids::Listed(ids.to_vec());
+        let of = [vec![1.0, 2.0, 3.0], vec![9e3, 6e3, 3e3]];
+        let both = liked(&[listed(&[1, 2, 3]), listed(&[1, 2, 3])], of.to_vec());
+        assert!(both.scores.iter().all(|score| score.abs() < 1e-5), "{both:?}");
         // A unit that one layer has lost is liked by the others only.
-        let liked = super::liked(&[vec![1, 2], vec![2]], &[vec![1.0, -1.0], vec![5.0]]);
-        assert!(liked[0].1 > 0.0 && liked[0].1 == -liked[1].1, "{liked:?}");
+        let one = liked(&[listed(&[1, 2]), listed(&[2])], vec![vec![1.0, -1.0], vec![5.0]]);
+        assert!(one.scores[0] > 0.0 && one.scores[0] == -one.scores[1], "{one:?}");
     }
 }

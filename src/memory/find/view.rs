@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 
+use super::ids::Ids;
 use crate::error::Result;
 use crate::memory::intake::Encoded;
 use crate::memory::keep::{Held, Layer};
@@ -72,7 +73,22 @@ impl<'a> Candidates<'a> {
     }
 
     pub fn units(&self) -> Vec<u64> {
-        self.gathered(|blocks| blocks.iter().map(|block| block.unit).collect())
+        self.ids().to_vec()
+    }
+
+    /// Their units; no block is looked at where they follow each other without a gap.
+    pub fn ids(&self) -> Ids {
+        let run = |(blocks, kept): (Option<&Blocks>, Option<&[usize]>)| match kept {
+            None => blocks.map_or(Some(0..0), Blocks::run),
+            Some(_) => None,
+        };
+        match self.parts().map(run) {
+            [Some(run), Some(none)] | [Some(none), Some(run)] if none.is_empty() => Ids::Run(run),
+            [Some(first), Some(then)] if first.end == then.start => Ids::Run(first.start..then.end),
+            _ => {
+                Ids::Listed(self.gathered(|blocks| blocks.iter().map(|block| block.unit).collect()))
+            }
+        }
     }
 
     pub fn blocks(&self) -> Vec<&'a Block> {
@@ -101,6 +117,19 @@ impl<'a> Candidates<'a> {
     /// What the computation fails with.
     pub fn scores(&self, query: &MeanQuery, similarity: Similarity) -> Result<Vec<f32>> {
         Ok(scores(&[(self.clone(), query)], similarity)?.pop().unwrap_or_default())
+    }
+
+    /// The block at this index among these.
+    pub fn at(&self, mut index: usize) -> Option<&'a Block> {
+        for (blocks, kept) in self.parts() {
+            let Some(blocks) = blocks else { continue };
+            let len = kept.map_or(blocks.len(), <[usize]>::len);
+            if index < len {
+                return blocks.get(kept.map_or(Some(index), |kept| kept.get(index).copied())?);
+            }
+            index -= len;
+        }
+        None
     }
 
     /// The block of a unit, if it is among these.

@@ -2,6 +2,7 @@
 //! One layer's blocks, each with what it is ranked by.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use super::block::Block;
 use super::index::MeanKeys;
@@ -55,6 +56,16 @@ impl Blocks {
 
     pub fn front(&self) -> Option<&Block> {
         self.blocks.front()
+    }
+
+    /// The units of the blocks, if they follow each other without a gap.
+    pub fn run(&self) -> Option<Range<u64>> {
+        let (Some(first), Some(last)) = (self.blocks.front(), self.blocks.back()) else {
+            return Some(0..0);
+        };
+        // They ascend, so two of them tell.
+        let run = first.unit..last.unit + 1;
+        (run.end - run.start == self.blocks.len() as u64).then_some(run)
     }
 
     /// Where a unit's block is.
@@ -145,6 +156,8 @@ mod tests {
     fn check(blocks: &Blocks, units: &[u64]) {
         let found: Vec<u64> = blocks.iter().map(|block| block.unit).collect();
         assert_eq!(found, units);
+        let gaps = units.windows(2).any(|pair| pair[0] + 1 < pair[1]);
+        assert_eq!(blocks.run().map(Iterator::collect), (!gaps).then(|| units.to_vec()));
         let keys: Vec<f32> = units.iter().flat_map(|&unit| [unit as f32, 1.0]).collect();
         assert_eq!(blocks.mean_keys().read().unwrap(), keys);
         for (index, &unit) in units.iter().enumerate() {

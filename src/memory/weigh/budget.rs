@@ -57,15 +57,35 @@ impl Mass {
 
 /// Zero mean and unit (unbiased) deviation, or `None` if the scores are one value.
 pub fn standardised(scores: &[f32]) -> Option<Vec<f32>> {
+    let mut own = scores.to_vec();
+    standardise(&mut own).then_some(own)
+}
+
+/// The same in place; `false` if the scores are one value, and they stay as they are.
+pub fn standardise(scores: &mut [f32]) -> bool {
     let n = scores.len();
     if n < 2 {
-        return None;
+        return false;
     }
-    let mean = scores.iter().sum::<f32>() / n as f32;
-    let variance = scores.iter().map(|s| (s - mean).powi(2)).sum::<f32>() / (n - 1) as f32;
+    let mean = sum(scores, |score| score) / n as f32;
+    let variance = sum(scores, |score| (score - mean).powi(2)) / (n - 1) as f32;
     let deviation = variance.sqrt();
-    (deviation.is_finite() && deviation > FLAT)
-        .then(|| scores.iter().map(|s| (s - mean) / deviation).collect())
+    let differ = deviation.is_finite() && deviation > FLAT;
+    if differ {
+        scores.iter_mut().for_each(|score| *score = (*score - mean) / deviation);
+    }
+    differ
+}
+
+/// In lanes, so that no addition waits for the one before it.
+fn sum(scores: &[f32], of: impl Fn(f32) -> f32) -> f32 {
+    const LANES: usize = 16;
+    let (rows, rest) = scores.as_chunks::<LANES>();
+    let mut lanes = [0.0; LANES];
+    for row in rows {
+        lanes.iter_mut().zip(row).for_each(|(lane, &score)| *lane += of(score));
+    }
+    lanes.iter().sum::<f32>() + rest.iter().map(|&score| of(score)).sum::<f32>()
 }
 
 fn prefix_mass(logits: &[f32]) -> Vec<f32> {

@@ -9,6 +9,7 @@
 use std::borrow::Cow;
 
 use candle_core::{DType, Tensor};
+use rayon::prelude::*;
 
 use crate::error::Result;
 use crate::memory::kv::{nothing, read, read_all};
@@ -65,9 +66,22 @@ impl MeanQuery {
             }
         };
         let keys = mean_keys.read()?;
-        let rows = keys.chunks_exact(folded.len().max(1));
-        let score = |key| score(&folded, norm, self.group, key, similarity);
-        Ok(Unread::Host(rows.map(score).collect()))
+        let dim = folded.len().max(1);
+        let mut scores = vec![0.0; keys.len() / dim];
+        let of = |(keys, scores): (&[f32], &mut [f32])| {
+            pulp::Arch::new().dispatch(|| {
+                score_all((&folded, norm, self.group), keys, scores, similarity);
+            });
+        };
+        // By several threads where that is worth waking them.
+        match scores.len() > ROWS_OF_A_THREAD {
+            true => keys
+                .par_chunks(ROWS_OF_A_THREAD * dim)
+                .zip(scores.par_chunks_mut(ROWS_OF_A_THREAD))
+                .for_each(of),
+            false => of((&keys, &mut scores)),
+        }
+        Ok(Unread::Host(scores))
     }
 
     /// The same for rows `[n, Hk * d]` that lie where the query does, `[n]`.
@@ -94,16 +108,28 @@ impl MeanQuery {
     }
 }
 
-/// The score of one mean key.
-fn score(folded: &[f32], norm: f32, group: usize, key: &[f32], similarity: Similarity) -> f32 {
-    let product = dot(folded, key);
-    match similarity {
-        Similarity::Dot => product,
-        Similarity::Cosine => {
-            // Unfolded, the mean key repeats once per query head of its group.
-            let length = (dot(key, key) * group as f32).sqrt();
-            product / (norm * length).max(f32::MIN_POSITIVE)
-        }
+/// Mean keys that one thread ranks at a time.
+const ROWS_OF_A_THREAD: usize = 2048;
+
+/// The scores of mean keys, one behind the other: for vectors as wide as the caller was compiled for.
+#[inline(always)]
+fn score_all(
+    (folded, norm, group): (&[f32], f32, usize),
+    keys: &[f32],
+    scores: &mut [f32],
+    similarity: Similarity,
+) {
+    let keys = keys.chunks_exact(folded.len().max(1));
+    for (score, key) in scores.iter_mut().zip(keys) {
+        let product = dot(folded, key);
+        *score = match similarity {
+            Similarity::Dot => product,
+            Similarity::Cosine => {
+                // Unfolded, the mean key repeats once per query head of its group.
+                let length = (dot(key, key) * group as f32).sqrt();
+                product / (norm * length).max(f32::MIN_POSITIVE)
+            }
+        };
     }
 }
 
@@ -145,6 +171,7 @@ impl Unread {
 }
 
 /// In lanes, which a compiler turns into vector instructions.
+#[inline(always)]
 fn dot(a: &[f32], b: &[f32]) -> f32 {
     const LANES: usize = 16;
     let (a, a_rest) = a.as_chunks::<LANES>();

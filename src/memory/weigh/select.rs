@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Which candidates a budget buys: the best by score, with forced members, in stream order.
 
+use std::cmp::Ordering;
+
 use super::budget::standardised;
 
 /// Indices of the `k` highest scores, ascending; of equal scores the earlier one wins. A score
@@ -14,18 +16,48 @@ pub fn top(scores: &[f32], k: usize) -> Vec<usize> {
 /// Indices of the `k` highest scores, the highest first; of equal scores the earlier one comes first.
 /// A score that is not a number ranks last.
 pub fn best(scores: &[f32], k: usize) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..scores.len()).collect();
     let by_rank =
         |a: &usize, b: &usize| rank(scores[*b]).total_cmp(&rank(scores[*a])).then(a.cmp(b));
     // Most questions want few of many: only those are put in order.
-    if k < order.len() {
-        if k > 0 {
-            order.select_nth_unstable_by(k - 1, by_rank);
-        }
-        order.truncate(k);
-    }
+    let mut order =
+        if k < scores.len() { few(scores, k, by_rank) } else { (0..scores.len()).collect() };
     order.sort_unstable_by(by_rank);
     order
+}
+
+/// Indices of the best `k`, in any order. One pass that looks at a stretch of scores only if one of them
+/// beats the `k`-th best so far.
+fn few(scores: &[f32], k: usize, by_rank: impl Fn(&usize, &usize) -> Ordering) -> Vec<usize> {
+    const STRETCH: usize = 16;
+    let (Some(last), room) = (k.checked_sub(1), (2 * k).max(4 * STRETCH)) else {
+        return Vec::new();
+    };
+    let mut found: Vec<usize> = Vec::with_capacity(room + STRETCH);
+    // Of equals the earlier one wins, and all that are found are earlier than what comes.
+    let mut beaten: Option<f32> = None;
+    let cut = |found: &mut Vec<usize>| {
+        if found.len() > k {
+            let (_, worst, _) = found.select_nth_unstable_by(last, &by_rank);
+            let worst = rank(scores[*worst]);
+            found.truncate(k);
+            return Some(worst);
+        }
+        None
+    };
+    for (at, stretch) in scores.chunks(STRETCH).enumerate() {
+        let fits = |score: f32| beaten.is_none_or(|beaten| rank(score) > beaten);
+        // As one test, which is done in vectors; what is not a number beats nothing.
+        if beaten.is_some_and(|beaten| !stretch.iter().fold(false, |any, &s| any | (s > beaten))) {
+            continue;
+        }
+        let fitting = stretch.iter().enumerate().filter(|(_, score)| fits(**score));
+        found.extend(fitting.map(|(i, _)| at * STRETCH + i));
+        if found.len() >= room {
+            beaten = cut(&mut found).or(beaten);
+        }
+    }
+    cut(&mut found);
+    found
 }
 
 /// A score as it is compared: what is not a number is the lowest, and both zeros are one.
@@ -92,13 +124,41 @@ impl Choice {
 fn spread(scores: &[f32], fraction: f32) -> Vec<f32> {
     let Some(mut worth) = standardised(scores) else { return scores.to_vec() };
     // What is below the mean is nothing to lend.
-    for i in 1..worth.len() {
-        worth[i] = worth[i].max(fraction * worth[i - 1].max(0.0));
-    }
-    for i in (1..worth.len()).rev() {
-        worth[i - 1] = worth[i - 1].max(fraction * worth[i].max(0.0));
-    }
+    lend(&mut worth, fraction);
+    worth.reverse();
+    lend(&mut worth, fraction);
+    worth.reverse();
     worth
+}
+
+/// Raises each to the fraction of the one before it, front to back.
+fn lend(worth: &mut [f32], fraction: f32) {
+    /// So many pieces go side by side: in one alone, every step would wait for the one before it.
+    const PIECES: usize = 8;
+    let raise = |own: &mut f32, before: f32| {
+        let raised = own.max(fraction * before.max(0.0));
+        std::mem::replace(own, raised) < raised
+    };
+    let len = (worth.len() / PIECES).max(1);
+    let mut pieces: Vec<&mut [f32]> = worth.chunks_exact_mut(len).take(PIECES).collect();
+    for i in 1..len {
+        for piece in &mut pieces {
+            if let Some([before, own]) = piece.get_mut(i - 1..=i).and_then(|two| two.as_mut_array())
+            {
+                raise(own, *before);
+            }
+        }
+    }
+    // Across a border what is lent goes on until it raises nothing. Behind the pieces is the rest.
+    let rest = PIECES * len;
+    for start in (1..=PIECES).map(|piece| piece * len) {
+        for i in start..worth.len() {
+            let before = worth[i - 1];
+            if !raise(&mut worth[i], before) && i < rest {
+                break;
+            }
+        }
+    }
 }
 
 /// Spends `share` of a budget on the forced candidates and the best by the first score, and the
@@ -220,6 +280,24 @@ mod tests {
     }
 
     #[test]
+    fn lending_in_pieces_is_lending_one_after_the_other() {
+        for n in [1, 2, 7, 8, 9, 16, 100, 333] {
+            for fraction in [0.0, 0.5, 0.8, 0.99, 1.0] {
+                let mut lent = crate::memory::testing::random_scores(n as u64, 1, n).remove(0);
+                lent.resize(n, -1.0);
+                // Something that reaches over several pieces.
+                lent[0] = 1e3;
+                let mut expected = lent.clone();
+                for i in 1..n {
+                    expected[i] = expected[i].max(fraction * expected[i - 1].max(0.0));
+                }
+                lend(&mut lent, fraction);
+                assert_eq!(lent, expected, "{n}, {fraction}");
+            }
+        }
+    }
+
+    #[test]
     fn stretches_hold_so_much_each_and_the_best_are_free() {
         let falling: Vec<f32> = (0..8).map(|i| 8.0 - i as f32).collect();
         assert_eq!(buckets(&falling, 4, 1, 0.25), [0, 2, 4, 6]);
@@ -258,6 +336,13 @@ mod tests {
             all.sort_by(|&a, &b| rank(scores[b]).total_cmp(&rank(scores[a])));
             for k in [0, 1, 5, 39, 40, 60] {
                 assert_eq!(best(&scores, k), all[..k.min(40)], "seed {seed}, {k}");
+            }
+            let long: Vec<f32> =
+                (0..50).flat_map(|i| scores.iter().map(move |s| s + (i % 7) as f32)).collect();
+            let mut all: Vec<usize> = (0..long.len()).collect();
+            all.sort_by(|&a, &b| rank(long[b]).total_cmp(&rank(long[a])));
+            for k in [1, 16, 64, 700] {
+                assert_eq!(best(&long, k), all[..k], "seed {seed}, {k} of many");
             }
         }
     }
