@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: MPL-2.0
 //! What number formats cost a language model: the perplexity of a text under its decoder, with the
-//! weights in some format, or with the keys and values of what came before in one of the store's.
+//! weights in some format or rounded, or with the keys and values of what came before in one of the store's.
 //!
 //! ```text
 //! cargo run --example perplexity -- --model /tmp/smollm2 --text LICENSE --dtype q8
 //! cargo run --example perplexity -- --model /tmp/smollm2 --text LICENSE --stores f16,q8,q4,q2
+//! cargo run --example perplexity -- --model /tmp/smollm2 --text LICENSE --rounded 8,4,3
 //! ```
 //!
 //! `tools/smollm2` makes such a model's folder.
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use candle_core::{D, Tensor};
+use candle_core::{D, DType, Device, Tensor};
 use clap::Parser;
 use gststreamkvqa::memory::kv::Kv;
 use gststreamkvqa::memory::store::codec::{Codec, decode, encode};
@@ -37,6 +38,10 @@ struct Args {
     /// half is what is measured then.
     #[arg(long, value_delimiter = ',')]
     stores: Vec<Codec>,
+    /// Then also the first format with the layers' weights rounded to so many bits, in groups of 32 inputs
+    /// with a scale each. This is simulated: the engine has no such format.
+    #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u8).range(2..=8))]
+    rounded: Vec<u8>,
     /// Tokens that are read together.
     #[arg(long, default_value_t = 512)]
     window: usize,
@@ -49,8 +54,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
     let text = std::fs::read_to_string(&args.text)?;
     let mut reference = None;
-    for &dtype in &args.dtypes {
-        let model = VideoLlm::load(&args.model, &LoadOptions { dtype, ..LoadOptions::default() })?;
+    let plain = args.dtypes.iter().map(|&dtype| (dtype, None));
+    let first = args.dtypes.first().copied().unwrap_or_default();
+    for (dtype, bits) in plain.chain(args.rounded.iter().map(|&bits| (first, Some(bits)))) {
+        let options = LoadOptions { dtype, ..LoadOptions::default() };
+        let model = match bits {
+            None => VideoLlm::load(&args.model, &options)?,
+            Some(bits) => {
+                let folder = tempfile::tempdir()?;
+                write_rounded(&args.model, folder.path(), bits)?;
+                VideoLlm::load(folder.path(), &options)?
+            }
+        };
         let ids = model.prompts().plain(&text)?;
         let windows =
             || ids.chunks(args.window).filter(|window| window.len() > 1).take(args.windows);
@@ -58,16 +73,52 @@ fn main() -> Result<(), Box<dyn Error>> {
             [] => vec![None],
             stores => std::iter::once(None).chain(stores.iter().copied().map(Some)).collect(),
         };
+        let rounded = bits.map_or(String::new(), |bits| format!(" rounded to {bits} bits"));
         for store in stores {
             let scores: Vec<Scores> = windows()
                 .map(|ids| scores(model.decoder(), ids, store, !args.stores.is_empty()))
                 .collect::<Result<_, _>>()?;
             let stored = store.map_or(String::new(), |codec| format!(", store {codec}"));
-            println!("weights {}{stored}: {}", model.weights_format(), line(&scores, &reference));
+            let format = model.weights_format();
+            println!("weights {format}{rounded}{stored}: {}", line(&scores, &reference));
             reference.get_or_insert(scores);
         }
     }
     Ok(())
+}
+
+/// Copies a model's folder, with the weights of its layers rounded.
+fn write_rounded(from: &Path, to: &Path, bits: u8) -> Result<(), Box<dyn Error>> {
+    for entry in std::fs::read_dir(from)? {
+        let (path, name) = entry.map(|entry| (entry.path(), entry.file_name()))?;
+        if path.extension().is_none_or(|ending| ending != "safetensors") {
+            std::fs::copy(&path, to.join(name))?;
+            continue;
+        }
+        let mut tensors = candle_core::safetensors::load(&path, &Device::Cpu)?;
+        for (name, tensor) in &mut tensors {
+            if name.contains("layers.") && tensor.dims().len() == 2 {
+                *tensor = round(tensor, bits)?;
+            }
+        }
+        candle_core::safetensors::save(&tensors, to.join(name))?;
+    }
+    Ok(())
+}
+
+/// Weights `[outputs, inputs]` in groups of 32 inputs, each a multiple of a step that puts the group's
+/// largest at the end of the range.
+fn round(weights: &Tensor, bits: u8) -> candle_core::Result<Tensor> {
+    const GROUP: usize = 32;
+    let (outputs, inputs) = weights.dims2()?;
+    if inputs % GROUP != 0 {
+        return Ok(weights.clone());
+    }
+    let groups = weights.to_dtype(DType::F32)?.reshape((outputs, inputs / GROUP, GROUP))?;
+    let most = f64::from((1u32 << (bits - 1)) - 1);
+    let step = (groups.abs()?.max_keepdim(D::Minus1)? / most)?.maximum(1e-12)?;
+    let codes = groups.broadcast_div(&step)?.round()?;
+    codes.broadcast_mul(&step)?.reshape((outputs, inputs))?.to_dtype(weights.dtype())
 }
 
 /// Of the tokens of a window that are measured.

@@ -107,6 +107,10 @@ struct Speed {
     /// Compare one camera of N frames a second with N cameras of one.
     #[arg(long, value_name = "N")]
     cameras: Option<usize>,
+    /// Keep a stream of each length, and take in frames and ask them in turn: what a long stream costs
+    /// over a short one, whatever else the machine does.
+    #[arg(long)]
+    in_turn: bool,
     /// Let no method's stream grow for more than so many seconds.
     #[arg(long)]
     seconds: Option<f64>,
@@ -172,6 +176,10 @@ fn measure(args: &Speed) -> Fallible<()> {
     let began = Instant::now();
     let seeing = speed::stages(&model, &plan, &mut report)?;
     for recipe in &recipes {
+        if args.in_turn {
+            speed::in_turn(&model, recipe, &plan, &mut report)?;
+            continue;
+        }
         // One that fails is a note, and the others are measured all the same.
         if let Err(fault) = speed::method(&model, recipe, seeing, &plan, &mut report) {
             report.note(format!("{}: {fault}", recipe.name()));
@@ -186,7 +194,7 @@ fn measure(args: &Speed) -> Fallible<()> {
         report.row(("peak memory of the process", "", 0), &[peak as f64], "bytes");
     }
     report.write()?;
-    if report.rows.iter().any(|row| row.what == "ingest") {
+    if report.rows.iter().any(|row| row.what == "ingest" || args.in_turn) {
         return Ok(());
     }
     Err("nothing could be measured".into())

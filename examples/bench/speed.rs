@@ -198,6 +198,47 @@ fn ask(stream: &Stream, plan: &Plan, stored: u64, report: &mut Report) -> Result
     Ok(())
 }
 
+/// Streams of all lengths, frames and questions to them in turn.
+pub fn in_turn(model: &VideoLlm, recipe: &Recipe, plan: &Plan, report: &mut Report) -> Result<()> {
+    let (name, device) = (recipe.name(), model.device());
+    let question = Question::new(plan.question.as_str()).max_tokens(1);
+    let mut streams = Vec::new();
+    for &stored in &plan.stored {
+        let mut camera = Camera::new(plan.frame_size, plan.interval, 1);
+        let mut stream = Stream::open(model.clone(), recipe.clone(), plan.options.clone())?;
+        for start in (0..stored).step_by(plan.chunk) {
+            stream.push_frames(&camera.frames(plan.chunk.min(stored - start))?)?;
+        }
+        stream.ask(&question, |_| ())?;
+        streams.push((stream, camera, stored as u64, Vec::new(), Vec::new()));
+    }
+    for _ in 0..plan.repeat {
+        for (stream, camera, _, frames, questions) in &mut streams {
+            let chunk = camera.frames(plan.chunk)?;
+            let (_, took) = timed(device, || stream.push_frames(&chunk))?;
+            frames.push(milliseconds(took) / chunk.len() as f64);
+            questions.push(milliseconds(stream.ask(&question, |_| ())?.timings.first_token));
+        }
+    }
+    let Some((_, _, first, first_frames, first_questions)) = streams.first() else { return Ok(()) };
+    for (_, _, stored, frames, questions) in &streams {
+        report.row(("a frame, in turn", name, *stored), frames, "ms");
+        report.row(("first token, in turn", name, *stored), questions, "ms");
+        if stored == first {
+            continue;
+        }
+        for (what, own, before) in
+            [("a frame", frames, first_frames), ("first token", questions, first_questions)]
+        {
+            if let (Some(own), Some(before)) = (median(own), median(before)) {
+                let what = format!("{what}, in turn, over that at {first}");
+                report.row((&what, name, *stored), &[own / before], "times");
+            }
+        }
+    }
+    Ok(())
+}
+
 /// As many frames a second, from one camera and from many. `rounds` frames come of each of many.
 pub fn cameras(
     model: &VideoLlm,
