@@ -143,8 +143,7 @@ fn lend(worth: &mut [f32], fraction: f32) {
     let mut pieces: Vec<&mut [f32]> = worth.chunks_exact_mut(len).take(PIECES).collect();
     for i in 1..len {
         for piece in &mut pieces {
-            if let Some([before, own]) = piece.get_mut(i - 1..=i).and_then(|two| two.as_mut_array())
-            {
+            if let Some([before, own]) = piece.get_mut(i - 1..=i) {
                 raise(own, *before);
             }
         }

@@ -1,0 +1,59 @@
+#!/bin/sh
+# SPDX-License-Identifier: MPL-2.0
+# What the element costs in a pipeline, beside the goals: frames a second from a file to the end, and the
+# processor time of passing 1080p60 while one frame a second is looked at, over that of `identity` in the same
+# place. In turn, medians of so many runs; starting is taken off by the difference of a long and a short run.
+#
+# usage: goals.sh [RUNS]
+set -eu
+. "$(dirname "$0")/env.sh"
+runs=${1:-5}
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+# Wall time and processor time of a pipeline, in seconds.
+took() {
+    bash -c 'TIMEFORMAT="%R %U %S"; { time gst-launch-1.0 -q "$@" >/dev/null 2>&1; } 2>&1' sh "$@" |
+        awk '{ print $1, $2 + $3 }'
+}
+median() {
+    sort -n | awk '{ v[NR] = $1 } END { print (v[int((NR + 1) / 2)] + v[int(NR / 2) + 1]) / 2 }'
+}
+
+gst-launch-1.0 -q filesrc location="$clip" ! matroskademux ! vp8dec ! filesink location="$work/once"
+size=$((320 * 240 * 3 / 2))
+once=$(($(wc -c <"$work/once") / size))
+copies=8
+for i in $(seq $copies); do cat "$work/once"; done >"$work/often"
+
+# Every frame is looked at.
+file() {
+    took filesrc location="$work/$1" blocksize=$size ! \
+        rawvideoparse format=i420 width=320 height=240 framerate=10/1 ! \
+        streamkvqa model-path="$model" sample-rate=10/1 leaky=never ! fakesink sync=false
+}
+for i in $(seq "$runs"); do
+    short=$(file once | cut -d' ' -f1)
+    long=$(file often | cut -d' ' -f1)
+    echo "$short $long" | awk -v n=$((once * (copies - 1))) '{ print n / ($2 - $1) }'
+done >"$work/rate"
+
+# At the pace of a camera.
+pass() {
+    seconds=$1
+    shift
+    took videotestsrc num-buffers=$((60 * seconds)) pattern=ball ! \
+        video/x-raw,format=NV12,width=1920,height=1080,framerate=60/1 ! "$@" ! fakesink sync=true | cut -d' ' -f2
+}
+for i in $(seq "$runs"); do
+    a=$(pass 2 identity) b=$(pass 12 identity)
+    c=$(pass 2 streamkvqa model-path="$model" sample-rate=1/1)
+    d=$(pass 12 streamkvqa model-path="$model" sample-rate=1/1)
+    echo "$a $b $c $d" | awk '{ print ($4 - $3) / ($2 - $1) }'
+done >"$work/share"
+
+echo "processor: $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1), $(nproc) threads"
+echo "| what | goal | value |"
+echo "|---|---|---|"
+echo "| toyworld from a file, frames/s | >= 400 | $(median <"$work/rate") |"
+echo "| passing 1080p60, sampling 1 fps, processor time over identity | <= 1.02 | $(median <"$work/share") |"
