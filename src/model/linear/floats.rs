@@ -32,7 +32,7 @@ pub(super) fn product(
     let rows: usize = batch.iter().product();
     let on_cpu = matches!((x.device(), weight.device()), (Device::Cpu, Device::Cpu));
     let fits = width == inputs && x.dtype() == DType::F32 && weight.is_contiguous();
-    if !on_cpu || !fits || (weight.dtype() == DType::F32 && rows > FEW) {
+    if !on_cpu || !fits {
         return Ok(None);
     }
     if rows * inputs * outputs == 0 {
@@ -65,9 +65,18 @@ pub(super) fn product(
 trait Element: Copy + Sync {
     /// Writes a row in f32; both have the same length.
     fn widen(row: &[Self], level: Level, wide: &mut [f32]);
+
+    /// The numbers themselves, where they are f32.
+    fn wide(_: &[Self]) -> Option<&[f32]> {
+        None
+    }
 }
 
 impl Element for f32 {
+    fn wide(rows: &[Self]) -> Option<&[f32]> {
+        Some(rows)
+    }
+
     fn widen(row: &[Self], _: Level, wide: &mut [f32]) {
         wide.copy_from_slice(row);
     }
@@ -193,17 +202,12 @@ fn multiply_many<T: Element>(x: &[f32], w: &[T], inputs: usize, outputs: usize) 
     let mut y = vec![0f32; rows * outputs];
     let start = Shared(y.as_mut_ptr());
     w.par_chunks(width * inputs).enumerate().for_each(|(block, w)| {
-        let mut tile = WIDE.take();
-        tile.resize(width * DEPTH.min(inputs), 0.0);
         let columns = w.len() / inputs;
-        for from in (0..inputs).step_by(DEPTH) {
-            let depth = DEPTH.min(inputs - from);
-            for (wide, w) in tile.chunks_exact_mut(depth).zip(w.chunks_exact(inputs)) {
-                T::widen(&w[from..from + depth], level, wide);
-            }
-            // SAFETY: columns `block * width ..+ columns` of all rows lie within `y`, and no
-            // other block has them; `x` has `rows` rows of `inputs`, `tile` `columns` rows of
-            // `depth`.
+        // Inputs `from ..+ depth`, of which `w` has `columns` rows that lie `stride` apart.
+        let add = |w: &[f32], stride: usize, from: usize, depth: usize| {
+            assert!(w.len() >= (columns - 1) * stride + depth && from + depth <= inputs);
+            // SAFETY: columns `block * width ..+ columns` of all rows lie within `y`, and no other
+            // block has them; `x` has `rows` rows of `inputs`; of `w` it was just asserted.
             unsafe {
                 gemm::gemm(
                     rows,
@@ -216,8 +220,8 @@ fn multiply_many<T: Element>(x: &[f32], w: &[T], inputs: usize, outputs: usize) 
                     x.as_ptr().add(from),
                     1,
                     inputs as isize,
-                    tile.as_ptr(),
-                    depth as isize,
+                    w.as_ptr(),
+                    stride as isize,
                     1,
                     1.0,
                     1.0,
@@ -227,6 +231,18 @@ fn multiply_many<T: Element>(x: &[f32], w: &[T], inputs: usize, outputs: usize) 
                     gemm::Parallelism::None,
                 );
             }
+        };
+        if let Some(w) = T::wide(w) {
+            return add(w, inputs, 0, inputs);
+        }
+        let mut tile = WIDE.take();
+        tile.resize(width * DEPTH.min(inputs), 0.0);
+        for from in (0..inputs).step_by(DEPTH) {
+            let depth = DEPTH.min(inputs - from);
+            for (wide, w) in tile.chunks_exact_mut(depth).zip(w.chunks_exact(inputs)) {
+                T::widen(&w[from..from + depth], level, wide);
+            }
+            add(&tile, depth, from, depth);
         }
         WIDE.set(tile);
     });
