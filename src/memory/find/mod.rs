@@ -8,6 +8,7 @@
 pub mod bare;
 pub mod consensus;
 pub mod ids;
+pub mod liked;
 pub mod pages;
 pub mod pieces;
 pub mod places;

@@ -13,8 +13,8 @@ use std::collections::VecDeque;
 
 use candle_core::Tensor;
 
+use super::liked::Liked;
 use super::places::Context;
-use super::retrieve::Liked;
 use super::view::View;
 use crate::cancel::Cancel;
 use crate::error::Result;

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use candle_core::Tensor;
 
 use super::ids::Ids;
+use super::liked::Liked;
 use super::places::Context;
 use super::reread::reread;
 use super::view::View;
@@ -100,37 +101,6 @@ pub fn best(
     }
     let counts = retrieve_counts(&found.scores, units, most, rule);
     Ok(pass(counts)?.contexts)
-}
-
-/// Units in stream order, and how much the layers like each of them.
-#[derive(Clone, Debug, Default)]
-pub struct Liked {
-    units: Ids,
-    scores: Vec<f32>,
-}
-
-impl Liked {
-    pub fn len(&self) -> usize {
-        self.scores.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.scores.is_empty()
-    }
-
-    /// The units, in stream order, that a choice of `count` takes.
-    pub fn chosen(&self, choice: Choice, count: usize) -> Vec<u64> {
-        let chosen = choice.of(&self.scores, count).into_iter();
-        chosen.filter_map(|index| self.units.get(index)).collect()
-    }
-
-    /// Without this one.
-    pub fn remove(&mut self, unit: u64) {
-        if let Some(index) = self.units.position(unit) {
-            self.units.remove(index);
-            self.scores.remove(index);
-        }
-    }
 }
 
 /// All units that some layer holds, one liked as well as another.
