@@ -55,7 +55,7 @@ pub struct Pairs;
 /// The product of a tile and a panel with one instruction's `$dot`.
 #[cfg(target_arch = "x86_64")]
 macro_rules! kernel {
-    ($name:ident, $features:literal, $sum:ty, $zero:ident, $dot:expr) => {
+    ($name:ident, $features:literal, $sum:ty, $vector:ident, $zero:ident, $dot:expr) => {
         #[target_feature(enable = $features)]
         fn $name<const R: usize>(
             inputs: &[[[u8; 4]; R]],
@@ -80,18 +80,18 @@ macro_rules! kernel {
             }
             for (to, sums) in to.iter_mut().zip(sums) {
                 // SAFETY: two vectors are as many numbers of 32 bits as a panel has outputs.
-                *to = unsafe { std::mem::transmute(sums) };
+                *to = unsafe { std::mem::transmute::<[$vector; 2], [$sum; WIDTH]>(sums) };
             }
         }
     };
 }
 
 #[cfg(target_arch = "x86_64")]
-kernel!(bytes, "avx512f,avx512vnni", i32, _mm512_setzero_si512, |sum, a, b| {
+kernel!(bytes, "avx512f,avx512vnni", i32, __m512i, _mm512_setzero_si512, |sum, a, b| {
     _mm512_dpbusd_epi32(sum, a, b)
 });
 #[cfg(target_arch = "x86_64")]
-kernel!(pairs, "avx512f,avx512bf16", f32, _mm512_setzero_ps, |sum, a, b| {
+kernel!(pairs, "avx512f,avx512bf16", f32, __m512, _mm512_setzero_ps, |sum, a, b| {
     // SAFETY: as many bits, and any are numbers.
     let pairs = |x: __m512i| unsafe { std::mem::transmute::<__m512i, __m512bh>(x) };
     _mm512_dpbf16_ps(sum, pairs(a), pairs(b))
@@ -278,7 +278,7 @@ unsafe fn on_tile<G: Group>(
         ($($rows:literal)*) => {
             match sums.len() {
                 $($rows => {
-                    if let Some(sums) = sums.as_mut_array::<$rows>() {
+                    if let Ok(sums) = <&mut [_; $rows]>::try_from(sums) {
                         // SAFETY: the caller's promise.
                         unsafe { G::tile(inputs.as_chunks().0, weights, sums) };
                     }
