@@ -13,8 +13,9 @@ trap 'rm -rf "$work"' EXIT
 
 # Wall time and processor time of a pipeline, in seconds.
 took() {
-    bash -c 'TIMEFORMAT="%R %U %S"; { time gst-launch-1.0 -q "$@" >/dev/null 2>&1; } 2>&1' sh "$@" |
-        awk '{ print $1, $2 + $3 }'
+    bash -c 'TIMEFORMAT="%R %U %S"; { time gst-launch-1.0 -q "$@" >"$0" 2>&1; } 2>&1 || touch "$0.broken"' \
+        "$work/log" "$@" | awk '{ print $1, $2 + $3 }'
+    [ ! -e "$work/log.broken" ] || cat "$work/log" >&2
 }
 median() {
     sort -n | awk '{ v[NR] = $1 } END { print (v[int((NR + 1) / 2)] + v[int(NR / 2) + 1]) / 2 }'
@@ -52,6 +53,10 @@ for i in $(seq "$runs"); do
     echo "$a $b $c $d" | awk '{ print ($4 - $3) / ($2 - $1) }'
 done >"$work/share"
 
+if [ -e "$work/log.broken" ]; then
+    echo 'error: a pipeline failed' >&2
+    exit 1
+fi
 echo "processor: $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1), $(nproc) threads"
 echo "| what | goal | value |"
 echo "|---|---|---|"
