@@ -79,3 +79,10 @@ impl Frame {
         self.time
     }
 }
+
+/// Sum of what the bytes of two lines of some pixels differ by.
+pub(crate) fn difference(a: &[u8], b: &[u8]) -> u32 {
+    // Lines of fewer than 2^24 bytes never wrap; said aloud, it keeps a check of each sum from standing in
+    // the way of vectors.
+    a.iter().zip(b).fold(0, |sum: u32, (a, b)| sum.wrapping_add(u32::from(a.abs_diff(*b))))
+}

@@ -97,7 +97,8 @@ pub(crate) struct Formats {
 
 impl Formats {
     /// On the CPU what flows is f32 whatever the matrices are held in; only where bf16 is asked for by
-    /// name are products taken in it (see [`linear`](super::linear)). `eight_by_itself`: whether `auto` takes eight bits there.
+    /// name are products taken in it (see [`linear`](super::linear)). `eight_by_itself`: whether `auto`
+    /// takes eight bits there.
     ///
     /// # Errors
     /// [`Device`](EngineError::Device) for a format that the device cannot compute with.

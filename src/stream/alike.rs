@@ -2,7 +2,7 @@
 //! Frames that show nothing new: what equals the last picture that was taken in is not looked at
 //! again; it lengthens the stretch of time that this picture stands for.
 
-use crate::frame::Frame;
+use crate::frame::{Frame, difference};
 
 /// When a frame counts as the picture before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -107,20 +107,13 @@ fn is_like(a: &Frame, b: &Frame, tolerance: f32) -> bool {
         for (a, b) in a.chunks_exact(bytes).zip(b.chunks_exact(bytes)) {
             let places = a.chunks(3 * SIDE).zip(b.chunks(3 * SIDE));
             for (sum, (a, b)) in sums.iter_mut().zip(places) {
-                *sum += u32::from(difference(a, b));
+                *sum += difference(a, b);
             }
         }
         let rows = a.len() / bytes;
         let pixels = |at: usize| rows * (3 * SIDE).min(bytes - 3 * SIDE * at);
         sums.iter().enumerate().all(|(at, &sum)| sum as f32 <= tolerance * pixels(at) as f32)
     })
-}
-
-/// Sum of what the bytes of one line of a place differ by.
-fn difference(a: &[u8], b: &[u8]) -> u16 {
-    // At most 48 x 255, so nothing wraps; said aloud, it keeps a check of each sum from standing in
-    // the way of vectors.
-    a.iter().zip(b).fold(0, |sum: u16, (a, b)| sum.wrapping_add(u16::from(a.abs_diff(*b))))
 }
 
 #[cfg(test)]

@@ -52,100 +52,82 @@ pub struct Bytes;
 #[derive(Clone, Copy)]
 pub struct Pairs;
 
-/// The product of a tile and a panel with one instruction's `$dot`.
-#[cfg(target_arch = "x86_64")]
+/// A group's kernel: `$dot` adds the products of two vectors of groups to a vector of sums.
 macro_rules! kernel {
-    ($name:ident, $features:literal, $sum:ty, $vector:ident, $zero:ident, $dot:expr) => {
-        #[target_feature(enable = $features)]
-        fn $name<const R: usize>(
-            inputs: &[[[u8; 4]; R]],
-            weights: &[[[u8; 4]; WIDTH]],
-            to: &mut [[$sum; WIDTH]; R],
-        ) {
-            use std::arch::x86_64::*;
-            let mut sums = [[$zero(); 2]; R];
-            for (inputs, weights) in inputs.iter().zip(weights) {
-                if R <= READ {
-                    let ahead = std::ptr::from_ref(weights).wrapping_add(AHEAD).cast();
-                    _mm_prefetch::<_MM_HINT_T0>(ahead);
-                    _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(64));
+    (
+        $group:ident, $input:ty, $weight:ty, $sum:ty, $feature:tt,
+        $vector:ident, $zero:ident, $dot:expr
+    ) => {
+        impl Group for $group {
+            type Input = $input;
+            type Weight = $weight;
+            type Sum = $sum;
+
+            fn is_there() -> bool {
+                #[cfg(target_arch = "x86_64")]
+                return is_x86_feature_detected!("avx512f") && is_x86_feature_detected!($feature);
+                #[cfg(not(target_arch = "x86_64"))]
+                false
+            }
+
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f", enable = $feature)]
+            unsafe fn tile<const R: usize>(
+                inputs: &[[[u8; 4]; R]],
+                weights: &[[[u8; 4]; WIDTH]],
+                to: &mut [[$sum; WIDTH]; R],
+            ) {
+                use std::arch::x86_64::*;
+                let mut sums = [[$zero(); 2]; R];
+                for (inputs, weights) in inputs.iter().zip(weights) {
+                    if R <= READ {
+                        let ahead = std::ptr::from_ref(weights).wrapping_add(AHEAD).cast();
+                        _mm_prefetch::<_MM_HINT_T0>(ahead);
+                        _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(64));
+                    }
+                    // SAFETY: as many bytes, and any are a vector.
+                    let weights: [__m512i; 2] = unsafe { std::mem::transmute(*weights) };
+                    for (sums, input) in sums.iter_mut().zip(inputs) {
+                        let input = _mm512_set1_epi32(i32::from_ne_bytes(*input));
+                        sums[0] = $dot(sums[0], input, weights[0]);
+                        sums[1] = $dot(sums[1], input, weights[1]);
+                    }
                 }
-                // SAFETY: as many bytes, and any are a vector.
-                let weights: [__m512i; 2] = unsafe { std::mem::transmute(*weights) };
-                for (sums, input) in sums.iter_mut().zip(inputs) {
-                    let input = _mm512_set1_epi32(i32::from_ne_bytes(*input));
-                    sums[0] = $dot(sums[0], input, weights[0]);
-                    sums[1] = $dot(sums[1], input, weights[1]);
+                for (to, sums) in to.iter_mut().zip(sums) {
+                    // SAFETY: two vectors are as many numbers of 32 bits as a panel has outputs.
+                    *to = unsafe { std::mem::transmute::<[$vector; 2], [$sum; WIDTH]>(sums) };
                 }
             }
-            for (to, sums) in to.iter_mut().zip(sums) {
-                // SAFETY: two vectors are as many numbers of 32 bits as a panel has outputs.
-                *to = unsafe { std::mem::transmute::<[$vector; 2], [$sum; WIDTH]>(sums) };
+
+            #[cfg(not(target_arch = "x86_64"))]
+            unsafe fn tile<const R: usize>(
+                _: &[[[u8; 4]; R]],
+                _: &[[[u8; 4]; WIDTH]],
+                _: &mut [[$sum; WIDTH]; R],
+            ) {
+                unreachable!("no such instruction is there")
             }
         }
     };
 }
 
-#[cfg(target_arch = "x86_64")]
-kernel!(bytes, "avx512f,avx512vnni", i32, __m512i, _mm512_setzero_si512, |sum, a, b| {
+kernel!(Bytes, u8, i8, i32, "avx512vnni", __m512i, _mm512_setzero_si512, |sum, a, b| {
     _mm512_dpbusd_epi32(sum, a, b)
 });
-#[cfg(target_arch = "x86_64")]
-kernel!(pairs, "avx512f,avx512bf16", f32, __m512, _mm512_setzero_ps, |sum, a, b| {
-    // SAFETY: as many bits, and any are numbers.
-    let pairs = |x: __m512i| unsafe { std::mem::transmute::<__m512i, __m512bh>(x) };
-    _mm512_dpbf16_ps(sum, pairs(a), pairs(b))
-});
-
-impl Group for Bytes {
-    type Input = u8;
-    type Weight = i8;
-    type Sum = i32;
-
-    fn is_there() -> bool {
-        #[cfg(target_arch = "x86_64")]
-        return is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni");
-        #[cfg(not(target_arch = "x86_64"))]
-        false
+kernel!(
+    Pairs,
+    u16,
+    u16,
+    f32,
+    "avx512bf16",
+    __m512,
+    _mm512_setzero_ps,
+    |sum, a: __m512i, b: __m512i| {
+        // SAFETY: as many bits, and any are numbers.
+        let pairs = |x: __m512i| unsafe { std::mem::transmute::<__m512i, __m512bh>(x) };
+        _mm512_dpbf16_ps(sum, pairs(a), pairs(b))
     }
-
-    unsafe fn tile<const R: usize>(
-        inputs: &[[[u8; 4]; R]],
-        weights: &[[[u8; 4]; WIDTH]],
-        sums: &mut [[i32; WIDTH]; R],
-    ) {
-        // SAFETY: the caller's promise.
-        #[cfg(target_arch = "x86_64")]
-        return unsafe { bytes(inputs, weights, sums) };
-        #[cfg(not(target_arch = "x86_64"))]
-        unreachable!("{R} rows, {} and {} groups", inputs.len(), weights.len().min(sums.len()))
-    }
-}
-
-impl Group for Pairs {
-    type Input = u16;
-    type Weight = u16;
-    type Sum = f32;
-
-    fn is_there() -> bool {
-        #[cfg(target_arch = "x86_64")]
-        return is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16");
-        #[cfg(not(target_arch = "x86_64"))]
-        false
-    }
-
-    unsafe fn tile<const R: usize>(
-        inputs: &[[[u8; 4]; R]],
-        weights: &[[[u8; 4]; WIDTH]],
-        sums: &mut [[f32; WIDTH]; R],
-    ) {
-        // SAFETY: the caller's promise.
-        #[cfg(target_arch = "x86_64")]
-        return unsafe { pairs(inputs, weights, sums) };
-        #[cfg(not(target_arch = "x86_64"))]
-        unreachable!("{R} rows, {} and {} groups", inputs.len(), weights.len().min(sums.len()))
-    }
-}
+);
 
 /// The numbers of a row by groups, the last filled up with zeros.
 fn in_groups<T: Pod>(row: &[T]) -> impl Iterator<Item = [u8; 4]> {

@@ -96,8 +96,9 @@ impl Numbers {
         Self::Packed(EXECUTOR.with(|executor| executor.prepack_b(numbers.transposed())))
     }
 
-    /// Counts of codes `[rows, inputs]`, some rows and outputs at a time: `to(first row, outputs, counts, stride)`,
-    /// where counts of a row lie `stride` behind those of the last. `room` is memory to use again.
+    /// Counts of codes `[rows, inputs]`, some rows and outputs at a time: `to(rows, outputs, counts,
+    /// stride)`, where counts of a row lie `stride` behind those of the last. `room` is memory to use
+    /// again.
     fn multiply(
         &self,
         codes: &Coded,

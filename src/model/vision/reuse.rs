@@ -11,7 +11,7 @@ use candle_core::Tensor;
 
 use crate::cancel::Cancel;
 use crate::error::Result;
-use crate::frame::Frame;
+use crate::frame::{Frame, difference};
 
 /// When a frame takes patches from an earlier one.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -169,11 +169,6 @@ impl Grid {
         }
         (0..).zip(changed).filter_map(|(at, changed)| changed.then_some(at)).collect()
     }
-}
-
-/// Sum of what bytes differ by.
-fn difference(a: &[u8], b: &[u8]) -> u32 {
-    a.iter().zip(b).fold(0, |sum: u32, (a, b)| sum.wrapping_add(u32::from(a.abs_diff(*b))))
 }
 
 #[cfg(test)]
