@@ -56,6 +56,11 @@ impl Frame {
         Ok(Self { shape: (width, height), ..self })
     }
 
+    /// The pixels for another use, unless somebody else still looks at them.
+    pub fn into_rgb(self) -> Option<Vec<u8>> {
+        Arc::try_unwrap(self.rgb).ok()
+    }
+
     pub fn rgb(&self) -> &[u8] {
         &self.rgb
     }

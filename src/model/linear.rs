@@ -12,7 +12,7 @@ use candle_nn::{Activation, VarBuilder};
 use rayon::prelude::*;
 
 use super::attention::simd::{self, Level};
-use super::{kernels, quantised};
+use super::{kernels, quantised, worth};
 
 /// A linear layer; the constructors are those of `candle_nn`.
 #[derive(Clone, Debug)]
@@ -207,10 +207,13 @@ fn eight(layer: &q8::Layer, x: &Tensor, finish: Option<q8::Finish>) -> candle_co
 
 fn gelu_tanh(x: &Tensor) -> candle_core::Result<Option<Tensor>> {
     const CHUNK: usize = 4096;
+    /// Of one number, with its exponential.
+    const OPERATIONS: usize = 16;
     let level = Level::detect();
     let y = on_floats(x, |x| {
         let mut y = x.to_vec();
-        y.par_chunks_mut(CHUNK).for_each(|y| simd::gelu_tanh(level, y));
+        let chunks = y.par_chunks_mut(CHUNK).with_min_len(worth::items(OPERATIONS * CHUNK));
+        chunks.for_each(|y| simd::gelu_tanh(level, y));
         y
     })?;
     y.map(|y| Tensor::from_vec(y, x.shape(), x.device())).transpose()

@@ -31,6 +31,7 @@ pub mod stage;
 pub mod text_image;
 mod video_llm;
 pub mod vision;
+mod worth;
 
 pub use self::checkpoint::Recommendations;
 pub use self::load::{

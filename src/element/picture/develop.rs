@@ -10,13 +10,16 @@ use gstreamer_video as gst_video;
 
 use super::Window;
 use super::shot::Shot;
-use crate::{EngineError, Frame, VideoLlm};
+use crate::{EngineError, Frame};
 
 /// Develops the shots of one stream.
 pub(in crate::element) struct Darkroom {
     /// Longer side in pixels of what the model looks at; 0: as it likes.
     frame_size: usize,
     tray: Option<Tray>,
+    /// Its memory becomes the next frame's as soon as nobody looks at it any more: pages that go back to the
+    /// system and come anew cost more than the pixels.
+    last: Option<Frame>,
 }
 
 /// What turns copies of one layout into RGB.
@@ -24,30 +27,35 @@ struct Tray {
     from: gst_video::VideoInfo,
     to: gst_video::VideoInfo,
     converter: gst_video::VideoConverter,
-    rgb: gst::Buffer,
+    /// Whole pictures of which a part is taken.
+    rgb: Option<gst::Buffer>,
 }
 
 impl Darkroom {
     pub fn new(frame_size: u32) -> Self {
-        Self { frame_size: frame_size as usize, tray: None }
+        Self { frame_size: frame_size as usize, tray: None, last: None }
     }
 
+    /// `resolution` says at how many pixels the model looks at a picture of a shape.
+    ///
     /// # Errors
     /// [`EngineError::Frame`] with what is wrong with the frame.
     pub fn develop(
         &mut self,
         shot: &Shot,
         time: f64,
-        model: &VideoLlm,
+        resolution: impl Fn(usize, usize) -> (usize, usize),
     ) -> Result<Frame, EngineError> {
-        let rgb = self.rgb(shot).map_err(|reason| EngineError::Frame { time, reason })?;
+        let room = self.last.take().and_then(Frame::into_rgb).unwrap_or_default();
+        let rgb = self.rgb(shot, room).map_err(|reason| EngineError::Frame { time, reason })?;
         let (width, height) = shot.turn.size((shot.window.width, shot.window.height));
-        let (across, down) = self.shape(shot, |width, height| model.resolution(width, height));
-        Frame::new(rgb, width, height, time)?.shown_as(across, down)
+        let (across, down) = self.shape(shot, resolution);
+        let frame = Frame::new(rgb, width, height, time)?.shown_as(across, down)?;
+        self.last = Some(frame.clone());
+        Ok(frame)
     }
 
-    /// Width and height of the picture as the model is to take it. `resolution` says at how many
-    /// pixels it looks at a picture of a shape.
+    /// Width and height of the picture as the model is to take it.
     fn shape(
         &self,
         shot: &Shot,
@@ -64,58 +72,82 @@ impl Darkroom {
         }
     }
 
-    /// Packed RGB of what is to be seen, upright.
-    fn rgb(&mut self, shot: &Shot) -> Result<Vec<u8>, String> {
+    /// Packed RGB of what is to be seen, upright, in the memory of `room` where it suffices.
+    fn rgb(&mut self, shot: &Shot, room: Vec<u8>) -> Result<Vec<u8>, String> {
         let tray = match self.tray.take() {
             Some(tray) if tray.from == shot.info => tray,
             _ => Tray::new(&shot.info)?,
         };
-        self.tray.insert(tray).develop(shot)
+        self.tray.insert(tray).develop(shot, room)
     }
 }
 
 impl Tray {
     fn new(from: &gst_video::VideoInfo) -> Result<Self, String> {
         let (converter, to) = converter(from)?;
-        let rgb = gst::Buffer::with_size(to.size())
-            .map_err(|_| format!("no memory for {} bytes", to.size()))?;
-        Ok(Self { from: from.clone(), to, converter, rgb })
+        Ok(Self { from: from.clone(), to, converter, rgb: None })
     }
 
-    fn develop(&mut self, shot: &Shot) -> Result<Vec<u8>, String> {
+    fn develop(&mut self, shot: &Shot, room: Vec<u8>) -> Result<Vec<u8>, String> {
+        let Window { left, top, width, height } = shot.window;
+        let stride = self.to.stride()[0] as usize;
+        let start = top * stride + left * 3;
+        let packed = (start, width * 3, height) == (0, stride, self.to.height() as usize);
+        if packed && shot.turn.is_none() {
+            let mut rgb = gst::Buffer::from_mut_slice(self.room(room)?);
+            self.expose(shot, start, &mut rgb)?;
+            return rgb.try_into_inner().map_err(|_| "the RGB buffer is shared".into());
+        }
+        let mut rgb = match self.rgb.take() {
+            Some(rgb) => rgb,
+            None => gst::Buffer::from_mut_slice(self.room(Vec::new())?),
+        };
+        self.expose(shot, start, &mut rgb)?;
+        let map = rgb.map_readable().map_err(|_| "the RGB buffer cannot be mapped")?;
+        let packed =
+            map.get(start..).and_then(|rgb| shot.turn.pack(rgb, stride, width, height, room));
+        drop(map);
+        self.rgb = Some(rgb);
+        packed.ok_or_else(|| "its window is outside of its picture".into())
+    }
+
+    /// As many bytes as the whole picture has.
+    fn room(&self, mut room: Vec<u8>) -> Result<Vec<u8>, String> {
+        let size = self.to.size();
+        room.try_reserve_exact(size.saturating_sub(room.len()))
+            .map_err(|_| format!("no memory for {size} bytes"))?;
+        room.resize(size, 0);
+        Ok(room)
+    }
+
+    /// The whole picture in RGB, with overlays on what is to be seen of it, which begins at byte `start`.
+    fn expose(&self, shot: &Shot, start: usize, rgb: &mut gst::Buffer) -> Result<(), String> {
         let source = gst_video::VideoFrameRef::from_buffer_ref_readable(&shot.copy, &shot.info)
             .map_err(|_| "the copy cannot be mapped")?;
-        let rgb = self.rgb.get_mut().ok_or("the RGB buffer is shared")?;
+        let rgb = rgb.get_mut().ok_or("the RGB buffer is shared")?;
         {
             let mut target = gst_video::VideoFrameRef::from_buffer_ref_writable(rgb, &self.to)
                 .map_err(|_| "the RGB buffer cannot be mapped")?;
             self.converter.frame_ref(&source, &mut target);
         }
-        let Window { left, top, width, height } = shot.window;
-        let stride = self.to.stride()[0];
-        let start = top * stride as usize + left * 3;
-        if !shot.overlays.is_empty() {
-            // Overlays count from the corner of what is seen.
-            let window = gst_video::VideoInfo::builder(
-                gst_video::VideoFormat::Rgb,
-                width as u32,
-                height as u32,
-            )
-            .offset(&[start])
-            .stride(&[stride])
-            .size(self.to.size())
-            .build()
-            .map_err(|_| "the picture is too large for an overlay")?;
-            let mut target = gst_video::VideoFrameRef::from_buffer_ref_writable(rgb, &window)
-                .map_err(|_| "the RGB buffer cannot be mapped")?;
-            for overlay in &shot.overlays {
-                overlay.blend(&mut target).map_err(|_| "its overlay cannot be drawn")?;
-            }
+        if shot.overlays.is_empty() {
+            return Ok(());
         }
-        let map = rgb.map_readable().map_err(|_| "the RGB buffer cannot be mapped")?;
-        map.get(start..)
-            .and_then(|bytes| shot.turn.pack(bytes, stride as usize, width, height))
-            .ok_or_else(|| "its window is outside of its picture".into())
+        // Overlays count from the corner of what is seen.
+        let Window { width, height, .. } = shot.window;
+        let window =
+            gst_video::VideoInfo::builder(gst_video::VideoFormat::Rgb, width as u32, height as u32)
+                .offset(&[start])
+                .stride(&[self.to.stride()[0]])
+                .size(self.to.size())
+                .build()
+                .map_err(|_| "the picture is too large for an overlay")?;
+        let mut target = gst_video::VideoFrameRef::from_buffer_ref_writable(rgb, &window)
+            .map_err(|_| "the RGB buffer cannot be mapped")?;
+        for overlay in &shot.overlays {
+            overlay.blend(&mut target).map_err(|_| "its overlay cannot be drawn")?;
+        }
+        Ok(())
     }
 }
 

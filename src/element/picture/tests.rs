@@ -24,7 +24,7 @@ fn source(format: &str, width: usize, height: usize) -> Source {
 /// Packed RGB as the model gets it, and its sides.
 fn seen(source: &Source, buffer: &gst::BufferRef) -> Result<(Vec<u8>, usize, usize), String> {
     let shot = source.shoot(buffer, &Orientation::default())?;
-    let rgb = Darkroom::new(0).rgb(&shot)?;
+    let rgb = Darkroom::new(0).rgb(&shot, Vec::new())?;
     Ok((rgb, shot.window.width, shot.window.height))
 }
 
@@ -385,7 +385,37 @@ fn frame_size_bounds_what_the_model_looks_at_and_nothing_else() {
     let source = Source::new(&super::tests::caps(caps)).unwrap();
     let shot = source.shoot(&noise(&source), &Orientation::default()).unwrap();
     assert_eq!(Darkroom::new(64).shape(&shot, |_, _| (56, 56)), (192, 108));
-    assert_eq!(Darkroom::new(64).rgb(&shot).unwrap().len(), 192 * 108 * 3);
+    assert_eq!(Darkroom::new(64).rgb(&shot, Vec::new()).unwrap().len(), 192 * 108 * 3);
+}
+
+#[test]
+fn a_frame_that_nobody_looks_at_any_more_gives_its_memory_to_the_next() {
+    for (caps, method) in [
+        ("video/x-raw,format=NV12,width=64,height=32", "rotate-0"),
+        ("video/x-raw,format=NV12,width=66,height=32", "rotate-0"),
+        ("video/x-raw,format=NV12,width=64,height=32", "rotate-90"),
+    ] {
+        let source = Source::new(&super::tests::caps(caps)).unwrap();
+        let mut orientation = Orientation::default();
+        let mut tags = gst::TagList::new();
+        tags.make_mut().add::<gst::tags::ImageOrientation>(&method, gst::TagMergeMode::Replace);
+        orientation.tag(&tags);
+        let shoot = |buffer: &gst::Buffer| source.shoot(buffer, &orientation).unwrap();
+        let (loud, grey) = (noise(&source), vec![0x80_u8; source.info.size()]);
+        let (loud, grey) = (shoot(&loud), shoot(&gst::Buffer::from_slice(grey)));
+        let mut room = Darkroom::new(0);
+        let mut develop = |shot| room.develop(shot, 0.0, |_, _| (56, 56)).unwrap();
+
+        let first = develop(&grey);
+        let (expected, memory) = (first.rgb().to_vec(), first.rgb().as_ptr());
+        let second = develop(&loud);
+        assert_ne!(second.rgb().as_ptr(), memory, "{caps} {method}: it is still looked at");
+        assert_eq!(first.rgb(), expected);
+        let memory = second.rgb().as_ptr();
+        drop(second);
+        let third = develop(&grey);
+        assert_eq!((third.rgb(), third.rgb().as_ptr()), (&*expected, memory), "{caps} {method}");
+    }
 }
 
 #[test]

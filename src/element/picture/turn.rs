@@ -35,11 +35,24 @@ impl Turn {
         if self.transposed { (height, width) } else { (width, height) }
     }
 
-    /// RGB of `width` x `height` pixels in rows of `stride` bytes, turned and packed. `None` if
-    /// there are fewer bytes.
-    pub fn pack(self, rgb: &[u8], stride: usize, width: usize, height: usize) -> Option<Vec<u8>> {
+    /// Whether the picture is upright as it is.
+    pub fn is_none(self) -> bool {
+        self == Self::default()
+    }
+
+    /// RGB of `width` x `height` pixels in rows of `stride` bytes, turned and packed, in the memory of
+    /// `packed` where it suffices. `None` if there are fewer bytes.
+    pub fn pack(
+        self,
+        rgb: &[u8],
+        stride: usize,
+        width: usize,
+        height: usize,
+        mut packed: Vec<u8>,
+    ) -> Option<Vec<u8>> {
         let (across, down) = self.size((width, height));
-        let mut packed = Vec::with_capacity(across * down * 3);
+        packed.clear();
+        packed.reserve_exact(across * down * 3);
         for y in 0..down {
             if !self.transposed && !self.mirror_x {
                 let row = if self.mirror_y { height - 1 - y } else { y } * stride;
@@ -103,7 +116,7 @@ mod tests {
     /// 3 x 2 pixels, named by their letters, in rows of eleven bytes.
     fn turned(turn: Turn) -> String {
         let rgb: Vec<u8> = b"aaabbbccc..dddeeefff".to_vec();
-        let packed = turn.pack(&rgb, 11, 3, 2).unwrap();
+        let packed = turn.pack(&rgb, 11, 3, 2, vec![9; 40]).unwrap();
         let (width, _) = turn.size((3, 2));
         let letters: String = packed.chunks(3).map(|pixel| char::from(pixel[0])).collect();
         let rows = letters.as_bytes().chunks(width);
@@ -151,7 +164,7 @@ mod tests {
     #[test]
     fn too_few_bytes_are_no_picture() {
         for tag in ["rotate-0", "rotate-90"] {
-            assert_eq!(turn(tag).pack(&[0; 19], 11, 3, 2), None);
+            assert_eq!(turn(tag).pack(&[0; 19], 11, 3, 2, Vec::new()), None);
         }
     }
 }

@@ -239,7 +239,9 @@ impl Shared {
             let started = Instant::now();
             let (mut frames, mut bytes) = (Vec::new(), 0);
             for (shot, time) in shots.by_ref() {
-                let developed = darkroom.develop(&shot, time, stream.model());
+                let model = stream.model();
+                let resolution = |width, height| model.resolution(width, height);
+                let developed = darkroom.develop(&shot, time, resolution);
                 match developed.and_then(|frame| stream.check(&frame).map(|()| frame)) {
                     Ok(frame) => {
                         bytes += frame.rgb().len();

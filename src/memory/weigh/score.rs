@@ -69,9 +69,8 @@ impl MeanQuery {
         let dim = folded.len().max(1);
         let mut scores = vec![0.0; keys.len() / dim];
         let of = |(keys, scores): (&[f32], &mut [f32])| {
-            pulp::Arch::new().dispatch(|| {
-                score_all((&folded, norm, self.group), keys, scores, similarity);
-            });
+            let question = (folded.as_slice(), norm, self.group);
+            pulp::Arch::new().dispatch(Scoring { question, keys, scores, similarity });
         };
         // By several threads where that is worth waking them.
         match scores.len() > ROWS_OF_A_THREAD {
@@ -111,25 +110,34 @@ impl MeanQuery {
 /// Mean keys that one thread ranks at a time.
 const ROWS_OF_A_THREAD: usize = 2048;
 
-/// The scores of mean keys, one behind the other: for vectors as wide as the caller was compiled for.
-#[inline(always)]
-fn score_all(
-    (folded, norm, group): (&[f32], f32, usize),
-    keys: &[f32],
-    scores: &mut [f32],
+/// The scores of mean keys, one behind the other.
+struct Scoring<'a> {
+    /// A [`MeanQuery`] on the host: what is folded, its length, and the query heads of a group.
+    question: (&'a [f32], f32, usize),
+    keys: &'a [f32],
+    scores: &'a mut [f32],
     similarity: Similarity,
-) {
-    let keys = keys.chunks_exact(folded.len().max(1));
-    for (score, key) in scores.iter_mut().zip(keys) {
-        let product = dot(folded, key);
-        *score = match similarity {
-            Similarity::Dot => product,
-            Similarity::Cosine => {
-                // Unfolded, the mean key repeats once per query head of its group.
-                let length = (dot(key, key) * group as f32).sqrt();
-                product / (norm * length).max(f32::MIN_POSITIVE)
-            }
-        };
+}
+
+impl pulp::WithSimd for Scoring<'_> {
+    type Output = ();
+
+    // Into what pulp compiles for vectors of each width: a closure is not, nothing makes it be.
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        let (folded, norm, group) = self.question;
+        let keys = self.keys.chunks_exact(folded.len().max(1));
+        for (score, key) in self.scores.iter_mut().zip(keys) {
+            let product = dot(folded, key);
+            *score = match self.similarity {
+                Similarity::Dot => product,
+                Similarity::Cosine => {
+                    // Unfolded, the mean key repeats once per query head of its group.
+                    let length = (dot(key, key) * group as f32).sqrt();
+                    product / (norm * length).max(f32::MIN_POSITIVE)
+                }
+            };
+        }
     }
 }
 
@@ -183,7 +191,10 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
         }
     }
     let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
-    lanes.iter().sum::<f32>() + rest
+    // By halves: one after the other, sixteen sums take longer than all products of a short key.
+    let half = |n: usize, lanes: &mut [f32; LANES]| (0..n).for_each(|i| lanes[i] += lanes[i + n]);
+    [8, 4, 2, 1].into_iter().for_each(|n| half(n, &mut lanes));
+    lanes[0] + rest
 }
 
 /// Cosine of two vectors; 0 where one of them has no direction.

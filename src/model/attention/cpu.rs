@@ -13,6 +13,7 @@ use rayon::prelude::*;
 
 use super::simd::{self, Level};
 use crate::model::stage::{Sizes, Stage, Visible};
+use crate::model::worth;
 
 /// Query rows per block. With [`KEYS`] it makes 256 KiB of scores: half a megabyte of L2 is common.
 const ROWS: usize = 128;
@@ -370,11 +371,18 @@ fn run(call: &Call, stages: &[Stage]) -> Vec<f32> {
         slots.push(slot);
         rest = tail;
     }
-    blocks.par_iter().zip(&intervals).zip(slots).for_each(|((block, intervals), slot)| {
+    let spans = intervals.iter().flatten().map(|intervals| intervals.span.len());
+    let seen = blocks.iter().map(|block| block.rows.len()).max().unwrap_or(0);
+    let work = 2 * dim * seen * spans.sum::<usize>() / blocks.len().max(1);
+    let tasks = blocks.par_iter().zip(&intervals).zip(slots);
+    tasks.with_min_len(worth::items(work)).for_each(|((block, intervals), slot)| {
         let walks = divide(intervals, parts);
         let partials: Vec<Partial> = match walks.as_slice() {
             [one] => vec![call.walk(block, one)],
-            many => many.par_iter().map(|walks| call.walk(block, walks)).collect(),
+            many => {
+                let least = worth::items(2 * dim * block.rows.len() * MIN_SPLIT);
+                many.par_iter().with_min_len(least).map(|walks| call.walk(block, walks)).collect()
+            }
         };
         let mut partials = partials.into_iter();
         if let Some(mut state) = partials.next() {

@@ -19,6 +19,7 @@ use rayon::prelude::*;
 use super::columns::{FEW, Shared};
 use super::panels::{self, Group, Pairs, Panels, Tiles};
 use crate::model::attention::simd::{self, Level};
+use crate::model::worth;
 
 /// `x W^T` where this room knows a better way than candle: f32 on the CPU times narrower weights,
 /// or few rows of it times any. `rounding`: `x` may be rounded to the weights' format.
@@ -109,7 +110,8 @@ fn multiply_few<T: Element>(x: &[f32], w: &[T], inputs: usize, outputs: usize) -
     let (level, rows) = (Level::detect(), x.len() / inputs);
     // [outputs, rows], so that every thread writes to a stretch of its own.
     let mut turned = vec![0f32; outputs * rows];
-    turned.par_chunks_mut(CHUNK * rows).zip(w.par_chunks(CHUNK * inputs)).for_each_init(
+    let chunks = turned.par_chunks_mut(CHUNK * rows).zip(w.par_chunks(CHUNK * inputs));
+    chunks.with_min_len(worth::items(CHUNK * rows * inputs)).for_each_init(
         || vec![0f32; inputs],
         |wide, (out, w)| {
             for (out, w) in out.chunks_exact_mut(rows).zip(w.chunks_exact(inputs)) {
@@ -152,6 +154,7 @@ fn multiply_pairs(x: &[f32], w: &[bf16], inputs: usize, outputs: usize) -> Vec<f
         (0..inputs).step_by(DEPTH).map(|from| from..inputs.min(from + DEPTH)).collect();
     let tiles: Vec<Vec<Tiles<Pairs>>> = x
         .par_chunks(ROWS * inputs)
+        .with_min_len(worth::items(ROWS * inputs))
         .map(|x| {
             let tiles = |slice: &Range<usize>| {
                 let mut bits = Vec::with_capacity(x.len() / inputs * slice.len());
@@ -166,7 +169,8 @@ fn multiply_pairs(x: &[f32], w: &[bf16], inputs: usize, outputs: usize) -> Vec<f
     let width = share(outputs, panels::WIDTH, MOST);
     let mut y = vec![0f32; rows * outputs];
     let start = Shared(y.as_mut_ptr());
-    w.par_chunks(width * inputs).enumerate().for_each(|(block, w)| {
+    let blocks = w.par_chunks(width * inputs).enumerate();
+    blocks.with_min_len(worth::items(width * inputs * rows)).for_each(|(block, w)| {
         let mut room = PANELS.take();
         let (w, columns): (&[u16], _) = (w.reinterpret_cast(), w.len() / inputs);
         for (at, slice) in slices.iter().enumerate() {
@@ -201,7 +205,8 @@ fn multiply_many<T: Element>(x: &[f32], w: &[T], inputs: usize, outputs: usize) 
     let width = share(outputs, 16, WIDTH);
     let mut y = vec![0f32; rows * outputs];
     let start = Shared(y.as_mut_ptr());
-    w.par_chunks(width * inputs).enumerate().for_each(|(block, w)| {
+    let blocks = w.par_chunks(width * inputs).enumerate();
+    blocks.with_min_len(worth::items(width * inputs * rows)).for_each(|(block, w)| {
         let columns = w.len() / inputs;
         // Inputs `from ..+ depth`, of which `w` has `columns` rows that lie `stride` apart.
         let add = |w: &[f32], stride: usize, from: usize, depth: usize| {
