@@ -2,10 +2,10 @@
 //! Training pictures: scenes painted at the sizes cameras deliver, resized to the model's.
 
 use crate::render::render;
-use crate::resize::resize;
-use crate::rng::{Rng, derive};
 use crate::scene::{MAX_FRAMES, Placement, Scene, SceneOptions};
 use crate::vocabulary::{Background, Color, Key, Place, Shape};
+use worlds::resize;
+use worlds::{Rng, derive};
 
 /// Sizes pictures are painted at before they are resized; small ones are cheap and common.
 const SIZES: [(usize, usize); 10] = [

@@ -6,8 +6,8 @@
 //! askable at any length: some objects appear once, some never, and one or two shapes
 //! appear in one colour only.
 
-use crate::rng::Rng;
 use crate::vocabulary::{HELD_OUT, Key, Shape};
+use worlds::Rng;
 
 /// Objects that appear at most once in a stream.
 const SOLOISTS: usize = 14;

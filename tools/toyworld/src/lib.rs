@@ -22,10 +22,7 @@ mod casting;
 mod pool;
 mod question;
 mod render;
-mod resize;
-mod rng;
 mod scene;
-pub mod seeds;
 mod stream;
 mod vocabulary;
 
@@ -33,8 +30,7 @@ pub use camera_roll::{labels, model_frame, paint_size, vision_index, vision_scen
 pub use pool::{Pool, pool_scene};
 pub use question::{Kind, MAX_COUNT, Question, QuestionOptions, When, Wording};
 pub use render::render;
-pub use resize::resize;
-pub use rng::{Rng, derive};
-pub use scene::{Backdrop, Camera, MAX_FRAMES, MIN_FRAMES, Object, Placement, Scene, SceneOptions};
+pub use scene::{Backdrop, MAX_FRAMES, MIN_FRAMES, Object, Placement, Scene, SceneOptions};
 pub use stream::{FreshScenes, SceneSource, Shot, Stream, StreamOptions};
 pub use vocabulary::{Background, Color, HELD_OUT, Key, Place, Shape};
+pub use worlds::{Camera, Rng, derive, resize, seeds};

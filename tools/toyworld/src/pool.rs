@@ -4,10 +4,10 @@
 
 use std::collections::HashMap;
 
-use crate::rng::{Rng, derive};
 use crate::scene::{Placement, Scene, SceneOptions};
 use crate::stream::SceneSource;
 use crate::vocabulary::Key;
+use worlds::{Rng, derive};
 
 /// One scene in this many is empty.
 const BLANK_EVERY: u64 = 12;

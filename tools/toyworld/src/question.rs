@@ -9,9 +9,9 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use crate::rng::{Rng, derive};
 use crate::stream::{Shot, Stream};
 use crate::vocabulary::{Key, Shape};
+use worlds::{Rng, derive};
 
 /// Counting is trained and asked up to here.
 pub const MAX_COUNT: usize = 5;

@@ -4,16 +4,14 @@
 //! A scene is drawn from its own seed alone. That lets one pool of scenes, encoded once,
 //! be assembled into any number of training streams.
 
-use crate::rng::{Rng, derive};
+use worlds::{Camera, Rgb, Rng, derive};
+
 use crate::vocabulary::{Background, Color, Key, Place};
 
 /// The longest scene in frames; scenes last `MIN_FRAMES..=MAX_FRAMES`.
 pub const MAX_FRAMES: usize = 5;
 /// The shortest scene in frames.
 pub const MIN_FRAMES: usize = 2;
-
-/// An RGB colour with components in 0..=255.
-pub type Rgb = [f32; 3];
 
 /// Where object centres may lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,21 +66,6 @@ pub struct Backdrop {
     pub angle: f32,
     /// A hard edge between the shades instead of a gradient.
     pub two_tone: bool,
-}
-
-/// What lighting, lens, sensor and codec do to the picture.
-#[derive(Clone, Debug)]
-pub struct Camera {
-    pub contrast: f32,
-    pub brightness: f32,
-    /// Strength and direction of a light gradient over the whole frame.
-    pub light: (f32, f32),
-    /// Amplitude of per-pixel noise.
-    pub noise: f32,
-    /// Chroma is carried at half resolution (4:2:0).
-    pub half_chroma: bool,
-    /// Amplitude of 8x8 block noise, as left by video compression.
-    pub blocks: f32,
 }
 
 /// One scene.
@@ -216,20 +199,4 @@ impl Backdrop {
 
 fn lighten(rgb: Rgb, by: f32) -> Rgb {
     rgb.map(|component| (component + by).clamp(0.0, 255.0))
-}
-
-impl Camera {
-    fn generate(rng: &mut Rng) -> Self {
-        // A third of the scenes are clean: synthetic sources and good codecs.
-        let clean = rng.chance(0.33);
-        let amount = if clean { 0.0 } else { 1.0 };
-        Self {
-            contrast: 1.0 + amount * rng.range(-0.10, 0.08),
-            brightness: amount * rng.range(-9.0, 9.0),
-            light: (amount * rng.range(0.0, 0.13), rng.range(0.0, std::f32::consts::TAU)),
-            noise: amount * rng.range(0.0, 11.0),
-            half_chroma: rng.chance(0.6),
-            blocks: amount * if rng.chance(0.5) { rng.range(0.0, 6.0) } else { 0.0 },
-        }
-    }
 }

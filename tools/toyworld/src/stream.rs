@@ -5,10 +5,10 @@ use std::ops::Range;
 
 use crate::casting::Casting;
 use crate::render::render;
-use crate::resize::resize;
-use crate::rng::{Rng, derive};
 use crate::scene::{MAX_FRAMES, MIN_FRAMES, Scene, SceneOptions};
 use crate::vocabulary::Key;
+use worlds::resize;
+use worlds::{Rng, derive};
 
 /// How a stream is drawn.
 #[derive(Clone, Debug)]
