@@ -13,7 +13,7 @@ use crate::moment::{History, Moment};
 use crate::stream::Stream;
 
 /// Moments at which an answer is looked for before another question is drawn.
-const TRIES: usize = 10;
+const TRIES: usize = 32;
 /// The share of `now` that is answered with nothing.
 const NOTHING: f32 = 0.1;
 
