@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: MPL-2.0
 //! The everyday world on standard output: training data through a pipe, questions, raw video.
 
+mod feed;
+
+use std::fs::File;
 use std::io::{self, BufWriter, Write};
+use std::ops::Range;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use everyday::{
-    Atlas, Camera, Clip, Kind, Noun, Pool, Question, QuestionOptions, Rng, Stream, StreamOptions,
-    derive, labels, model_frame, seeds, vision_shot, vocabulary,
+    Atlas, Kind, Noun, QuestionOptions, Stream, StreamOptions, Style, When, Wording, seeds,
+    vision_shot, vocabulary,
 };
 use serde::Serialize;
 
@@ -37,6 +41,9 @@ enum Command {
         count: u64,
         #[arg(long, default_value_t = 112)]
         size: usize,
+        /// Whose drawings; named twice, both. Training sees noto and fluent.
+        #[arg(long, value_parser = parse_style)]
+        style: Vec<Style>,
     },
     /// The frames of a pool of cameras, to be encoded once. Records as in `vision`.
     Pool {
@@ -51,7 +58,48 @@ enum Command {
     ///
     /// `frames`: the number of each frame in the pool. `questions`: kind, text, answer, after frame,
     /// and the relevant frames as [start, end) pairs.
-    Streams(StreamsArgs),
+    Streams(feed::StreamsArgs),
+    /// The questions of one stream as a questions file, JSON Lines.
+    Questions {
+        #[command(flatten)]
+        stream: StreamArgs,
+        #[arg(long, default_value_t = 24)]
+        count: usize,
+        /// Ask everything after the last frame.
+        #[arg(long)]
+        at_end: bool,
+        /// Use the wordings training never reads.
+        #[arg(long)]
+        held_out_wording: bool,
+        /// Kinds of question, one asked after the other; all if left out.
+        #[arg(long, value_delimiter = ',', value_parser = parse_kind)]
+        kinds: Vec<Kind>,
+        /// Standard output if left out.
+        #[arg(long)]
+        out: Option<PathBuf>,
+    },
+    /// One stream as raw RGB video, one frame per second.
+    Frames {
+        #[command(flatten)]
+        stream: StreamArgs,
+        /// WIDTHxHEIGHT
+        #[arg(long, default_value = "320x240", value_parser = parse_size)]
+        size: (usize, usize),
+    },
+    /// A contact sheet as a PPM picture: frames as training sees them.
+    Sheet {
+        #[arg(long, default_value_t = seeds::TRAIN.start)]
+        seed: u64,
+        /// Tiles in each direction.
+        #[arg(long, default_value = "14x8", value_parser = parse_size)]
+        tiles: (usize, usize),
+        /// Width and height of a tile.
+        #[arg(long, default_value_t = 112)]
+        size: usize,
+        /// Whose drawings; named twice, both. Training sees noto and fluent.
+        #[arg(long, value_parser = parse_style)]
+        style: Vec<Style>,
+    },
     /// Every text the world can ask or answer, one per line, for the tokenizer.
     Vocabulary,
     /// The things by their number: name, plural, kind; one JSON object a line.
@@ -59,56 +107,66 @@ enum Command {
 }
 
 #[derive(Args)]
-struct StreamsArgs {
-    #[arg(long, default_value_t = seeds::TRAIN.start)]
-    pool_seed: u64,
-    /// Cameras in the pool.
-    #[arg(long)]
-    cameras: u64,
-    /// The seed of the first stream.
-    #[arg(long, default_value_t = seeds::TRAIN.start)]
+struct StreamArgs {
+    #[arg(long, default_value_t = seeds::TEST.start)]
     seed: u64,
-    #[arg(long, default_value_t = u64::MAX)]
-    count: u64,
-    /// Streams are as long as this, or shorter ...
     #[arg(long, default_value_t = 64)]
     frames: usize,
-    /// ... but not shorter than this.
-    #[arg(long, default_value_t = 6)]
-    min_frames: usize,
-    /// This many streams in a row are equally long, so that they batch without padding.
-    #[arg(long, default_value_t = 1)]
-    batch: u64,
-    /// Questions per stream.
-    #[arg(long, default_value_t = 20)]
-    questions: usize,
-    /// Share of streams from which frames are dropped at random, as a retrieval would.
-    #[arg(long, default_value_t = 0.0)]
-    gaps: f32,
-    /// Kinds of question, one asked after the other; a kind named twice is asked twice as often.
-    #[arg(long, value_delimiter = ',', value_parser = parse_kind)]
-    kinds: Vec<Kind>,
+    /// Cast the things that training never shows where they are shown here.
+    #[arg(long)]
+    held_out: bool,
+    /// The shape of the picture as WIDTH:HEIGHT. It decides what finds room in it: questions are
+    /// about the frames of the same shape.
+    #[arg(long, default_value = "4:3", value_parser = parse_aspect)]
+    aspect: f32,
+    /// Whose drawings; named twice, both. Training sees noto and fluent.
+    #[arg(long, value_parser = parse_style)]
+    style: Vec<Style>,
 }
 
-/// What is asked twice as often as the rest: what takes longest to learn.
-const HARD: [Kind; 8] = [
-    Kind::After,
-    Kind::After,
-    Kind::Before,
-    Kind::Before,
-    Kind::CameBy,
-    Kind::First,
-    Kind::Now,
-    Kind::WhichWay,
-];
+impl StreamArgs {
+    fn stream(&self) -> Stream {
+        let options = StreamOptions {
+            frames: self.frames,
+            held_out: self.held_out,
+            styles: styles(&self.style),
+            aspect: Some(self.aspect),
+        };
+        Stream::generate(self.seed, &options)
+    }
+}
+
+/// The styles named, or those of the training.
+fn styles(named: &[Style]) -> Vec<Style> {
+    if named.is_empty() { Style::TRAINED.to_vec() } else { named.to_vec() }
+}
+
+fn parse_size(text: &str) -> Result<(usize, usize), String> {
+    let (width, height) = text.split_once('x').ok_or("write it as WIDTHxHEIGHT")?;
+    let number = |part: &str| match part.parse() {
+        Ok(0) => Err("0 is too small".into()),
+        Ok(number) => Ok(number),
+        Err(error) => Err(format!("{part}: {error}")),
+    };
+    Ok((number(width)?, number(height)?))
+}
+
+fn parse_aspect(text: &str) -> Result<f32, String> {
+    let (width, height) = parse_size(&text.replace(':', "x")).map_err(|_| "write it as 4:3")?;
+    Ok(width as f32 / height as f32)
+}
 
 fn parse_kind(name: &str) -> Result<Kind, String> {
-    let kinds = Kind::ALL.iter().copied();
-    let names: Vec<&str> = kinds.clone().map(Kind::name).collect();
-    kinds
-        .into_iter()
-        .find(|kind| kind.name() == name)
-        .ok_or_else(|| format!("there is no such kind; kinds: {}", names.join(", ")))
+    let found = Kind::ALL.iter().copied().find(|kind| kind.name() == name);
+    found.ok_or_else(|| {
+        let names: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
+        format!("there is no such kind; kinds: {}", names.join(", "))
+    })
+}
+
+fn parse_style(name: &str) -> Result<Style, String> {
+    let found = Style::ALL.iter().copied().find(|style| style.word() == name);
+    found.ok_or_else(|| format!("there is no such style; styles: {}", Style::WORDS.join(", ")))
 }
 
 fn main() -> io::Result<()> {
@@ -116,9 +174,28 @@ fn main() -> io::Result<()> {
     let out = BufWriter::with_capacity(1 << 20, io::stdout().lock());
     let atlas = || Atlas::open(&cli.atlas.clone().unwrap_or_else(Atlas::default_path));
     let result = match cli.command {
-        Command::Vision { seed, count, size } => write_vision(out, &atlas()?, seed, count, size),
-        Command::Pool { seed, cameras, size } => write_pool(out, &atlas()?, seed, cameras, size),
-        Command::Streams(args) => write_streams(out, &args),
+        Command::Vision { seed, count, size, style } => {
+            feed::vision(out, &atlas()?, seed..seed.saturating_add(count), size, &styles(&style))
+        }
+        Command::Pool { seed, cameras, size } => feed::pool(out, &atlas()?, seed, cameras, size),
+        Command::Streams(args) => feed::streams(out, &args),
+        Command::Questions { stream, count, at_end, held_out_wording, kinds, out: path } => {
+            let options = QuestionOptions {
+                count,
+                kinds: if kinds.is_empty() { Kind::ALL.to_vec() } else { kinds },
+                when: if at_end { When::End } else { When::Anytime },
+                wording: if held_out_wording { Wording::HeldOut } else { Wording::Trained },
+            };
+            let stream = stream.stream();
+            match path {
+                Some(path) => write_questions(File::create(path)?, &stream, &options),
+                None => write_questions(out, &stream, &options),
+            }
+        }
+        Command::Frames { stream, size } => write_frames(out, &atlas()?, &stream.stream(), size),
+        Command::Sheet { seed, tiles, size, style } => {
+            write_sheet(out, &atlas()?, seed, tiles, size, &styles(&style))
+        }
         Command::Vocabulary => write_vocabulary(out),
         Command::Nouns => write_nouns(out),
     };
@@ -129,130 +206,75 @@ fn main() -> io::Result<()> {
     })
 }
 
-fn write_record(
-    out: &mut impl Write,
-    atlas: &Atlas,
-    (camera, clip): (&Camera, &Clip),
-    index: usize,
-    size: usize,
-) -> io::Result<()> {
-    out.write_all(&labels(atlas, camera, clip, index))?;
-    out.write_all(&model_frame(atlas, camera, clip, index, size))
-}
-
-fn write_vision(
-    mut out: impl Write,
-    atlas: &Atlas,
-    seed: u64,
-    count: u64,
-    size: usize,
-) -> io::Result<()> {
-    for seed in seed..seed.saturating_add(count) {
-        let shot = vision_shot(seed);
-        write_record(&mut out, atlas, (&shot.camera, &shot.clip), shot.index, size)?;
-    }
-    out.flush()
-}
-
-fn write_pool(
-    mut out: impl Write,
-    atlas: &Atlas,
-    seed: u64,
-    cameras: u64,
-    size: usize,
-) -> io::Result<()> {
-    for roll in Pool::new(seed, cameras).rolls() {
-        for clip in roll.clips.iter().flatten() {
-            for index in 0..clip.frames {
-                write_record(&mut out, atlas, (&roll.camera, clip), index, size)?;
-            }
-        }
-    }
-    out.flush()
-}
-
-/// A question as one array: kind, text, answer, after frame, relevant frames.
-type QuestionRow = (Kind, String, String, usize, Vec<[usize; 2]>);
-
-/// A line of `streams`.
+/// A line of `questions`: what `questions-file` of the element reads, and the truth.
 #[derive(Serialize)]
-struct StreamLine {
-    frames: Vec<usize>,
-    questions: Vec<QuestionRow>,
+struct QuestionLine<'a> {
+    question: &'a str,
+    /// Seconds; between the last frame the question may know and the next.
+    at: f64,
+    tag: &'a str,
+    answer: &'a str,
+    after_frame: usize,
+    relevant: &'a [Range<usize>],
 }
 
-fn write_streams(mut out: impl Write, args: &StreamsArgs) -> io::Result<()> {
-    if args.min_frames == 0 || args.min_frames > args.frames || args.batch == 0 || args.cameras == 0
-    {
-        let text = "--min-frames, --batch and --cameras have to be at least 1, --frames at least --min-frames";
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-    }
-    let pool = Pool::new(args.pool_seed, args.cameras);
-    let kinds = if args.kinds.is_empty() {
-        Kind::ALL.iter().copied().chain(HARD).collect()
-    } else {
-        args.kinds.clone()
-    };
-    for seed in args.seed..args.seed.saturating_add(args.count) {
-        let mut rng = Rng::new(derive(seed, 8));
-        let mut length = Rng::new(derive((seed - args.seed) / args.batch, 9));
-        let options = StreamOptions {
-            frames: args.min_frames + length.below(args.frames - args.min_frames + 1),
-            ..StreamOptions::default()
+fn write_questions(
+    mut out: impl Write,
+    stream: &Stream,
+    options: &QuestionOptions,
+) -> io::Result<()> {
+    let mut questions = stream.questions(0, options);
+    questions.sort_by_key(|question| question.after_frame);
+    for question in &questions {
+        let line = QuestionLine {
+            question: &question.text,
+            at: question.after_frame as f64 + 0.5,
+            tag: question.kind.name(),
+            answer: &question.answer,
+            after_frame: question.after_frame,
+            relevant: &question.relevant,
         };
-        let stream = Stream::assemble(seed, &options, &mut &pool);
-        let gaps = rng.chance(args.gaps);
-        let mut kinds: Vec<Kind> = kinds.clone();
-        // Whoever has not seen every second cannot count them.
-        kinds.retain(|&kind| !gaps || kind != Kind::When);
-        let asked = QuestionOptions { count: args.questions, kinds, ..QuestionOptions::default() };
-        let questions = stream.questions(0, &asked);
-        let kept = if gaps {
-            keep_some(&stream, &questions, &mut rng)
-        } else {
-            vec![true; stream.frames()]
-        };
-        serde_json::to_writer(&mut out, &line(&stream, questions, &kept))?;
+        serde_json::to_writer(&mut out, &line)?;
         out.write_all(b"\n")?;
     }
     out.flush()
 }
 
-/// Drops frames at random. A visit that answers a question keeps its first and its last frame and
-/// the one before it, so the answers stay right; others may vanish.
-fn keep_some(stream: &Stream, questions: &[Question], rng: &mut Rng) -> Vec<bool> {
-    let share = rng.range(0.4, 0.9);
-    let mut kept: Vec<bool> = (0..stream.frames()).map(|_| rng.chance(share)).collect();
-    for question in questions {
-        kept[question.after_frame] = true;
-        for range in &question.relevant {
-            kept[range.start.saturating_sub(1)] = true;
-            kept[range.start] = true;
-            kept[range.end - 1] = true;
-        }
+fn write_frames(
+    mut out: impl Write,
+    atlas: &Atlas,
+    stream: &Stream,
+    (width, height): (usize, usize),
+) -> io::Result<()> {
+    for index in 0..stream.frames() {
+        out.write_all(&stream.frame(atlas, index, width, height))?;
     }
-    kept
+    out.flush()
 }
 
-fn line(stream: &Stream, questions: Vec<Question>, kept: &[bool]) -> StreamLine {
-    // rank[i]: how many frames before frame i are kept.
-    let mut rank = vec![0];
-    rank.extend(kept.iter().scan(0, |count, &kept| {
-        *count += usize::from(kept);
-        Some(*count)
-    }));
-    let row = |question: Question| {
-        let relevant =
-            question.relevant.iter().map(|range| [rank[range.start], rank[range.end]]).collect();
-        (question.kind, question.text, question.answer, rank[question.after_frame], relevant)
-    };
-    StreamLine {
-        frames: (0..stream.frames())
-            .filter(|&index| kept[index])
-            .map(|index| stream.pool_frame(index))
-            .collect(),
-        questions: questions.into_iter().map(row).collect(),
+fn write_sheet(
+    mut out: impl Write,
+    atlas: &Atlas,
+    seed: u64,
+    (columns, rows): (usize, usize),
+    size: usize,
+    styles: &[Style],
+) -> io::Result<()> {
+    writeln!(out, "P6 {} {} 255", columns * size, rows * size)?;
+    for row in 0..rows {
+        let frames: Vec<Vec<u8>> = (0..columns)
+            .map(|column| {
+                let seed = seed + (row * columns + column) as u64;
+                vision_shot(seed, styles).picture(atlas, size)
+            })
+            .collect();
+        for y in 0..size {
+            for frame in &frames {
+                out.write_all(&frame[y * size * 3..(y + 1) * size * 3])?;
+            }
+        }
     }
+    out.flush()
 }
 
 fn write_vocabulary(mut out: impl Write) -> io::Result<()> {

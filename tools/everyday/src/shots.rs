@@ -9,7 +9,7 @@ use crate::clip::Clip;
 use crate::noun::Noun;
 use crate::paint::{cover, paint};
 use crate::roll::{RollOptions, how_many, usual};
-use crate::words::{Distance, Light, Scenery};
+use crate::words::{Distance, Light, Scenery, Style};
 
 /// Cells of a frame in each direction: the model's tokens.
 pub const GRID: usize = 4;
@@ -27,16 +27,21 @@ pub struct Shot {
 
 /// The frame of `seed` for the vision tower: every thing as often as every other, in any of its
 /// sceneries and lights, alone or in company; one in twelve empty.
-pub fn vision_shot(seed: u64) -> Shot {
+pub fn vision_shot(seed: u64, styles: &[Style]) -> Shot {
     let mut rng = Rng::new(derive(seed, 6));
-    let options = RollOptions::default();
-    let nouns: Vec<Noun> = Noun::all().collect();
+    let options = RollOptions { styles: styles.to_vec(), ..RollOptions::default() };
+    let drawn = |noun: &Noun| styles.iter().any(|&style| noun.drawn_in(style));
+    let nouns: Vec<Noun> = Noun::all().filter(drawn).collect();
     let noun = *rng.pick(&nouns);
     let sceneries: Vec<Scenery> = noun.trained_sceneries().collect();
     let scenery = *rng.pick(&sceneries);
     let camera = Camera::new(derive(seed, 7), scenery, None);
     let light = *rng.pick(Light::ALL);
-    let cast = if rng.chance(1.0 / 12.0) { Vec::new() } else { company(noun, scenery, &mut rng) };
+    let cast = if rng.chance(1.0 / 12.0) {
+        Vec::new()
+    } else {
+        company(noun, scenery, &options, &mut rng)
+    };
     let clip = Clip::generate(&camera, light, derive(seed, 8), &cast, &options.styles);
     let seen: Vec<usize> = (0..clip.frames)
         .filter(|&index| clip.visible(index).any(|(thing, _)| thing.noun == noun))
@@ -47,12 +52,12 @@ pub fn vision_shot(seed: u64) -> Shot {
 }
 
 /// `noun` and what is there with it.
-fn company(noun: Noun, scenery: Scenery, rng: &mut Rng) -> Vec<Noun> {
+fn company(noun: Noun, scenery: Scenery, options: &RollOptions, rng: &mut Rng) -> Vec<Noun> {
     let count = how_many(rng);
     if rng.chance(0.12) {
         return vec![noun; count];
     }
-    let mut others = usual(scenery, &RollOptions::default());
+    let mut others = usual(scenery, options);
     others.retain(|&other| other != noun);
     rng.shuffle(&mut others);
     let mut nouns = vec![noun];
