@@ -40,10 +40,10 @@ def drawing(work, style, code, stamp):
 
 def read(path, size):
     if path.suffix == ".svg":
-        # Some stamps have a size but no viewBox, or one that is no number: twice their own size, then.
+        # Stamps without a viewBox are sized in points or millimetres.
         text = path.read_text(encoding="utf-8", errors="replace")
         extent = {"width": 4 * size} if "viewBox" in text else {"zoom": 2}
-        picture = Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=text, **extent))))
+        picture = Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=text, dpi=96, **extent))))
     else:
         picture = Image.open(path)
     picture = picture.convert("RGBA")
@@ -76,10 +76,7 @@ def main():
                 if style != "tuxpaint" or stamp:
                     missing.append(f"{noun} ({style})")
                 continue
-            try:
-                picture = read(path, args.size)
-            except Exception as e:
-                print(path,e); continue
+            picture = read(path, args.size)
             data = picture.tobytes()
             sprites.append({"noun": noun, "style": style, "width": picture.width,
                             "height": picture.height, "offset": offset})

@@ -68,12 +68,13 @@ impl Atlas {
             let hint = "tools/everyday/atlas.sh makes it, $EVERYDAY_ATLAS and --atlas name another";
             io::Error::new(error.kind(), format!("{}: {error}; {hint}", path.display()))
         })?;
-        Self::parse(&bytes).map_err(|error| {
+        Self::from_bytes(&bytes).map_err(|error| {
             io::Error::new(io::ErrorKind::InvalidData, format!("{}: {error}", path.display()))
         })
     }
 
-    fn parse(bytes: &[u8]) -> Result<Self, String> {
+    /// An atlas in memory: what is in the file.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
         let end = bytes.iter().position(|&byte| byte == b'\n').ok_or("no first line")?;
         let (head, pixels) = (&bytes[..end], &bytes[end + 1..]);
         let head: Head = serde_json::from_slice(head).map_err(|error| error.to_string())?;

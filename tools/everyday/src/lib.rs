@@ -22,7 +22,7 @@ pub use camera::{Camera, Hold};
 pub use clip::{Clip, MAX_FRAMES, MIN_FRAMES, Pose, Thing};
 pub use kind::{Kind, MAX_CAME_BY, MAX_NOW, Subject, vocabulary};
 pub use moment::Visit;
-pub use noun::{Element, HELD_OUT, Noun};
+pub use noun::{Element, Facing, HELD_OUT, Noun};
 pub use paint::{Moment, paint, paint_things};
 pub use pool::Pool;
 pub use question::{Question, QuestionOptions, When, Wording};
