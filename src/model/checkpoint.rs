@@ -6,12 +6,12 @@
 //! fields, or the nested `processor_config.json` and `rope_parameters` of transformers 5), and all
 //! spellings of the weight names.
 
-mod check;
-mod config;
+pub(super) mod check;
 mod controls;
-mod generation;
+pub(super) mod generation;
 pub(super) mod pair;
-mod processor;
+pub(super) mod processor;
+pub(super) mod text;
 pub(super) mod tokenizer;
 mod weights;
 
@@ -19,22 +19,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use serde_json::Value;
 
-pub use config::{
-    Config, OneVisionConfig, QwenVisionConfig, SiglipConfig, TextConfig, VisionConfig,
-};
 pub(crate) use generation::{FILE as GENERATION_CONFIG, Generation};
-pub use processor::ProcessorConfig;
+pub use processor::{ProcessorConfig, Settings};
+pub use text::{TextConfig, Words};
 pub(crate) use weights::{Weights, random};
 
 use crate::error::{EngineError, Result};
-use crate::model::files::{read_optional, weight_files};
+use crate::model::files::{read_json, read_optional, weight_files};
 use crate::model::hub;
 
-/// A model folder whose config has been read and checked.
+const CONFIG: &str = "config.json";
+
+/// A model folder; what its `config.json` means is for a family to say.
 pub struct Checkpoint {
     dir: PathBuf,
-    config: Config,
+    config: Value,
 }
 
 impl Checkpoint {
@@ -54,7 +55,7 @@ impl Checkpoint {
                  tokenizer.json and *.safetensors",
             );
         }
-        let config = Config::read(&dir.join("config.json"))?;
+        let config = read_json(&dir.join(CONFIG))?;
         Ok(Self { dir: dir.to_owned(), config })
     }
 
@@ -62,12 +63,14 @@ impl Checkpoint {
         &self.dir
     }
 
-    pub fn config(&self) -> &Config {
+    /// What `config.json` holds, unchecked.
+    pub(crate) fn config(&self) -> &Value {
         &self.config
     }
 
-    pub fn processor(&self) -> Result<ProcessorConfig> {
-        ProcessorConfig::read(&self.dir, &self.config.vision)
+    /// Where it lies, for what is wrong with it.
+    pub(crate) fn config_path(&self) -> PathBuf {
+        self.dir.join(CONFIG)
     }
 
     /// The safetensors files: those the index names, or the single one.
@@ -83,13 +86,6 @@ impl Checkpoint {
     /// What `generation_config.json` asks of an answer.
     pub(crate) fn generation(&self) -> Result<Generation> {
         Generation::read(&self.dir)
-    }
-
-    /// Ids that end an answer, from every file that names some.
-    pub(crate) fn end_ids(&self) -> Result<Vec<u32>> {
-        let mut ids = self.config.end_ids.clone();
-        ids.extend(self.generation()?.end_ids);
-        Ok(ids)
     }
 
     pub(crate) fn recommendations(&self) -> Result<Recommendations> {
@@ -108,7 +104,7 @@ impl Checkpoint {
 }
 
 /// Values of method options, by their names with `_` for `-`.
-pub type MethodOptions = serde_json::Map<String, serde_json::Value>;
+pub type MethodOptions = serde_json::Map<String, Value>;
 
 /// What a model's folder recommends for streaming (`streamkvqa.json`, optional).
 #[derive(Clone, Debug, Default, Deserialize)]

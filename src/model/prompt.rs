@@ -18,8 +18,9 @@ use self::controls::Controls;
 use self::template::{ChatTemplate, QUESTION, SYSTEM};
 pub(crate) use super::checkpoint::tokenizer::TextStream;
 use super::checkpoint::tokenizer::{SafeTokenizer, TokenizerConfig};
-use super::checkpoint::{Checkpoint, VisionConfig};
+use super::checkpoint::{Checkpoint, Words};
 use super::files::read_optional;
+use super::vision::Plan;
 use crate::error::{EngineError, Result};
 
 /// Who decides the words around the video and the question.
@@ -69,10 +70,10 @@ pub struct Prompts {
 }
 
 impl Prompts {
-    pub(crate) fn new(checkpoint: &Checkpoint) -> Result<Self> {
+    pub(crate) fn new(checkpoint: &Checkpoint, said: &Words, plan: &dyn Plan) -> Result<Self> {
         let path = checkpoint.dir().join("tokenizer.json");
         let mut trusted = SafeTokenizer::read(&path)?;
-        let video = checkpoint.config().video_token;
+        let video = said.video_token;
         let Some(video_text) = trusted.text(video) else {
             return Err(EngineError::Checkpoint {
                 path,
@@ -81,12 +82,12 @@ impl Prompts {
         };
         let config: TokenizerConfig =
             read_optional(&checkpoint.dir().join("tokenizer_config.json"))?.unwrap_or_default();
-        let mut ends: BTreeSet<u32> = checkpoint.end_ids()?.into_iter().collect();
+        let mut ends: BTreeSet<u32> = said.end_ids.iter().copied().collect();
+        ends.extend(checkpoint.generation()?.end_ids);
         let names = [config.token("eos_token"), Some(TURN_END)];
         ends.extend(names.into_iter().flatten().filter_map(|name| trusted.id(name)));
-        let vision = &checkpoint.config().vision;
-        let template = ChatTemplate::find(checkpoint.dir(), &config, vision, video_text)?;
-        let pieces = matches!(vision, VisionConfig::OneVision(_));
+        let template = ChatTemplate::find(checkpoint.dir(), &config, plan.template(), video_text)?;
+        let pieces = plan.has_pieces();
         let used = template.written();
         let controls = Controls::of(&mut trusted, checkpoint, &config, &used)?;
         let mut untrusted = trusted.clone();

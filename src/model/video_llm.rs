@@ -8,24 +8,19 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 
 use super::checkpoint::{
-    Checkpoint, GENERATION_CONFIG, Generation, ProcessorConfig, Recommendations, VisionConfig,
-    random,
+    Checkpoint, GENERATION_CONFIG, Generation, ProcessorConfig, Recommendations, random,
 };
 use super::choice::History;
 use super::decoder::Decoder;
 use super::device::{self, Formats};
+use super::family::Family;
 use super::hub;
 use super::linear;
 use super::load::LoadOptions;
-use super::preprocess::Resampler;
-use super::preprocess::patches::Patches;
-use super::preprocess::square::Squares;
 use super::prompt::Prompts;
 use super::rope::Layout;
 use super::text_image::TextImage;
 use super::text_image::shared::TextImages;
-use super::vision::one_vision::OneVision;
-use super::vision::qwen::Qwen;
 use super::vision::reuse::Reuse;
 use super::vision::together::Shared;
 use super::vision::{Picture, Vision};
@@ -68,19 +63,21 @@ impl VideoLlm {
     /// there; [`Cancelled`](crate::EngineError::Cancelled) between two tensors.
     pub fn load(dir: impl AsRef<Path>, options: &LoadOptions) -> Result<Self> {
         let checkpoint = Checkpoint::open(&hub::folder(dir.as_ref(), options)?)?;
-        let config = checkpoint.config();
-        let processor = checkpoint.processor()?;
+        let family = Family::of(&checkpoint)?;
+        let Family { words, plan } = &family;
+        let processor =
+            ProcessorConfig::read(checkpoint.dir(), plan.colours(), |found| plan.area(found))?;
         let recommendations = checkpoint.recommendations()?;
-        let prompts = Prompts::new(&checkpoint)?;
+        let prompts = Prompts::new(&checkpoint, words, &**plan)?;
         let generation = checkpoint.generation()?;
         let (device, fallback) = device::open(options.device)?;
-        let eight_bits = linear::eight_bits_are_fast() && config.text.weights() >= LARGE;
+        let eight_bits = linear::eight_bits_are_fast() && words.text.weights() >= LARGE;
         let formats = |stored| Formats::new(options.dtype, device.is_cpu(), stored, eight_bits);
         let build = |vb: VarBuilder<'static>| {
-            let vision = vision(&config.vision, &processor, vb.clone())?;
+            let vision = plan.build(&processor, vb.clone())?;
             // A tied checkpoint may carry a copy of the head; an untied one must have it.
-            let head = (!config.tied).then(|| vb.pp("lm_head"));
-            let decoder = Decoder::new(&config.text, vb.pp("language_model"), head)?;
+            let head = (!words.tied).then(|| vb.pp("lm_head"));
+            let decoder = Decoder::new(&words.text, vb.pp("language_model"), head)?;
             Ok((vision, decoder))
         };
         let (formats, built) = if let Some(seed) = options.made_up {
@@ -90,7 +87,7 @@ impl VideoLlm {
             let weights = checkpoint.weights()?;
             let stored = weights.dtype("language_model.embed_tokens.weight");
             let formats = formats(stored)?;
-            let unread = |name: &str| config.is_unread(name);
+            let unread = |name: &str| family.is_unread(name);
             (formats, weights.build(formats, &device, options, unread, build)?)
         };
         let ((vision, decoder), weight_bytes) = built;
@@ -281,32 +278,6 @@ impl VideoLlm {
     pub fn recommended_sample_rate(&self) -> Option<f64> {
         self.0.recommendations.sample_rate
     }
-}
-
-/// The half that sees, of the architecture that the config says. `vb` is the root.
-fn vision(
-    config: &VisionConfig,
-    processor: &ProcessorConfig,
-    vb: VarBuilder,
-) -> Result<Box<dyn Vision>> {
-    let resampler = Resampler::new(processor);
-    Ok(match config {
-        VisionConfig::OneVision(config) => {
-            let squares = Squares { resampler, side: config.tower.image_size, edge: None };
-            Box::new(OneVision::new(config, squares, vb)?)
-        }
-        VisionConfig::Qwen(config) => {
-            let patches = Patches {
-                resampler,
-                side: config.patch_size,
-                merge: config.merge,
-                frames: config.frames_per_unit,
-                min_pixels: processor.min_pixels,
-                max_pixels: processor.max_pixels,
-            };
-            Box::new(Qwen::new(config, patches, vb)?)
-        }
-    })
 }
 
 const _: () = {

@@ -8,7 +8,6 @@ use fast_image_resize::{FilterType, ResizeAlg};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::config::{QwenVisionConfig, VisionConfig};
 use super::pair::Kind;
 use crate::error::{EngineError, Result};
 use crate::model::files::{parse_json, read_text};
@@ -25,11 +24,14 @@ pub struct ProcessorConfig {
     pub std: [f64; 3],
 }
 
-/// Defaults of `LlavaOnevisionVideoProcessor`. The published files also say `do_pad` and
-/// `image_grid_pinpoints`; those are for still images.
+/// What a processor's file says, as written; what it leaves out is what most processor classes have.
+/// The published files also say `do_pad` and `image_grid_pinpoints`; those are for still images.
 #[derive(Deserialize)]
 #[serde(default)]
-struct Raw {
+pub struct Settings {
+    /// Whether they are meant for still images.
+    #[serde(skip)]
+    for_images: bool,
     size: Option<Size>,
     min_pixels: Option<usize>,
     max_pixels: Option<usize>,
@@ -47,9 +49,10 @@ struct Raw {
     image_std: Vec<f64>,
 }
 
-impl Default for Raw {
+impl Default for Settings {
     fn default() -> Self {
         Self {
+            for_images: false,
             size: None,
             min_pixels: None,
             max_pixels: None,
@@ -136,25 +139,30 @@ impl Found {
     }
 
     /// The settings read by `read`, whose faults are the file's.
-    fn read<T>(self, read: impl FnOnce(&Raw) -> std::result::Result<T, String>) -> Result<T> {
-        let raw = serde_json::from_value(Value::Object(self.fields));
-        raw.map_err(|e| format!("processor settings: {e}"))
-            .and_then(|raw| read(&raw))
+    fn read<T>(self, read: impl FnOnce(&Settings) -> std::result::Result<T, String>) -> Result<T> {
+        let settings = serde_json::from_value::<Settings>(Value::Object(self.fields));
+        settings
+            .map_err(|e| format!("processor settings: {e}"))
+            .and_then(|settings| read(&Settings { for_images: self.for_images, ..settings }))
             .map_err(|reason| EngineError::Checkpoint { path: self.path, reason })
     }
 }
 
 impl ProcessorConfig {
-    /// Reads the settings for video from whichever file has them, and checks them against the
-    /// vision tower's.
-    pub fn read(dir: &Path, vision: &VisionConfig) -> Result<Self> {
-        let found = Found::search(dir, &PLACES)?;
-        let for_images = found.for_images;
+    /// Reads the settings for video from whichever file has them. `area`: the bounds of a frame's
+    /// area that follow, checked against the vision tower's; `usual`: mean and deviation where the
+    /// settings have none.
+    pub(in crate::model) fn read(
+        dir: &Path,
+        usual: Option<([f64; 3], [f64; 3])>,
+        area: impl FnOnce(&Settings) -> std::result::Result<(usize, usize), String>,
+    ) -> Result<Self> {
+        let mut found = Found::search(dir, &PLACES)?;
+        for (name, usual) in usual.iter().flat_map(|(m, s)| [("image_mean", m), ("image_std", s)]) {
+            found.fields.entry(name).or_insert_with(|| json!(usual));
+        }
         found.read(|raw| {
-            let area = match vision {
-                VisionConfig::OneVision(vision) => raw.square(vision.tower.image_size)?,
-                VisionConfig::Qwen(vision) => raw.area(vision, for_images)?,
-            };
+            let area = area(raw)?;
             if !raw.do_resize || raw.do_center_crop == Some(true) {
                 return Err("only resizing to `size` is supported: `do_resize` must be true and \
                             `do_center_crop` false"
@@ -191,7 +199,7 @@ impl ProcessorConfig {
     }
 }
 
-impl Raw {
+impl Settings {
     /// For pictures of an area within these bounds.
     fn within(
         &self,
@@ -252,7 +260,7 @@ impl Raw {
     }
 
     /// The square of a tower whose position table is made for `image_size`.
-    fn square(&self, image_size: usize) -> std::result::Result<(usize, usize), String> {
+    pub fn square(&self, image_size: usize) -> std::result::Result<(usize, usize), String> {
         let side = match self.size {
             None => 384,
             Some(Size::Sides { height, width }) if height == width => height,
@@ -272,16 +280,17 @@ impl Raw {
         Ok((side * side, side * side))
     }
 
-    /// The bounds of Qwen2-VL's processor.
-    fn area(
+    /// The bounds of a processor of Qwen2-VL's kind, checked against the tower's patches. `usual`
+    /// where the file has none; what is meant for still images has the upper one of these too.
+    pub fn area(
         &self,
-        vision: &QwenVisionConfig,
-        for_images: bool,
+        cells: &Cells,
+        usual: (usize, usize),
     ) -> std::result::Result<(usize, usize), String> {
         for (name, found, expected) in [
-            ("patch_size", self.patch_size, vision.patch_size),
-            ("merge_size", self.merge_size, vision.merge),
-            ("temporal_patch_size", self.temporal_patch_size, vision.frames_per_unit),
+            ("patch_size", self.patch_size, cells.patch_size),
+            ("merge_size", self.merge_size, cells.merge),
+            ("temporal_patch_size", self.temporal_patch_size, cells.frames_per_unit),
         ] {
             if found.is_some_and(|found| found != expected) {
                 return Err(format!(
@@ -291,7 +300,7 @@ impl Raw {
             }
         }
         let (shortest, longest) = match self.size {
-            None => (128 * 28 * 28, QWEN_VIDEO_PIXELS),
+            None => usual,
             Some(Size::Edges { shortest_edge, longest_edge }) => (shortest_edge, longest_edge),
             Some(_) => {
                 return Err("`size` needs `shortest_edge` and `longest_edge`, in pixels".into());
@@ -299,8 +308,8 @@ impl Raw {
         };
         let min_pixels = self.min_pixels.unwrap_or(shortest);
         let mut max_pixels = self.max_pixels.unwrap_or(longest);
-        if for_images {
-            max_pixels = max_pixels.min(QWEN_VIDEO_PIXELS);
+        if self.for_images {
+            max_pixels = max_pixels.min(usual.1);
         }
         if min_pixels == 0 || min_pixels > max_pixels || max_pixels > MAX_PIXELS {
             return Err(format!(
@@ -312,9 +321,16 @@ impl Raw {
     }
 }
 
-/// The largest frame that Qwen's own video loading hands to the model. The published folders hold
-/// bounds for still images only, of which the upper one, 16384 tokens, is not meant for video.
-const QWEN_VIDEO_PIXELS: usize = 768 * 28 * 28;
+/// How a tower of Qwen2-VL's kind cuts a video up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cells {
+    /// Side of a patch in pixels.
+    pub patch_size: usize,
+    /// Side of a token in patches.
+    pub merge: usize,
+    /// Frames that become one unit.
+    pub frames_per_unit: usize,
+}
 
 /// Beyond these a number is a damaged file.
 const MAX_EDGE: usize = 1 << 13;

@@ -8,6 +8,8 @@ use rayon::prelude::*;
 use super::{Resampler, check_aspect};
 use crate::error::{EngineError, Result};
 use crate::frame::Frame;
+use crate::model::checkpoint::ProcessorConfig;
+use crate::model::checkpoint::processor::Cells;
 use crate::model::picture::Picture;
 
 /// Frames to patches.
@@ -25,6 +27,18 @@ pub struct Patches {
 }
 
 impl Patches {
+    /// As a tower cuts a video up, of frames with an area within the processor's bounds.
+    pub(crate) fn new(cells: &Cells, processor: &ProcessorConfig) -> Self {
+        Self {
+            resampler: Resampler::new(processor),
+            side: cells.patch_size,
+            merge: cells.merge,
+            frames: cells.frames_per_unit,
+            min_pixels: processor.min_pixels,
+            max_pixels: processor.max_pixels,
+        }
+    }
+
     /// The shape for a stream whose first frame has this size: the sides rounded to whole tokens,
     /// the area brought within its bounds (`smart_resize`).
     ///

@@ -8,7 +8,6 @@ use serde_json::json;
 
 use super::sandbox;
 use crate::error::{EngineError, Result};
-use crate::model::checkpoint::VisionConfig;
 use crate::model::checkpoint::tokenizer::{Source, TokenizerConfig};
 use crate::model::files::{read_optional, read_text};
 
@@ -16,25 +15,6 @@ use crate::model::files::{read_optional, read_text};
 /// them, and they contain nothing a template would escape or trim.
 pub(super) const QUESTION: &str = "\u{f8ff}question\u{f8ff}";
 pub(super) const SYSTEM: &str = "\u{f8ff}system\u{f8ff}";
-
-/// The template of the published LLaVA-OneVision checkpoints.
-const LLAVA_ONEVISION: &str = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + ' ' }}\
-    {% for part in message['content'] if part['type'] == 'image' %}{{ '<image>' }}{% endfor %}\
-    {% for part in message['content'] if part['type'] == 'video' %}{{ '<video>' }}{% endfor %}\
-    {% for part in message['content'] if part['type'] == 'text' %}{{ '\n' + part['text'] }}{% endfor %}\
-    {{ '<|im_end|>' }}{% endfor %}\
-    {% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
-
-/// What the published Qwen2.5-VL template makes of a system message and one user turn.
-const QWEN: &str = "{% for message in messages %}\
-    {% if loop.first and message['role'] != 'system' %}\
-    {{ '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}{% endif %}\
-    {{ '<|im_start|>' + message['role'] + '\n' }}\
-    {% for part in message['content'] %}\
-    {% if part['type'] == 'video' %}{{ '<|vision_start|><|video_pad|><|vision_end|>' }}\
-    {% else %}{{ part['text'] }}{% endif %}{% endfor %}\
-    {{ '<|im_end|>\n' }}{% endfor %}\
-    {% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
 
 #[derive(Deserialize)]
 struct TemplateFile {
@@ -58,13 +38,8 @@ pub(super) struct ChatTemplate {
 }
 
 impl ChatTemplate {
-    /// The template of the folder, from whichever file has it, else the architecture's own.
-    pub fn find(
-        dir: &Path,
-        config: &TokenizerConfig,
-        vision: &VisionConfig,
-        video: String,
-    ) -> Result<Self> {
+    /// The template of the folder, from whichever file has it, else the family's `own`.
+    pub fn find(dir: &Path, config: &TokenizerConfig, own: &str, video: String) -> Result<Self> {
         let jinja = dir.join("chat_template.jinja");
         let json = dir.join("chat_template.json");
         let (path, source) = if jinja.exists() {
@@ -80,10 +55,6 @@ impl ChatTemplate {
                     named.or(list.first()).map(|named| &named.template)
                 }
             });
-            let own = match vision {
-                VisionConfig::OneVision(_) => LLAVA_ONEVISION,
-                VisionConfig::Qwen(_) => QWEN,
-            };
             let source = inline.map_or(own, String::as_str);
             (dir.join("tokenizer_config.json"), source.to_owned())
         };

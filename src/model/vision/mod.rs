@@ -1,24 +1,47 @@
 // SPDX-License-Identifier: MPL-2.0
-//! From frames to the tokens the decoder reads. An architecture is one [`Vision`]: LLaVA-OneVision
-//! ([`one_vision`]: squares, a SigLIP tower, a pooling projector) or Qwen2.5-VL ([`qwen`]: patches
-//! of pictures that keep their shape, a tower with windows, a merger).
+//! From frames to the tokens the decoder reads. A family supplies a [`Plan`], which its config is
+//! checked into, and a [`Vision`], which is built from it.
 
-pub mod one_vision;
-pub mod projector;
-pub mod qwen;
-pub mod qwen_vit;
 pub mod reuse;
-pub mod siglip;
 pub(super) mod together;
 
 use candle_core::{Device, Tensor};
+use candle_nn::VarBuilder;
 
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::frame::Frame;
+use crate::model::checkpoint::{ProcessorConfig, Settings};
 pub use crate::model::picture::Picture;
 use crate::model::rope::Layout;
 use reuse::Reusing;
+
+/// What a family's config says of its half that sees, checked.
+pub trait Plan: Send + Sync {
+    /// Bounds of a frame's area in pixels by the processor's settings, or what is wrong with these.
+    fn area(&self, settings: &Settings) -> std::result::Result<(usize, usize), String>;
+
+    /// Mean and deviation of a frame's colours where the settings have none, if not CLIP's.
+    fn colours(&self) -> Option<([f64; 3], [f64; 3])> {
+        None
+    }
+
+    /// Whether a weight (by canonical name) belongs to the architecture but is never read.
+    fn is_unread(&self, _name: &str) -> bool {
+        false
+    }
+
+    /// The chat template of a folder that has none.
+    fn template(&self) -> &'static str;
+
+    /// Whether the separately tokenised pieces of ReKV and StreamKV are written for it.
+    fn has_pieces(&self) -> bool {
+        false
+    }
+
+    /// The half that sees. `vb` is the root.
+    fn build(&self, processor: &ProcessorConfig, vb: VarBuilder) -> Result<Box<dyn Vision>>;
+}
 
 /// The half of a Video-LLM that sees.
 pub trait Vision: Send + Sync {

@@ -41,7 +41,7 @@ pub struct Reuse {
 }
 
 /// A frame that went through the tower as a whole.
-pub(super) struct Reference {
+pub(in crate::model) struct Reference {
     pub frame: Origin,
     /// The picture that the tower saw, packed RGB.
     pub rgb: Vec<u8>,
@@ -55,7 +55,7 @@ pub(super) struct Reference {
 
 /// Where the tower's picture came from.
 #[derive(Clone, Copy, PartialEq)]
-pub(super) struct Origin {
+pub(in crate::model) struct Origin {
     size: (usize, usize),
     shape: (usize, usize),
     time: f64,
@@ -94,7 +94,7 @@ impl Reuse {
     /// The reference and which patches of `rgb` differ from it, ascending. `None` where the frame has
     /// to go through the tower as a whole: there is no reference for it, too many frames have taken
     /// from it, or so much has changed that it is another scene.
-    pub(super) fn changed(
+    pub(in crate::model) fn changed(
         &self,
         frame: &Frame,
         rgb: &[u8],
@@ -109,12 +109,12 @@ impl Reuse {
     }
 
     /// Notes that a frame took so many patches from the reference.
-    pub(super) fn took(&mut self, patches: usize) {
+    pub(in crate::model) fn took(&mut self, patches: usize) {
         self.since += 1;
         self.total += patches as u64;
     }
 
-    pub(super) fn refer_to(&mut self, reference: Reference) {
+    pub(in crate::model) fn refer_to(&mut self, reference: Reference) {
         self.reference = Some(reference);
         self.since = 0;
     }
@@ -126,7 +126,7 @@ const CUT: f64 = 0.25;
 
 /// How a square picture falls into patches; what is beyond the last whole one is dropped.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Grid {
+pub(in crate::model) struct Grid {
     /// Pixels along a side of the picture.
     pub picture: usize,
     /// Pixels along a side of a patch.

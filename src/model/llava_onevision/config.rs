@@ -6,14 +6,14 @@ use candle_nn::Activation;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::text::{RawText, Words, checked_text};
 use crate::error::Result;
 use crate::model::checkpoint::check::{Checker, MAX_GRID, MAX_LAYERS, MAX_WIDTH, Sides};
 use crate::model::checkpoint::generation::Ids;
+use crate::model::checkpoint::text::{RawText, Words, checked_text};
 
 /// LLaVA-OneVision's tower and projector.
 #[derive(Clone, Debug)]
-pub struct OneVisionConfig {
+pub struct Config {
     pub tower: SiglipConfig,
     /// Which hidden states of the tower are read; 0 is the embedding output.
     pub feature_layers: Vec<usize>,
@@ -139,7 +139,7 @@ impl RawVision {
 }
 
 /// The checked form of a config whose `model_type` is `llava_onevision`.
-pub fn checked(check: &Checker, json: Value) -> Result<(Words, OneVisionConfig)> {
+pub(in crate::model) fn checked(check: &Checker, json: Value) -> Result<(Words, Config)> {
     let raw: RawConfig = check.parse("config", json)?;
     let text = checked_text(check, &raw.text_config)?;
     let tower = checked_vision(check, &raw.vision_config)?;
@@ -153,7 +153,7 @@ pub fn checked(check: &Checker, json: Value) -> Result<(Words, OneVisionConfig)>
     }
     let mut end_ids = raw.eos_token_id.into_vec();
     end_ids.extend(raw.text_config.eos_token_id.into_vec());
-    let vision = OneVisionConfig {
+    let vision = Config {
         feature_layers: feature_layers(check, &raw.vision_feature_layer, tower.layers)?,
         projector_act: check.activation("projector_hidden_act", &raw.projector_hidden_act)?,
         projector_bias: raw.multimodal_projector_bias,
@@ -169,7 +169,7 @@ pub fn checked(check: &Checker, json: Value) -> Result<(Words, OneVisionConfig)>
     Ok((words, vision))
 }
 
-impl OneVisionConfig {
+impl Config {
     pub fn is_unread(&self, name: &str) -> bool {
         if let Some(rest) = name.strip_prefix("vision_tower.encoder.layers.") {
             let layer = rest.split('.').next().and_then(|layer| layer.parse::<usize>().ok());

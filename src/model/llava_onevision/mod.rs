@@ -1,20 +1,59 @@
 // SPDX-License-Identifier: MPL-2.0
-//! LLaVA-OneVision's eyes: squares, SigLIP, a projector that pools, and a newline behind the video.
+//! LLaVA-OneVision: squares, SigLIP, a projector that pools, and a newline behind the video.
+
+mod config;
+mod projector;
+mod tower;
 
 use candle_core::{Device, Tensor};
 use candle_nn::VarBuilder;
 
-use super::projector::Projector;
-use super::reuse::{Grid, Origin, Reference, Reuse, Reusing};
-use super::siglip::Siglip;
-use super::{Picture, Vision};
+use self::config::Config;
+pub(super) use self::config::checked;
+use self::projector::Projector;
+use self::tower::Siglip;
+use super::vision::reuse::{Grid, Origin, Reference, Reuse, Reusing};
+use super::vision::{Picture, Plan, Vision};
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::frame::Frame;
-use crate::model::checkpoint::OneVisionConfig;
+use crate::model::checkpoint::{ProcessorConfig, Settings};
+use crate::model::preprocess::Resampler;
 use crate::model::preprocess::square::Squares;
 
-pub struct OneVision {
+impl Plan for Config {
+    fn area(&self, settings: &Settings) -> std::result::Result<(usize, usize), String> {
+        settings.square(self.tower.image_size)
+    }
+
+    fn is_unread(&self, name: &str) -> bool {
+        self.is_unread(name)
+    }
+
+    fn template(&self) -> &'static str {
+        TEMPLATE
+    }
+
+    fn has_pieces(&self) -> bool {
+        true
+    }
+
+    fn build(&self, processor: &ProcessorConfig, vb: VarBuilder) -> Result<Box<dyn Vision>> {
+        let resampler = Resampler::new(processor);
+        let squares = Squares { resampler, side: self.tower.image_size, edge: None };
+        Ok(Box::new(OneVision::new(self, squares, vb)?))
+    }
+}
+
+/// The template of the published checkpoints.
+const TEMPLATE: &str = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + ' ' }}\
+    {% for part in message['content'] if part['type'] == 'image' %}{{ '<image>' }}{% endfor %}\
+    {% for part in message['content'] if part['type'] == 'video' %}{{ '<video>' }}{% endfor %}\
+    {% for part in message['content'] if part['type'] == 'text' %}{{ '\n' + part['text'] }}{% endfor %}\
+    {{ '<|im_end|>' }}{% endfor %}\
+    {% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
+
+struct OneVision {
     squares: Squares,
     tower: Siglip,
     projector: Projector,
@@ -23,11 +62,7 @@ pub struct OneVision {
 
 impl OneVision {
     /// `vb` is the root.
-    pub(crate) fn new(
-        cfg: &OneVisionConfig,
-        squares: Squares,
-        vb: VarBuilder,
-    ) -> candle_core::Result<Self> {
+    fn new(cfg: &Config, squares: Squares, vb: VarBuilder) -> candle_core::Result<Self> {
         Ok(Self {
             squares,
             tower: Siglip::new(&cfg.tower, &cfg.feature_layers, vb.pp("vision_tower"))?,

@@ -5,10 +5,10 @@
 use candle_core::{DType, Tensor};
 use candle_nn::{Activation, LayerNorm, Module, VarBuilder};
 
+use super::config::SiglipConfig;
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::model::attention::{self, Stage, Visible};
-use crate::model::checkpoint::SiglipConfig;
 use crate::model::linear::{Linear, activated, linear};
 
 struct Attention {

@@ -6,14 +6,15 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::text::{RawRope, RawText, Words, checked_text};
 use crate::error::Result;
 use crate::model::checkpoint::check::{Checker, MAX_LAYERS, MAX_WIDTH, Sides};
 use crate::model::checkpoint::generation::Ids;
+use crate::model::checkpoint::processor::Cells;
+use crate::model::checkpoint::text::{RawRope, RawText, Words, checked_text};
 
 /// The vision tower's sizes and rules.
 #[derive(Clone, Debug)]
-pub struct QwenVisionConfig {
+pub struct Config {
     pub layers: usize,
     pub hidden_size: usize,
     pub intermediate_size: usize,
@@ -35,10 +36,11 @@ pub struct QwenVisionConfig {
     pub act: candle_nn::Activation,
 }
 
-impl QwenVisionConfig {
-    /// Side of a token in pixels; the sides of a picture are multiples of it.
-    pub fn factor(&self) -> usize {
-        self.patch_size * self.merge
+impl Config {
+    /// How it cuts a video up.
+    pub fn cells(&self) -> Cells {
+        let Self { patch_size, merge, frames_per_unit, .. } = *self;
+        Cells { patch_size, merge, frames_per_unit }
     }
 }
 
@@ -151,7 +153,7 @@ fn tokens_per_second() -> f64 {
 }
 
 /// The checked form of a config whose `model_type` is `qwen2_5_vl`.
-pub(super) fn checked(check: &Checker, json: Value) -> Result<(Words, QwenVisionConfig)> {
+pub(in crate::model) fn checked(check: &Checker, json: Value) -> Result<(Words, Config)> {
     let raw: Raw = check.parse("config", json.clone())?;
     let (name, text) = match raw.text_config {
         Some(text) if !text.is_null() => ("text_config", text),
@@ -219,7 +221,7 @@ impl RawQwenText {
     }
 }
 
-fn checked_vision(check: &Checker, raw: &RawVision) -> Result<QwenVisionConfig> {
+fn checked_vision(check: &Checker, raw: &RawVision) -> Result<Config> {
     if raw.in_channels != 3 {
         return check
             .fault(format!("`vision_config.in_channels` is {}; expected 3", raw.in_channels));
@@ -241,7 +243,7 @@ fn checked_vision(check: &Checker, raw: &RawVision) -> Result<QwenVisionConfig> 
     let patch_size = check.square("vision_config.patch_size", raw.patch_size, 1024)?;
     let merge = check.within("vision_config.spatial_merge_size", raw.spatial_merge_size, 16)?;
     let window = raw.window_size / merge / patch_size;
-    Ok(QwenVisionConfig {
+    Ok(Config {
         layers,
         hidden_size,
         intermediate_size: check.within(

@@ -5,8 +5,8 @@
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{Activation, Module, VarBuilder};
 
+use super::config::Config;
 use crate::error::Result;
-use crate::model::checkpoint::OneVisionConfig;
 use crate::model::linear::{Linear, linear_b};
 
 /// The multi-modal projector with its pooling.
@@ -21,7 +21,7 @@ pub struct Projector {
 }
 
 impl Projector {
-    pub(crate) fn new(cfg: &OneVisionConfig, vb: VarBuilder) -> candle_core::Result<Self> {
+    pub(crate) fn new(cfg: &Config, vb: VarBuilder) -> candle_core::Result<Self> {
         let input = cfg.tower.hidden_size * cfg.feature_layers.len();
         let hidden = cfg.out_hidden_size;
         let linear = |i, o, name| linear_b(i, o, cfg.projector_bias, vb.pp(name));

@@ -12,13 +12,13 @@ use std::ops::Range;
 use candle_core::Tensor;
 use candle_nn::{Activation, Module, RmsNorm, VarBuilder};
 
-use super::Picture;
+use super::config::Config;
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::model::attention::{self, Stage, Visible};
-use crate::model::checkpoint::QwenVisionConfig;
 use crate::model::gate::gated;
 use crate::model::linear::{Linear, linear};
+use crate::model::picture::Picture;
 use crate::model::rope::{Place, Positions, Rope};
 
 /// Not in the config: transformers fixes both.
@@ -99,7 +99,7 @@ struct Attention {
 }
 
 impl Attention {
-    fn new(cfg: &QwenVisionConfig, vb: VarBuilder) -> candle_core::Result<Self> {
+    fn new(cfg: &Config, vb: VarBuilder) -> candle_core::Result<Self> {
         let width = cfg.hidden_size;
         Ok(Self {
             qkv: linear(width, 3 * width, vb.pp("qkv"))?,
@@ -162,7 +162,7 @@ struct Block {
 }
 
 impl Block {
-    fn new(cfg: &QwenVisionConfig, vb: VarBuilder) -> candle_core::Result<Self> {
+    fn new(cfg: &Config, vb: VarBuilder) -> candle_core::Result<Self> {
         let norm = |name| candle_nn::rms_norm(cfg.hidden_size, NORM_EPS, vb.pp(name));
         let (hidden, inner, mlp) = (cfg.hidden_size, cfg.intermediate_size, vb.pp("mlp"));
         Ok(Self {
@@ -194,7 +194,7 @@ struct Merger {
 }
 
 impl Merger {
-    fn new(cfg: &QwenVisionConfig, vb: VarBuilder) -> candle_core::Result<Self> {
+    fn new(cfg: &Config, vb: VarBuilder) -> candle_core::Result<Self> {
         let inner = cfg.hidden_size * cfg.merge * cfg.merge;
         let mlp = vb.pp("mlp");
         Ok(Self {
@@ -212,11 +212,11 @@ pub struct QwenVit {
     rope: Rope,
     blocks: Vec<Block>,
     merger: Merger,
-    cfg: QwenVisionConfig,
+    cfg: Config,
 }
 
 impl QwenVit {
-    pub(crate) fn new(cfg: &QwenVisionConfig, vb: VarBuilder) -> Result<Self> {
+    pub(crate) fn new(cfg: &Config, vb: VarBuilder) -> Result<Self> {
         let (width, side) = (cfg.hidden_size, cfg.patch_size);
         let shape = (width, 3, cfg.frames_per_unit, side, side);
         let weight = vb.get(shape, "patch_embed.proj.weight")?;

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: MPL-2.0
-//! The Qwen2 decoder's part of a config, which all architectures share.
+//! The decoder's part of a config, which all families share.
 
 use candle_nn::Activation;
 use serde::Deserialize;
 
+use super::check::{Checker, MAX_LAYERS, MAX_POSITIONS, MAX_VOCAB, MAX_WIDTH};
+use super::generation::Ids;
 use crate::error::Result;
-use crate::model::checkpoint::check::{Checker, MAX_LAYERS, MAX_POSITIONS, MAX_VOCAB, MAX_WIDTH};
-use crate::model::checkpoint::generation::Ids;
 
-/// What an architecture's config says beside its vision.
+/// What a family's config says beside its vision, checked.
+#[derive(Clone, Debug)]
 pub struct Words {
     pub text: TextConfig,
     /// The output head is the embedding matrix.
