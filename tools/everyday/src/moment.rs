@@ -189,7 +189,7 @@ impl<'a> Moment<'a> {
     }
 
     fn newest(&self) -> Vec<Range<usize>> {
-        Vec::from([self.after_frame..self.after_frame + 1])
+        std::iter::once(self.after_frame..self.after_frame + 1).collect()
     }
 
     fn of_frame(&self, answer: &str) -> Vec<Fact> {
