@@ -6,10 +6,10 @@
 #    31.5 s  where was the red circle?
 #            top left                      seen at 12-15 s, 4-5 s
 #
-# With a file of right answers (tag, a tab, answer) each answer is checked and the last line says
-# how many were right. With --names the name of the element that answered stands in front. Errors
-# and the loading of the model are passed on. A line `exit status N`, which `launch` in env.sh adds,
-# makes N the exit status: a shell's pipe only has that of its last part.
+# With a file of right answers (tag, a tab, answer) each answer whose tag is in it is checked and the
+# last line says how many were right. With --names the name of the element that answered stands in
+# front. Errors and the loading of the model are passed on. A line `exit status N`, which `launch` in
+# env.sh adds, makes N the exit status: a shell's pipe only has that of its last part.
 #
 #   gst-launch-1.0 -m ... | pipelines/show-answers.sh [--names] [RIGHT-ANSWERS.tsv]
 set -eu
@@ -76,8 +76,11 @@ while IFS= read -r line; do
                 tag=$(printf '%s\n' "$plain" | sed -n 's/.* tag=(string)\([^,;]*\).*/\1/p')
                 answer=$(printf '%s\n' "$plain" | sed -n 's/.* answer=(string)\([^,;]*\).*/\1/p')
                 expected=$(awk -F '\t' -v tag="$tag" '$1 == tag { print $2 }' "$right_answers")
-                asked=$((asked + 1))
-                if [ "$answer" = "$expected" ]; then
+                [ -z "$expected" ] || asked=$((asked + 1))
+                if [ -z "$expected" ]; then
+                    # A standing question has many answers.
+                    verdict=
+                elif [ "$answer" = "$expected" ]; then
                     right=$((right + 1))
                     verdict='  right'
                 else

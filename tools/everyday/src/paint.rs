@@ -23,6 +23,7 @@ pub fn paint(
     let moment = Moment {
         seed: clip.seed,
         light: clip.light,
+        turning: None,
         part: index as f32 / clip.frames as f32,
         index,
     };
@@ -33,6 +34,8 @@ pub fn paint(
 pub struct Moment {
     pub seed: u64,
     pub light: Light,
+    /// The light it turns into, and how far it has.
+    pub turning: Option<(Light, f32)>,
     /// How much of the clip has passed, 0 to 1.
     pub part: f32,
     pub index: usize,
@@ -54,11 +57,19 @@ pub fn paint_things(
     };
     let shift = (shake.0 - camera.pan(moment.part), shake.1);
     let mut brush = Brush { canvas: &mut canvas, shift };
-    let palette = backdrop::paint(&mut brush, camera, moment.light);
+    let mut tint = backdrop::paint(&mut brush, camera, moment.light).thing;
+    if let Some((next, share)) = moment.turning {
+        let mut later = Canvas::new(width, height);
+        let palette = backdrop::paint(&mut Brush { canvas: &mut later, shift }, camera, next);
+        for (pixel, later) in canvas.pixels.iter_mut().zip(&later.pixels) {
+            *pixel = mix(*pixel, *later, share);
+        }
+        tint = mix(tint, palette.thing, share);
+    }
     things.sort_by(|a, b| a.1.size.total_cmp(&b.1.size));
     for (thing, pose) in things {
         let pose = Pose { x: pose.x + shake.0, y: pose.y + shake.1, ..pose };
-        draw(&mut canvas, atlas, camera, thing, pose, palette.thing);
+        draw(&mut canvas, atlas, camera, thing, pose, tint);
     }
     weather(&mut canvas, camera, moment, &mut rng);
     if camera.blur > 0.0 {

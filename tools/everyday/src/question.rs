@@ -9,8 +9,9 @@ use serde::Serialize;
 use worlds::{Rng, derive};
 
 use crate::kind::{Kind, Subject};
-use crate::moment::{History, Moment};
+use crate::moment::Moment;
 use crate::stream::Stream;
+use crate::visit::History;
 
 /// Moments at which an answer is looked for before another question is drawn.
 const TRIES: usize = 32;
@@ -112,6 +113,20 @@ impl Stream {
             }
         }
         questions
+    }
+
+    /// The question of `kind` about `subject` after a frame, in the first wording; `None` where it
+    /// has no answer, or more than one.
+    pub fn question(&self, kind: Kind, subject: Subject, after_frame: usize) -> Option<Question> {
+        let facts = Moment::new(&History::of(self), after_frame).facts(kind);
+        let fact = facts.into_iter().find(|fact| fact.subject == subject)?;
+        Some(Question {
+            kind,
+            text: subject.put_into(kind.wordings()[0]),
+            answer: fact.answer,
+            after_frame,
+            relevant: fact.relevant,
+        })
     }
 
     /// Draws an answer first, then looks for a moment and a fact with it, so that no answer is

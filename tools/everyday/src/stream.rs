@@ -6,6 +6,7 @@ use std::rc::Rc;
 use worlds::{Rng, derive, resize};
 
 use crate::atlas::Atlas;
+use crate::camera::Camera;
 use crate::clip::Clip;
 use crate::noun::Noun;
 use crate::paint::paint;
@@ -138,6 +139,25 @@ impl Stream {
         let mut assembly = Assembly { reels, segments: Vec::new(), rng, frames: options.frames };
         assembly.fill(&lights);
         Self { seed, segments: assembly.segments, styles: options.styles.clone() }
+    }
+
+    /// The clips of one camera, one after the other: a video told, not drawn.
+    pub fn of(camera: Camera, told: Vec<Clip>) -> Self {
+        let mut clips = [const { Vec::new() }; 3];
+        let mut order = Vec::new();
+        for clip in told {
+            let light = clip.light as usize;
+            order.push((light, clips[light].len(), clip.frames));
+            clips[light].push(clip);
+        }
+        let footage = Footage::new(Roll { camera, clips }, 0);
+        let mut start = 0;
+        let segments = order.into_iter().map(|(light, clip, frames)| {
+            let footage = footage.clone();
+            start += frames;
+            Segment { footage, light, clip, start: start - frames, offset: 0, frames }
+        });
+        Self { seed: 0, segments: segments.collect(), styles: Style::TRAINED.to_vec() }
     }
 
     /// Length in frames.

@@ -111,7 +111,8 @@ fn answer(stream: &Stream, all: &[Frame], question: &Question) -> String {
         }
         Kind::WhichWay => {
             assert_eq!(times, 1);
-            let (first, last) = (poses(subject).next().unwrap(), poses(subject).next_back().unwrap());
+            let (first, last) =
+                (poses(subject).next().unwrap(), poses(subject).next_back().unwrap());
             match (distance(&first), distance(&last)) {
                 ("far", "near") => "closer",
                 ("near", "far") => "away",

@@ -1,10 +1,17 @@
 // SPDX-License-Identifier: MPL-2.0
 //! What the tests of the world share.
 
+#![allow(dead_code, reason = "each test file takes its part")]
+
 use everyday::{Noun, Question, QuestionOptions, Stream, StreamOptions};
 
 pub fn stream(seed: u64, frames: usize) -> Stream {
     Stream::generate(seed, &StreamOptions { frames, ..StreamOptions::default() })
+}
+
+/// Streams as training sees them.
+pub fn trained_streams() -> impl Iterator<Item = Stream> {
+    (0..150).map(|seed| stream(seed, 64))
 }
 
 pub fn many_questions(stream: &Stream) -> Vec<Question> {
