@@ -10,10 +10,8 @@ use gststreamkvqa::memory::store::StoreOptions;
 use gststreamkvqa::{EngineError, Frame, Question, Recipe, ReuseOptions, Stream, VideoLlm};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
-use toyworld::{Kind, QuestionOptions, StreamOptions, When, Wording};
 
-/// The size the videos are painted at; the model's own processor takes it from there.
-const PAINTED: (usize, usize) = (160, 120);
+use crate::world::{Asked, Drawn, PAINTED, Video, World};
 
 /// The method that sees no video.
 const BLIND: &str = "blind";
@@ -24,10 +22,10 @@ pub struct Work {
     pub first_seed: u64,
     pub per_kind: usize,
     /// Which kinds are asked; empty: all.
-    pub kinds: Vec<Kind>,
-    pub when: When,
+    pub kinds: Vec<String>,
+    pub at_end: bool,
     pub held_out: bool,
-    pub wording: Wording,
+    pub held_out_wording: bool,
     pub jobs: usize,
 }
 
@@ -129,9 +127,9 @@ pub struct Cell {
     pub method: String,
     pub frames: usize,
     pub budget: usize,
-    pub kinds: BTreeMap<Kind, Count>,
+    pub kinds: BTreeMap<String, Count>,
     /// One over the number of different right answers.
-    pub chance: BTreeMap<Kind, f64>,
+    pub chance: BTreeMap<String, f64>,
     /// Answers whose first evidence overlaps the frames that hold the answer.
     pub evidence: Count,
     pub ingest_ms_per_frame: f64,
@@ -142,8 +140,8 @@ pub struct Cell {
 }
 
 impl Cell {
-    pub fn kinds_where(&self, wanted: impl Fn(Kind) -> bool) -> Count {
-        self.kinds.iter().filter(|(kind, _)| wanted(**kind)).map(|(_, count)| *count).sum()
+    pub fn kinds_where(&self, wanted: impl Fn(&str) -> bool) -> Count {
+        self.kinds.iter().filter(|(kind, _)| wanted(kind)).map(|(_, count)| *count).sum()
     }
 
     pub fn overall(&self) -> Count {
@@ -153,8 +151,8 @@ impl Cell {
 
 #[derive(Default)]
 struct Tally {
-    kinds: BTreeMap<Kind, Count>,
-    answers: BTreeMap<Kind, std::collections::BTreeSet<String>>,
+    kinds: BTreeMap<String, Count>,
+    answers: BTreeMap<String, std::collections::BTreeSet<String>>,
     evidence: Count,
     ingest: Duration,
     frames: u64,
@@ -164,7 +162,12 @@ struct Tally {
 }
 
 /// Runs all videos, several at a time, each on one core.
-pub fn evaluate(model: &VideoLlm, plan: &Plan, work: &Work) -> Result<Cell, EngineError> {
+pub fn evaluate(
+    model: &VideoLlm,
+    world: &World,
+    plan: &Plan,
+    work: &Work,
+) -> Result<Cell, EngineError> {
     let bar = ProgressBar::new(work.streams);
     if let Ok(style) = ProgressStyle::with_template("{msg} {bar:30} {pos}/{len} {eta}") {
         bar.set_style(style);
@@ -182,7 +185,7 @@ pub fn evaluate(model: &VideoLlm, plan: &Plan, work: &Work) -> Result<Cell, Engi
                     if index >= work.streams {
                         return;
                     }
-                    let run = || one_video(model, plan, work, work.first_seed + index);
+                    let run = || one_video(model, world, plan, work, work.first_seed + index);
                     let outcome = match &pool {
                         Ok(pool) => pool.install(run),
                         Err(_) => run(),
@@ -202,21 +205,26 @@ pub fn evaluate(model: &VideoLlm, plan: &Plan, work: &Work) -> Result<Cell, Engi
     Ok(tally.into_cell(plan, work))
 }
 
-fn one_video(model: &VideoLlm, plan: &Plan, work: &Work, seed: u64) -> Result<Tally, EngineError> {
-    let options =
-        StreamOptions { frames: plan.frames, held_out: work.held_out, ..StreamOptions::default() };
-    let video = toyworld::Stream::generate(seed, &options);
-    let mut questions = video.questions(
-        0,
-        &QuestionOptions {
-            count: work.per_kind * Kind::ALL.len(),
-            when: work.when,
-            wording: work.wording,
-            ..QuestionOptions::default()
+fn one_video(
+    model: &VideoLlm,
+    world: &World,
+    plan: &Plan,
+    work: &Work,
+    seed: u64,
+) -> Result<Tally, EngineError> {
+    let mut video = world.video(
+        seed,
+        Drawn {
+            frames: plan.frames,
+            held_out: work.held_out,
+            held_out_wording: work.held_out_wording,
+            at_end: work.at_end,
+            per_kind: work.per_kind,
         },
     );
-    questions.retain(|question| work.kinds.is_empty() || work.kinds.contains(&question.kind));
-    questions.sort_by_key(|question| question.after_frame);
+    let wanted = |asked: &Asked| work.kinds.iter().any(|kind| kind == asked.kind);
+    video.questions.retain(|asked| work.kinds.is_empty() || wanted(asked));
+    video.questions.sort_by_key(|question| question.after_frame);
 
     let mut tally = Tally::default();
     let options = gststreamkvqa::StreamOptions {
@@ -226,7 +234,7 @@ fn one_video(model: &VideoLlm, plan: &Plan, work: &Work, seed: u64) -> Result<Ta
     };
     let mut stream = Stream::open(model.clone(), plan.recipe.clone(), options)?;
     let mut pushed = 0;
-    for question in &questions {
+    for question in &video.questions {
         if !plan.blind {
             let frames = (pushed..=question.after_frame).map(|index| paint(&video, index));
             let frames: Vec<Frame> = frames.collect::<Result<_, _>>()?;
@@ -243,16 +251,16 @@ fn one_video(model: &VideoLlm, plan: &Plan, work: &Work, seed: u64) -> Result<Ta
     Ok(tally)
 }
 
-fn paint(video: &toyworld::Stream, index: usize) -> Result<Frame, EngineError> {
+fn paint(video: &Video<'_>, index: usize) -> Result<Frame, EngineError> {
     let (width, height) = PAINTED;
-    Frame::new(video.frame(index, width, height), width, height, index as f64)
+    Frame::new(video.paint(index), width, height, index as f64)
 }
 
 impl Tally {
-    fn note(&mut self, question: &toyworld::Question, answer: &gststreamkvqa::Answer) {
+    fn note(&mut self, question: &Asked, answer: &gststreamkvqa::Answer) {
         let right = answer.text.trim() == question.answer;
-        self.kinds.entry(question.kind).or_default().add(right);
-        self.answers.entry(question.kind).or_default().insert(question.answer.clone());
+        self.kinds.entry(question.kind.into()).or_default().add(right);
+        self.answers.entry(question.kind.into()).or_default().insert(question.answer.clone());
         self.first_token += answer.timings.first_token;
         if !question.relevant.is_empty() {
             let looked = answer.evidence.first().is_some_and(|evidence| {
@@ -289,7 +297,11 @@ impl Tally {
             method: plan.label.clone(),
             frames: plan.frames,
             budget: plan.budget,
-            chance: self.answers.iter().map(|(&kind, answers)| (kind, chance(answers))).collect(),
+            chance: self
+                .answers
+                .iter()
+                .map(|(kind, answers)| (kind.clone(), chance(answers)))
+                .collect(),
             kinds: self.kinds,
             evidence: self.evidence,
             ingest_ms_per_frame: self.ingest.as_secs_f64() * 1e3 / self.frames.max(1) as f64,

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Measures how well methods answer: fresh test-seed videos of the toy world, questions with known
+//! Measures how well methods answer: fresh test-seed videos of a seeded world, questions with known
 //! answers, the Rust engine from pixels to text. Prints a table and writes JSON.
 //!
 //! ```text
 //! cargo run --example evaluate -- --methods auto,full,rekv,sliding-window --frames 32,64,128
+//! cargo run --example evaluate -- --world everyday --model models/everyday --methods full --frames 64
 //! ```
 
 mod bench;
 mod plot;
 mod report;
+mod world;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,17 +18,26 @@ use std::process::ExitCode;
 use clap::{Parser, ValueEnum};
 use gststreamkvqa::model::DTypeChoice;
 use gststreamkvqa::{EngineError, LoadOptions, Recipe, VideoLlm};
-use toyworld::{Kind, seeds};
 
 use crate::bench::{Plan, Work};
 use crate::report::Report;
+use crate::world::{Name, World};
 
 #[derive(Parser)]
-#[command(about = "Answer questions about fresh toy-world videos with each method and count")]
+#[command(about = "Answer questions about fresh videos with each method and count")]
 struct Args {
     /// Hugging Face directory of the model.
     #[arg(long, default_value = "models/toyworld")]
     model: PathBuf,
+    /// What the videos show.
+    #[arg(long, value_enum, default_value = "toyworld")]
+    world: Name,
+    /// The drawings of the everyday world, from tools/everyday/atlas.sh.
+    #[arg(long)]
+    atlas: Option<PathBuf>,
+    /// Whose drawings of the everyday world; default: those that training shows.
+    #[arg(long, value_delimiter = ',', value_parser = style)]
+    styles: Vec<everyday::Style>,
     /// Number format of the weights: auto, f32, bf16, f16 or q8.
     #[arg(long, default_value = "auto")]
     dtype: DTypeChoice,
@@ -52,12 +63,12 @@ struct Args {
     #[arg(long, default_value_t = 2)]
     per_kind: usize,
     /// Only these kinds of question; default: all.
-    #[arg(long, value_delimiter = ',', value_parser = kind)]
-    kinds: Vec<Kind>,
+    #[arg(long, value_delimiter = ',')]
+    kinds: Vec<String>,
     /// Ask after the last frame, or after random frames.
     #[arg(long, value_enum, default_value = "end")]
     when: When,
-    /// Use the colour-shape combinations that training never showed.
+    /// Show what training never showed: pairs of colour and shape, or things in a scenery.
     #[arg(long)]
     held_out: bool,
     /// Use the wordings that training never read.
@@ -103,11 +114,18 @@ enum Split {
     Test,
 }
 
-fn kind(name: &str) -> Result<Kind, String> {
-    Kind::from_name(name).ok_or_else(|| {
-        let known: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
-        format!("known kinds: {}", known.join(", "))
-    })
+fn style(name: &str) -> Result<everyday::Style, String> {
+    let found = everyday::Style::ALL.iter().copied().find(|style| style.word() == name);
+    found.ok_or_else(|| format!("known styles: {}", everyday::Style::WORDS.join(", ")))
+}
+
+/// Kinds that this world has no question of are refused.
+fn check_kinds(world: Name, kinds: &[String]) -> Result<(), String> {
+    let known = world.kinds();
+    match kinds.iter().find(|kind| !known.contains(&kind.as_str())) {
+        Some(kind) => Err(format!("no kind `{kind}`; known kinds: {}", known.join(", "))),
+        None => Ok(()),
+    }
 }
 
 fn main() -> ExitCode {
@@ -140,32 +158,27 @@ fn methods(asked: &[String], model: &VideoLlm) -> Result<Vec<String>, EngineErro
 }
 
 fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
+    check_kinds(args.world, &args.kinds)?;
+    let world = World::open(args.world, args.atlas.clone(), args.styles.clone())?;
     let model =
         VideoLlm::load(&args.model, &LoadOptions { dtype: args.dtype, ..LoadOptions::default() })?;
     let work = Work {
         streams: args.streams,
         first_seed: args.seed
             + match args.split {
-                Split::Validation => seeds::VALIDATION.start,
-                Split::Test => seeds::TEST.start,
+                Split::Validation => everyday::seeds::VALIDATION.start,
+                Split::Test => everyday::seeds::TEST.start,
             },
         per_kind: args.per_kind,
         kinds: args.kinds.clone(),
-        when: match args.when {
-            When::End => toyworld::When::End,
-            When::Anytime => toyworld::When::Anytime,
-        },
+        at_end: matches!(args.when, When::End),
         held_out: args.held_out,
-        wording: if args.held_out_wording {
-            toyworld::Wording::HeldOut
-        } else {
-            toyworld::Wording::Trained
-        },
+        held_out_wording: args.held_out_wording,
         jobs: args
             .jobs
             .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
     };
-    let mut report = Report::new(&args.model, &work);
+    let mut report = Report::new(args.world, &args.model, &work);
     if let (true, Some(path)) = (args.resume, &args.out) {
         report.resume(path)?;
     }
@@ -177,7 +190,7 @@ fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
                     continue;
                 }
                 let plan = Plan::parse(method, &model, frames, budget)?;
-                let cell = bench::evaluate(&model, &plan, &work)?;
+                let cell = bench::evaluate(&model, &world, &plan, &work)?;
                 eprintln!("{}", report::line(&cell));
                 report.put(cell);
                 if let Some(path) = &args.out {
@@ -187,12 +200,12 @@ fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
         }
     }
     let cells = &report.cells;
-    println!("{}", report::table(cells));
+    println!("{}", report::table(args.world, cells));
     let trained = model.recommendations().trained_frames.unwrap_or(0);
     if let Some(page) = &args.page {
         let text = format!(
             "{}\n**What budgets change: all questions, by frames of video**\n\n{}\n",
-            report::section(cells, args.at_budget, trained),
+            report::section(args.world, cells, args.at_budget, trained),
             report::budgets(cells, args.at_frames)
         );
         report::replace_section(page, "compare", &text)?;
@@ -201,7 +214,7 @@ fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
         std::fs::create_dir_all(folder)
             .map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
         let length = folder.join("accuracy-over-length.svg");
-        plot::over_length(cells, args.at_budget, trained, &length)?;
+        plot::over_length(args.world, cells, args.at_budget, trained, &length)?;
         let bytes = folder.join("accuracy-over-bytes.svg");
         plot::over_bytes(cells, args.at_frames, &bytes)?;
     }

@@ -5,19 +5,11 @@ use std::path::Path;
 
 use plotters::coord::Shift;
 use plotters::prelude::*;
-use toyworld::Kind;
 
 use crate::bench::{Cell, Count};
+use crate::world::Name;
 
 type Drawn = Result<(), Box<dyn std::error::Error>>;
-
-/// What a user asks for, as groups of question kinds.
-pub const GROUPS: &[(&str, &[Kind])] = &[
-    ("now", &[Kind::Now, Kind::NowColor, Kind::NowShape, Kind::NowWhere, Kind::NowBackground]),
-    ("where, background, exist", &[Kind::Where, Kind::Background, Kind::Exist]),
-    ("first, colour of, count", &[Kind::First, Kind::ColorOf, Kind::Count]),
-    ("after, before", &[Kind::After, Kind::Before]),
-];
 
 /// Lines that a reader tells apart without reading: colours repeat with another mark.
 const COLOURS: &[RGBColor] = &[
@@ -32,13 +24,19 @@ const COLOURS: &[RGBColor] = &[
 ];
 
 /// Four panels, one a group of kinds, one line a method, at one budget; `trained` frames are marked.
-pub fn over_length(cells: &[Cell], budget: usize, trained: usize, path: &Path) -> Drawn {
+pub fn over_length(
+    world: Name,
+    cells: &[Cell],
+    budget: usize,
+    trained: usize,
+    path: &Path,
+) -> Drawn {
     let cells: Vec<&Cell> = cells.iter().filter(|cell| cell.budget == budget).collect();
     let methods = methods(&cells);
     let root = SVGBackend::new(path, (1040, 720)).into_drawing_area();
     root.fill(&WHITE)?;
     let (panels, legend) = root.split_horizontally(860);
-    for ((title, kinds), area) in GROUPS.iter().zip(panels.split_evenly((2, 2))) {
+    for ((title, kinds), area) in world.groups().iter().zip(panels.split_evenly((2, 2))) {
         let points = |method: &str| -> Vec<(f64, f64)> {
             let cells = cells.iter().filter(|cell| cell.method == method);
             cells.map(|cell| (cell.frames as f64, share(cell, kinds))).collect()
@@ -78,7 +76,7 @@ fn methods<'a>(cells: &[&'a Cell]) -> Vec<&'a str> {
     methods
 }
 
-fn share(cell: &Cell, kinds: &[Kind]) -> f64 {
+fn share(cell: &Cell, kinds: &[&str]) -> f64 {
     let count: Count = cell.kinds_where(|kind| kinds.contains(&kind));
     count.share()
 }

@@ -5,14 +5,15 @@ use std::path::Path;
 
 use gststreamkvqa::Recipe;
 use serde::{Deserialize, Serialize};
-use toyworld::Kind;
 
 use crate::bench::{Cell, Count, Work};
-use crate::plot::GROUPS;
+use crate::world::Name;
 
 /// All that was measured, and on what. Cells of one report were asked the same questions.
 #[derive(Serialize, Deserialize)]
 pub struct Report {
+    #[serde(default = "toyworld")]
+    world: String,
     model: String,
     first_seed: u64,
     streams: u64,
@@ -23,20 +24,22 @@ pub struct Report {
     pub cells: Vec<Cell>,
 }
 
+/// What reports were about before there was another world.
+fn toyworld() -> String {
+    Name::Toyworld.text().into()
+}
+
 impl Report {
-    pub fn new(model: &Path, work: &Work) -> Self {
+    pub fn new(world: Name, model: &Path, work: &Work) -> Self {
         Self {
+            world: world.text().into(),
             model: model.display().to_string(),
             first_seed: work.first_seed,
             streams: work.streams,
             per_kind: work.per_kind,
             held_out: work.held_out,
-            held_out_wording: work.wording == toyworld::Wording::HeldOut,
-            asked: match work.when {
-                toyworld::When::End => "end",
-                toyworld::When::Anytime => "anytime",
-            }
-            .into(),
+            held_out_wording: work.held_out_wording,
+            asked: if work.at_end { "end" } else { "anytime" }.into(),
             cells: Vec::new(),
         }
     }
@@ -52,6 +55,7 @@ impl Report {
             .map_err(|error| format!("{} is no report: {error}", path.display()))?;
         let work = |report: &Self| {
             let Self {
+                world,
                 model,
                 first_seed,
                 streams,
@@ -62,7 +66,7 @@ impl Report {
                 ..
             } = report;
             format!(
-                "{model} {first_seed} {streams} {per_kind} {held_out} {held_out_wording} {asked}"
+                "{world} {model} {first_seed} {streams} {per_kind} {held_out} {held_out_wording} {asked}"
             )
         };
         if work(&earlier) != work(self) {
@@ -112,23 +116,23 @@ pub fn line(cell: &Cell) -> String {
 }
 
 /// All cells as a Markdown table: accuracy by kind, then what it cost.
-pub fn table(cells: &[Cell]) -> String {
-    let kinds: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
+pub fn table(world: Name, cells: &[Cell]) -> String {
+    let kinds = world.kinds();
     let columns = [&["method", "frames", "budget", "all (SE)"], &kinds[..], COSTS].concat();
     let mut rows = header(&columns);
     for cell in cells {
         let mut row = vec![cell.method.clone(), cell.frames.to_string(), cell.budget.to_string()];
         row.push(overall(cell));
-        row.extend(Kind::ALL.iter().map(|kind| percent(cell.kinds.get(kind).copied())));
+        row.extend(kinds.iter().map(|kind| percent(cell.kinds.get(*kind).copied())));
         row.extend(costs(cell));
         rows.push(line_of(&row));
     }
-    rows.push(chance_row(cells));
+    rows.push(chance_row(&kinds, cells));
     rows.join("\n")
 }
 
 /// One table a length at one budget, kinds in groups.
-pub fn section(cells: &[Cell], budget: usize, trained: usize) -> String {
+pub fn section(world: Name, cells: &[Cell], budget: usize, trained: usize) -> String {
     let mut lengths: Vec<usize> = cells.iter().map(|cell| cell.frames).collect();
     lengths.sort_unstable();
     lengths.dedup();
@@ -139,7 +143,7 @@ pub fn section(cells: &[Cell], budget: usize, trained: usize) -> String {
         let cells: Vec<&Cell> = cells.iter().filter(at).collect();
         format!(
             "**{frames} frames, {times}x the trained length ({place}), budget {budget}**\n\n{}\n",
-            grouped(&cells)
+            grouped(world, &cells)
         )
     });
     tables.collect::<Vec<_>>().join("\n")
@@ -203,13 +207,13 @@ fn costs(cell: &Cell) -> Vec<String> {
     ]
 }
 
-fn grouped(cells: &[&Cell]) -> String {
-    let groups: Vec<&str> = GROUPS.iter().map(|(name, _)| *name).collect();
+fn grouped(world: Name, cells: &[&Cell]) -> String {
+    let groups: Vec<&str> = world.groups().iter().map(|(name, _)| *name).collect();
     let mut rows = header(&[&["method", "all (SE)"], &groups[..], COSTS].concat());
     rows.extend(cells.iter().map(|cell| {
-        let share = |kinds: &[Kind]| percent(Some(cell.kinds_where(|kind| kinds.contains(&kind))));
+        let share = |kinds: &[&str]| percent(Some(cell.kinds_where(|kind| kinds.contains(&kind))));
         let mut row = vec![cell.method.clone(), overall(cell)];
-        row.extend(GROUPS.iter().map(|(_, kinds)| share(kinds)));
+        row.extend(world.groups().iter().map(|(_, kinds)| share(kinds)));
         row.extend(costs(cell));
         line_of(&row)
     }));
@@ -233,11 +237,11 @@ fn percent(count: Option<Count>) -> String {
     count.filter(|count| count.n > 0).map_or("-".into(), |count| format!("{:.2}", count.share()))
 }
 
-fn chance_row(cells: &[Cell]) -> String {
-    let chance = |kind: &Kind| {
-        let chances = cells.iter().filter_map(|cell| cell.chance.get(kind));
+fn chance_row(kinds: &[&str], cells: &[Cell]) -> String {
+    let chance = |kind: &&str| {
+        let chances = cells.iter().filter_map(|cell| cell.chance.get(*kind));
         chances.copied().reduce(f64::min).map_or("-".into(), |chance| format!("{chance:.2}"))
     };
-    let kinds: Vec<String> = Kind::ALL.iter().map(chance).collect();
+    let kinds: Vec<String> = kinds.iter().map(chance).collect();
     format!("| chance | | | | {} |{}", kinds.join(" | "), " |".repeat(COSTS.len()))
 }
