@@ -31,7 +31,7 @@ python=$run/venv/bin/python
 cd "$here/training"
 "$python" vision.py --run "$run" --threads 1 --minutes "${VISION_MINUTES:-25}"
 [ -f "$run/vision-scaled.pt" ] || "$python" encode.py --run "$run" --scenes "$scenes"
-"$python" lm.py --run "$run" --out "$out" --curriculum "$curriculum" \
+"$python" lm.py --run "$run" --scenes "$scenes" --curriculum "$curriculum" \
     --ranks "${RANKS:-2}" --minutes "${LANGUAGE_MINUTES:-105}"
 [ -f "$run/vision-polished.pt" ] || "$python" polish.py --run "$run" --minutes "${POLISH_MINUTES:-10}"
 "$python" assemble.py --run "$run" --out "$out"

@@ -2,14 +2,11 @@
 """Puts the trained halves together, writes the folder and its `streamkvqa.json`."""
 
 import argparse
-import os
 
 import torch
 
-import export
-import model as shape
-from lm import RECENT, RETRIEVE, WINDOW, Reader
-from words import train_tokenizer
+from lm import RECENT, RETRIEVE, WINDOW, our_world
+from training import export, lm
 
 # Between the cosines within a scene and across a cut, as check.py measures them.
 SEGMENT_THRESHOLD = 0.88
@@ -22,13 +19,7 @@ def main():
     parser.add_argument("--vision", default="vision-polished.pt", help="a file in the run folder")
     parser.add_argument("--trained-frames", type=int, default=64)
     arguments = parser.parse_args()
-    tokenizer = train_tokenizer()
-    model = shape.build(tokenizer)
-    vision = torch.load(os.path.join(arguments.run, arguments.vision), weights_only=False)
-    shape.vision_parts(model).load_state_dict(vision)
-    language = torch.load(os.path.join(arguments.run, "lm.pt"), weights_only=False)
-    Reader(model, tokenizer).load_state_dict(language["reader"])
-    export.save(model, tokenizer, arguments.out)
+    lm.export_run(arguments.run, our_world(0), arguments.out, arguments.vision, torch.float32)
     recipe = {
         "window": WINDOW,
         "retrieve": RETRIEVE,

@@ -7,88 +7,37 @@ Everything here is rendered from test seeds, at camera size, and resized by the 
 
 import argparse
 import json
-import math
-import subprocess
 from collections import defaultdict
 
 import numpy as np
 import torch
-from transformers import AutoProcessor, LlavaOnevisionForConditionalGeneration
-
-import model as shape
 import world
-from batches import Batch, Speech, choose_tokens, collate
-from lm import RECENT, RETRIEVE, WINDOW, Reader, by_kind, exact, recall
+from lm import RECENT, RETRIEVE, WINDOW, Reader
+from retrieval import choose_tokens, recall
+from training import check
+from training.batches import Batch
+from training.check import line, table
+from training.lm import by_kind, exact
+from training.program import TEST
 
-WIDTH, HEIGHT = 160, 120
-
-
-class Checkpoint:
-    """An exported folder, loaded by transformers."""
-
-    def __init__(self, folder: str):
-        self.model = LlavaOnevisionForConditionalGeneration.from_pretrained(folder).eval()
-        self.processor = AutoProcessor.from_pretrained(folder)
-        self.tokenizer = self.processor.tokenizer
-        self.parts = shape.vision_parts(self.model)
-        self.reader = Reader(self.model, self.tokenizer)
-        self.speech = Speech(self.tokenizer)
-
-    @torch.no_grad()
-    def features(self, video: np.ndarray) -> torch.Tensor:
-        """Frames [f, h, w, 3] to projected tokens [f, 4, 128]."""
-        pixels = self.processor.video_processor(
-            [torch.from_numpy(video).permute(0, 3, 1, 2)], return_tensors="pt"
-        )["pixel_values_videos"][0]
-        return shape.encode_frames(self.parts, pixels)
-
-    @torch.no_grad()
-    def generate(self, video: np.ndarray, question: str) -> str:
-        content = [{"type": "video"}, {"type": "text", "text": question}]
-        prompt = self.processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True
-        )
-        inputs = self.processor(
-            videos=[torch.from_numpy(video).permute(0, 3, 1, 2)], text=prompt, return_tensors="pt"
-        )
-        ids = self.model.generate(**inputs, max_new_tokens=8, do_sample=False)
-        answer = ids[0, inputs["input_ids"].shape[1] :]
-        return self.tokenizer.decode(answer, skip_special_tokens=True).strip()
+SIZE = "160x120"
 
 
 def video(seed: int, frames: int, *options: str) -> np.ndarray:
-    command = [world.binary(), "frames", "--seed", str(seed), "--frames", str(frames)]
-    raw = subprocess.run(
-        [*command, "--size", f"{WIDTH}x{HEIGHT}", *options], check=True, capture_output=True
-    ).stdout
-    return np.frombuffer(raw, np.uint8).reshape(frames, HEIGHT, WIDTH, 3).copy()
+    return check.video(world.PROGRAM, seed, frames, SIZE, *options)
 
 
-def questions(seed: int, frames: int, count: int, *options: str) -> list[world.Question]:
-    lines = world.run(
-        "questions", "--seed", seed, "--frames", frames, "--count", count, *options
-    ).splitlines()
-    return [
-        world.Question(
-            line["tag"], line["question"], line["answer"], line["after_frame"],
-            [[r["start"], r["end"]] for r in line["relevant"]],
-        )
-        for line in map(json.loads, lines)
-    ]  # fmt: skip
+def questions(seed: int, frames: int, count: int, *options: str):
+    return check.questions(world.PROGRAM, seed, frames, count, *options)
 
 
-class Test:
+class Test(check.Test):
     """Fresh streams of one length with their questions, encoded once."""
 
     def __init__(self, checkpoint, streams: int, frames: int, count: int, *options: str):
-        self.checkpoint = checkpoint
-        cast = [option for option in options if option == "--held-out"]
-        self.items: list[tuple[Batch, torch.Tensor]] = []
-        for seed in range(world.TEST, world.TEST + streams):
-            asked = questions(seed, frames, count, *options)
-            stream = world.Stream(list(range(frames)), asked)
-            features = checkpoint.features(video(seed, frames, *cast))
-            self.items.append((collate([stream], checkpoint.speech), features[None]))
+        seen = [option for option in options if option == "--held-out"]
+        asked = [option for option in options if option != "--held-out"]
+        super().__init__(checkpoint, world.PROGRAM, streams, frames, count, SIZE, seen, asked)
 
     @torch.no_grad()
     def accuracy(self, method: str = "full") -> dict[str, list[bool]]:
@@ -120,7 +69,7 @@ class Test:
         within, across = [], []
         for number, (_, features) in enumerate(self.items):
             frames = features.shape[1]
-            cuts = scene_cuts(world.TEST + number, frames)
+            cuts = scene_cuts(TEST + number, frames)
             mean = torch.nn.functional.normalize(features[0].mean(1), dim=-1)
             cosine = (mean[1:] * mean[:-1]).sum(-1).tolist()
             for frame, value in enumerate(cosine, start=1):
@@ -129,7 +78,7 @@ class Test:
 
 
 def scene_cuts(seed: int, frames: int) -> set[int]:
-    return set(map(int, world.run("cuts", "--seed", seed, "--frames", frames).split()))
+    return set(map(int, world.PROGRAM.run("cuts", "--seed", seed, "--frames", frames).split()))
 
 
 def percentiles(values: list[float]) -> dict[str, float]:
@@ -137,36 +86,7 @@ def percentiles(values: list[float]) -> dict[str, float]:
     return {f"p{mark}": round(float(np.percentile(values, mark)), 3) for mark in marks}
 
 
-def table(right: dict[str, list[bool]]) -> dict[str, dict[str, float]]:
-    """Accuracy, n and standard error per kind and over all."""
-    rows = {**right, "all": [value for values in right.values() for value in values]}
-    return {
-        kind: {
-            "accuracy": round(float(np.mean(values)), 3),
-            "n": len(values),
-            "se": round(math.sqrt(np.mean(values) * (1 - np.mean(values)) / len(values)), 3),
-        }
-        for kind, values in sorted(rows.items())
-    }
-
-
-def line(right: dict[str, list[bool]]) -> str:
-    return " ".join(f"{kind} {row['accuracy']:.2f}" for kind, row in table(right).items())
-
-
-def agreement(checkpoint: Checkpoint, streams: int, frames: int) -> dict[str, int]:
-    """How often transformers' own generate gives the right answer."""
-    right = total = 0
-    for seed in range(world.TEST, world.TEST + streams):
-        clip = video(seed, frames)
-        for question in questions(seed, frames, 13):
-            answer = checkpoint.generate(clip[: question.after + 1], question.text)
-            right += answer == question.answer
-            total += 1
-    return {"right": right, "n": total}
-
-
-def ball(checkpoint: Checkpoint, raw: str) -> dict[str, float]:
+def ball(checkpoint: check.Checkpoint, raw: str) -> dict[str, float]:
     """GStreamer's `videotestsrc pattern=ball` at 320x240: a generator never trained on."""
     clip = np.fromfile(raw, np.uint8).reshape(-1, 240, 320, 3)
     asked = {"what color is it now?": "white", "what shape is it now?": "circle"}
@@ -188,7 +108,7 @@ def main():
     parser.add_argument("--out", help="write the results here as JSON")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    checkpoint = Checkpoint(arguments.model)
+    checkpoint = check.Checkpoint(arguments.model, Reader)
     results: dict = {}
 
     def record(name: str, right: dict[str, list[bool]]):
@@ -213,7 +133,10 @@ def main():
         results[f"{frames} recall@16"] = longer.recall(16)
         print(results[f"{frames} recall@16"], flush=True)
     if arguments.generate:
-        results["generate"] = agreement(checkpoint, arguments.generate, arguments.frames[0] // 2)
+        few = arguments.frames[0] // 2
+        results["generate"] = check.agreement(
+            checkpoint, world.PROGRAM, arguments.generate, few, 13, SIZE
+        )
         print("generate", results["generate"], flush=True)
     if arguments.ball:
         results["ball"] = ball(checkpoint, arguments.ball)

@@ -14,8 +14,9 @@ from torch.nn.functional import normalize
 from transformers import AutoImageProcessor, AutoTokenizer, SiglipModel
 
 import pair as pairs
-import world
 from check import questions, video
+from training.program import TEST, Stream
+from world import NOW
 
 
 class Checkpoint:
@@ -41,10 +42,10 @@ def recall(checkpoint, streams: int, frames: int, *options: str) -> dict[str, fl
     """By kind, the share of relevant frames among the best 16; `all`: the mean over streams."""
     kinds: dict[str, list[float]] = defaultdict(list)
     means = []
-    for seed in range(world.TEST, world.TEST + streams):
+    for seed in range(TEST, TEST + streams):
         cast = [option for option in options if option == "--held-out"]
-        stream = world.Stream(list(range(frames)), questions(seed, frames, 39, *options))
-        asked = pairs.collate([stream], skip=pairs.NOW)
+        stream = Stream(list(range(frames)), questions(seed, frames, 39, *options))
+        asked = pairs.collate([stream], skip=NOW)
         images = normalize(checkpoint.images(video(seed, frames, *cast)), dim=-1)
         texts = normalize(checkpoint.texts(asked.texts), dim=-1)
         found = pairs.recall(texts @ images.T, asked)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MPL-2.0
-"""The Qwen2 decoder over one video and many questions at once.
+"""The Qwen2 decoder over one video and many questions at once, with windows and retrieval.
 
 Computes what the Hugging Face module computes for each question alone (`check.py`
 compares them), but the video is encoded once for all questions. Keys are rotated where they are
@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-
-from model import TOKENS_PER_FRAME
+from retrieval import TOKENS_PER_FRAME
 
 HEADS, KV_HEADS, HEAD = 4, 2, 32
 

@@ -24,14 +24,15 @@ from transformers import (
     SiglipModel,
 )
 
-import export
-import model as shape
 import world
-from batches import NOW
 from check import questions, video
 from lm import RETRIEVE
-from optim import Clock, Optimisers
-from words import END
+from training import export
+from training.optim import Clock, Optimisers
+from training.program import TRAIN, VALIDATION, Question, Stream, ahead
+from training.tower import pixel_values
+from training.words import END
+from world import NOW
 
 # The longest question of the world has 9 tokens; the rest is for words it does not know.
 LENGTH = 16
@@ -66,7 +67,7 @@ def build(tokenizer, folder: str) -> SiglipModel:
         "bos_token_id": pad,
         "eos_token_id": pad,
     }
-    vision = shape.vision_config().to_dict() | {"vision_use_head": True}
+    vision = world.SHAPE.vision_config().to_dict() | {"vision_use_head": True}
     torch.manual_seed(0)
     pair = SiglipModel(SiglipConfig(text_config=text, vision_config=vision))
     language = LlavaOnevisionForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
@@ -107,7 +108,7 @@ def text_embeddings(pair: SiglipModel, tokenizer, texts: list[str]) -> torch.Ten
     return F.normalize(pair.text_model(input_ids=ids).pooler_output, dim=-1)
 
 
-def named(question: world.Question) -> list[list[int]]:
+def named(question: Question) -> list[list[int]]:
     """The frames that show what a question names: those beside them say what came then."""
     if question.kind == "after":
         return question.relevant[:1]
@@ -129,7 +130,7 @@ class Pairs:
     kinds: list[str]
 
 
-def collate(streams: list[world.Stream], skip: set[str] = UNTOLD) -> Pairs:
+def collate(streams: list[Stream], skip: set[str] = UNTOLD) -> Pairs:
     asked = [(s, q) for s, stream in enumerate(streams) for q in stream.questions]
     asked = [(s, q) for s, q in asked if q.kind not in skip]
     size = (len(asked), max(len(stream.frames) for stream in streams))
@@ -174,10 +175,10 @@ class Watch:
     def __init__(self, pair, processor, streams: int, frames: int, *options: str):
         self.items = []
         cast = [option for option in options if option == "--held-out"]
-        for seed in range(world.VALIDATION, world.VALIDATION + streams):
+        for seed in range(VALIDATION, VALIDATION + streams):
             asked = questions(seed, frames, 39, *options)
             pixels = processor(list(video(seed, frames, *cast)), return_tensors="pt")
-            stream = world.Stream(list(range(frames)), asked)
+            stream = Stream(list(range(frames)), asked)
             self.items.append((collate([stream]), patches(pair, pixels["pixel_values"])))
 
     @torch.no_grad()
@@ -196,7 +197,7 @@ class Trainer:
     def __init__(self, arguments):
         self.arguments = arguments
         self.tokenizer = read_tokenizer(arguments.model)
-        self.processor = SiglipImageProcessor(**export.PIXELS, resample=3)
+        self.processor = SiglipImageProcessor(**export.pixels(world.SHAPE.image), resample=3)
         self.pair = build(self.tokenizer, arguments.model)
         trained = [(name, p) for name, p in self.pair.named_parameters() if p.requires_grad]
         self.optimisers = Optimisers(trained, arguments.lr)
@@ -207,9 +208,10 @@ class Trainer:
 
     def encode(self):
         """Everything that goes through the frozen layers, once."""
-        pool = world.frame_batches(500, "pool", "--scenes", self.arguments.scenes)
+        pool = world.PROGRAM.records(500, "pool", "--scenes", self.arguments.scenes)
+        frames = (patches(self.pair, pixel_values(rgb)) for rgb, _ in pool)
         # [5 * scenes, 16, 96]
-        self.features = torch.cat([patches(self.pair, pixels).half() for pixels, _ in pool])
+        self.features = torch.cat([hidden.half() for hidden in frames])
         size = (self.pair, self.processor, 16, 64)
         self.watched = {
             "trained": Watch(*size),
@@ -244,8 +246,8 @@ class Trainer:
     def batches(self) -> Iterator[Pairs]:
         batch = self.arguments.batch
         waiting = []
-        for stream in world.streams(
-            "--scenes", self.arguments.scenes, "--seed", world.TRAIN + self.steps * batch,
+        for stream in world.PROGRAM.streams(
+            "--scenes", self.arguments.scenes, "--seed", TRAIN + self.steps * batch,
             "--frames", 64, "--min-frames", 32, "--batch", batch, "--questions", 26,
         ):  # fmt: skip
             waiting.append(stream)
@@ -269,7 +271,7 @@ class Trainer:
         if self.clock.progress() >= 1:
             return
         self.encode()
-        for pairs in world.ahead(self.batches()):
+        for pairs in ahead(self.batches()):
             loss = self.loss(pairs)
             loss.backward()
             self.optimisers.step(self.clock.rate())

@@ -12,11 +12,13 @@ import os
 import torch
 import torch.nn.functional as F
 
-import model as shape
 import world
-from optim import Clock, Optimisers
-from vision import Heads
-from words import train_tokenizer
+from heads import Heads
+from training import tower
+from training.optim import Clock, Optimisers
+from training.program import VALIDATION, ahead
+from training.shape import scale_features, vision_parts
+from training.words import empty_tokenizer
 
 ANCHOR_WEIGHT = 3.0
 
@@ -34,11 +36,10 @@ def read_right(heads: Heads, tokens: torch.Tensor, labels: torch.Tensor) -> torc
 class Polisher:
     def __init__(self, run: str):
         state = torch.load(os.path.join(run, "vision.pt"), weights_only=False)
-        self.model = shape.build(train_tokenizer())
-        self.parts = shape.vision_parts(self.model)
+        self.parts = vision_parts(world.SHAPE.build(empty_tokenizer()))
         self.parts.load_state_dict(state["parts"])
         self.teacher = copy.deepcopy(self.parts).eval().requires_grad_(False)
-        self.heads = Heads(128).requires_grad_(False)
+        self.heads = Heads(world.SHAPE.width).requires_grad_(False)
         self.heads.load_state_dict(state["heads"])
         self.seed, self.path = state["seed"], os.path.join(run, "vision-polished.pt")
         scaled = torch.load(os.path.join(run, "vision-scaled.pt"), weights_only=False)
@@ -46,19 +47,19 @@ class Polisher:
         self.scale = (scaled[key].norm() / state["parts"][key].norm()).item()
         if os.path.exists(self.path):
             self.resume()
-        frames = world.frame_batches(2048, "vision", "--seed", world.VALIDATION, "--count", 2048)
+        frames = world.PROGRAM.records(2048, "vision", "--seed", VALIDATION, "--count", 2048)
         self.validation = next(frames)
 
     def resume(self):
         """Goes on from an earlier polish, with new frames."""
         self.parts.load_state_dict(torch.load(self.path, weights_only=False))
-        shape.scale_features(self.parts, 1 / self.scale)
+        scale_features(self.parts, 1 / self.scale)
         self.seed += 10_000_000
 
     def loss(self, pixels: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        tokens = shape.encode_frames(self.parts, pixels)
+        tokens = tower.encode(self.parts, pixels, torch.float32)
         with torch.no_grad():
-            before = shape.encode_frames(self.teacher, pixels)
+            before = tower.encode(self.teacher, pixels, torch.float32)
             right = read_right(self.heads, before, labels)
         moved = F.mse_loss(tokens[right], before[right]) / before[right].var()
         return self.heads.loss(tokens, labels) + ANCHOR_WEIGHT * moved
@@ -66,23 +67,23 @@ class Polisher:
     @torch.no_grad()
     def report(self, step: int, loss: float):
         pixels, labels = self.validation
-        tokens = shape.encode_frames(self.parts, pixels)
-        before = shape.encode_frames(self.teacher, pixels)
+        tokens = tower.encode(self.parts, pixels, torch.float32)
+        before = tower.encode(self.teacher, pixels, torch.float32)
         similar = F.cosine_similarity(tokens, before, dim=-1).mean().item()
-        values = " ".join(f"{k} {v:.4f}" for k, v in self.heads.accuracy(tokens, labels).items())
+        values = self.heads.report(tokens, labels)
         print(f"step {step} loss {loss:.3f} cosine {similar:.4f} {values}", flush=True)
 
     def save(self):
         """Scaled as the language model knows it."""
         parts = copy.deepcopy(self.parts)
-        shape.scale_features(parts, self.scale)
+        scale_features(parts, self.scale)
         torch.save(parts.state_dict(), self.path + ".new")
         os.replace(self.path + ".new", self.path)
 
     def train(self, minutes: float, batch: int, lr: float):
         optimisers, clock = Optimisers(self.parts.named_parameters(), lr), Clock(minutes)
-        frames = world.frame_batches(batch, "vision", "--seed", self.seed)
-        for step, (pixels, labels) in enumerate(world.ahead(frames), start=1):
+        frames = world.PROGRAM.records(batch, "vision", "--seed", self.seed)
+        for step, (pixels, labels) in enumerate(ahead(frames), start=1):
             loss = self.loss(pixels, labels)
             loss.backward()
             optimisers.step(clock.rate())

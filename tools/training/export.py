@@ -11,20 +11,24 @@ from transformers import (
     LlavaOnevisionVideoProcessor,
 )
 
-import words
+from . import words
+from .shape import PATCH
 
 HALF = [0.5, 0.5, 0.5]
-PIXELS = {"size": {"height": 56, "width": 56}, "image_mean": HALF, "image_std": HALF}
 
 
-def processor(tokenizer) -> LlavaOnevisionProcessor:
-    images = LlavaOnevisionImageProcessor(**PIXELS, image_grid_pinpoints=[[56, 56]])
-    videos = LlavaOnevisionVideoProcessor(**PIXELS, do_sample_frames=False)
+def pixels(size: int) -> dict:
+    return {"size": {"height": size, "width": size}, "image_mean": HALF, "image_std": HALF}
+
+
+def processor(tokenizer, size: int) -> LlavaOnevisionProcessor:
+    images = LlavaOnevisionImageProcessor(**pixels(size), image_grid_pinpoints=[[size, size]])
+    videos = LlavaOnevisionVideoProcessor(**pixels(size), do_sample_frames=False)
     return LlavaOnevisionProcessor(
         image_processor=images,
         tokenizer=tokenizer,
         video_processor=videos,
-        num_image_tokens=16,
+        num_image_tokens=(size // PATCH) ** 2,
         vision_feature_select_strategy="full",
         chat_template=words.CHAT_TEMPLATE,
         vision_aspect_ratio="anyres_max_9",
@@ -34,9 +38,10 @@ def processor(tokenizer) -> LlavaOnevisionProcessor:
 def save(model, tokenizer, folder: str) -> None:
     """Each file is replaced in one step: whoever loads the model meanwhile finds whole files."""
     os.makedirs(folder, exist_ok=True)
+    size = model.config.vision_config.image_size
     with tempfile.TemporaryDirectory(dir=os.path.dirname(os.path.abspath(folder))) as new:
         model.save_pretrained(new)
-        processor(tokenizer).save_pretrained(new)
+        processor(tokenizer, size).save_pretrained(new)
         for name in os.listdir(new):
             os.chmod(os.path.join(new, name), 0o644)
             os.replace(os.path.join(new, name), os.path.join(folder, name))

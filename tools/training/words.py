@@ -1,13 +1,10 @@
 # SPDX-License-Identifier: MPL-2.0
-"""The tokenizer: byte-level BPE as in Qwen2, learned from every text of the world."""
+"""The tokenizer: byte-level BPE as in Qwen2, learned from every text of a world."""
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from world import run
-
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>", "<video>"]
-VOCABULARY = 512
 
 # The chat template of the LLaVA-OneVision checkpoints on the hub.
 CHAT_TEMPLATE = (
@@ -37,9 +34,13 @@ _SPLIT = (
 )
 
 
-def train_tokenizer() -> PreTrainedTokenizerFast:
-    from tokenizers import Regex
+def empty_tokenizer() -> PreTrainedTokenizerFast:
+    """Knows nothing but the marks: for those who only want the tower."""
+    return wrap(Tokenizer(models.BPE(vocab={mark: n for n, mark in enumerate(SPECIAL)}, merges=[])))
 
+
+def train_tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFast:
+    """At most `vocabulary` tokens, the 256 bytes and the marks included."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -49,13 +50,16 @@ def train_tokenizer() -> PreTrainedTokenizerFast:
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
+        vocab_size=vocabulary,
         special_tokens=SPECIAL,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
-    lines = run("vocabulary").splitlines()
     chat = [BEFORE_VIDEO + BEFORE_QUESTION + AFTER_QUESTION] * 50
-    tokenizer.train_from_iterator(lines + chat + [" " + line for line in lines], trainer)
+    tokenizer.train_from_iterator(texts + chat + [" " + text for text in texts], trainer)
+    return wrap(tokenizer)
+
+
+def wrap(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token=END,

@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MPL-2.0
+# Trains models/everyday from nothing. Interrupt it whenever you like: started again, it goes on.
+#
+#   RUN=folder     checkpoints and features (default: target/everyday-run)
+#   OUT=folder     the exported model (default: models/everyday)
+#   VISION_MINUTES, LANGUAGE_MINUTES, CAMERAS, CURRICULUM, THREADS: the budget
+set -euo pipefail
+
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$here/../.." && pwd)
+run=${RUN:-$root/target/everyday-run}
+out=${OUT:-$root/models/everyday}
+threads=${THREADS:-2}
+curriculum=${CURRICULUM:-16:0.2,32:0.5,64:1}
+export CAMERAS=${CAMERAS:-400}
+export EVERYDAY=${EVERYDAY:-$root/target/release/everyday}
+export EVERYDAY_ATLAS=${EVERYDAY_ATLAS:-$root/target/everyday/atlas.bin}
+# Threads that wait must not spin: on a shared machine one of them may not be running.
+export OMP_WAIT_POLICY=passive OMP_NUM_THREADS=$threads PYTHONUNBUFFERED=1
+
+mkdir -p "$run"
+[ -x "$EVERYDAY" ] || cargo build --release --manifest-path "$root/Cargo.toml" --package everyday
+[ -f "$EVERYDAY_ATLAS" ] || "$here/atlas.sh" "$EVERYDAY_ATLAS"
+if [ ! -x "$run/venv/bin/python" ]; then
+    python3 -m venv "$run/venv"
+    "$run/venv/bin/pip" install --quiet --requirement "$here/training/requirements.txt"
+fi
+python=$run/venv/bin/python
+
+cd "$here/training"
+"$python" vision.py --run "$run" --threads "$threads" --minutes "${VISION_MINUTES:-35}"
+[ -f "$run/vision-scaled.pt" ] || "$python" encode.py --run "$run" --threads "$threads"
+"$python" lm.py --run "$run" --curriculum "$curriculum" --threads "$threads" \
+    --minutes "${LANGUAGE_MINUTES:-50}"
+"$python" assemble.py --run "$run" --out "$out"
+"$python" check.py "$out" --generate 2 --out "$run/results.json"
+"$python" manifest.py --run "$run" --results "$run/results.json" --curriculum "$curriculum" \
+    --out "$here/manifest.json"

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: MPL-2.0
+"""Stage 2: the language model, on the answers alone; now and then on pictures of `easy-vqa`."""
+
+import easy
+import world
+from training import lm, ranks
+from training.batches import batches
+
+# What is learned last counts more.
+KIND_WEIGHTS = {
+    "after": 2.0,
+    "before": 2.0,
+    "first": 1.5,
+    "last": 1.5,
+    "came_by": 1.5,
+    "which_way": 1.5,
+}
+# Every so many batches are pictures, this many with so many questions each.
+EASY_EVERY, EASY_PICTURES, EASY_QUESTIONS = 10, 24, 8
+# Of the pictures, the first are for validation.
+EASY_VALIDATION = 200
+
+
+class Trainer(lm.Trainer):
+    def __init__(self, arguments):
+        self.asked = easy.questions()
+        super().__init__(arguments, our_world())
+        self.first_picture = len(self.features) - len(self.asked)
+        held = range(EASY_VALIDATION)
+        streams = easy.each(self.asked, self.first_picture, held)
+        self.validation["easy-vqa"] = list(batches(50, streams, self.speech))
+
+    def training(self, stage):
+        kept = range(EASY_VALIDATION, len(self.asked))
+        seed = self.steps * self.arguments.ranks + self.arguments.rank
+        drawn = easy.drawn(self.asked, self.first_picture, kept, EASY_QUESTIONS, seed)
+        pictures = batches(EASY_PICTURES, drawn, self.speech)
+        for number, batch in enumerate(super().training(stage)):
+            yield batch
+            if number % EASY_EVERY == 0:
+                yield next(pictures)
+
+
+def our_world() -> lm.World:
+    return lm.World(world.PROGRAM, world.SHAPE, world.tokenizer(), world.POOL, KIND_WEIGHTS)
+
+
+def work(arguments):
+    Trainer(arguments).train()
+
+
+def main():
+    arguments = lm.parser(__doc__).parse_args()
+    ranks.run(arguments, work)
+
+
+if __name__ == "__main__":
+    main()

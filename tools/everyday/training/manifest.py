@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: MPL-2.0
+"""Gathers seeds, steps, times, versions and results of the model."""
+
+import argparse
+import json
+
+import world
+from training import manifest
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", required=True)
+    parser.add_argument("--results", required=True, help="what check.py wrote")
+    parser.add_argument("--curriculum", required=True)
+    parser.add_argument("--out", required=True)
+    arguments = parser.parse_args()
+    with open(arguments.results) as file:
+        results = json.load(file)
+    settings = {
+        "pool_cameras": world.CAMERAS,
+        "curriculum": arguments.curriculum,
+        "drawings": {"emoji-datasource-google": "16.0.0", "@lobehub/fluent-emoji-3d": "1.1.0"},
+    }
+    packages = ["easy-vqa", "pillow"]
+    manifest.write(arguments.run, arguments.out, settings, results, packages)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: MPL-2.0
+"""The shape of a model, as an ordinary Hugging Face LLaVA-OneVision."""
+
+from dataclasses import dataclass
+
+import torch
+from transformers import (
+    LlavaOnevisionConfig,
+    LlavaOnevisionForConditionalGeneration,
+    Qwen2Config,
+    SiglipVisionConfig,
+)
+
+PATCH = 14
+# What token embeddings have at initialisation; projected frames are scaled to it.
+FEATURE_RMS = 0.25
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of the tower and of the decoder, by the names of their configurations."""
+
+    image: int
+    vision: dict
+    text: dict
+
+    @property
+    def tokens_per_frame(self) -> int:
+        return (self.image // PATCH // 2) ** 2
+
+    @property
+    def width(self) -> int:
+        return self.text["hidden_size"]
+
+    def vision_config(self) -> SiglipVisionConfig:
+        return SiglipVisionConfig(
+            **self.vision, image_size=self.image, patch_size=PATCH, vision_use_head=False
+        )
+
+    def build(self, tokenizer) -> LlavaOnevisionForConditionalGeneration:
+        """A fresh model; its tokenizer decides the vocabulary."""
+        token = tokenizer.convert_tokens_to_ids
+        text = Qwen2Config(
+            **self.text,
+            vocab_size=len(tokenizer),
+            max_position_embeddings=32768,
+            rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+            tie_word_embeddings=True,
+            bos_token_id=token("<|endoftext|>"),
+            eos_token_id=token("<|im_end|>"),
+            pad_token_id=token("<|endoftext|>"),
+        )
+        config = LlavaOnevisionConfig(
+            vision_config=self.vision_config(),
+            text_config=text,
+            image_token_index=token("<image>"),
+            video_token_index=token("<video>"),
+            vision_feature_layer=-1,
+            vision_feature_select_strategy="full",
+            image_grid_pinpoints=[[self.image, self.image]],
+            vision_aspect_ratio="anyres_max_9",
+            tie_word_embeddings=True,
+        )
+        torch.manual_seed(0)
+        return LlavaOnevisionForConditionalGeneration(config)
+
+
+def vision_parts(model) -> torch.nn.ModuleDict:
+    """Tower and projector: what the vision stage trains and the language stage freezes."""
+    return torch.nn.ModuleDict(
+        {"tower": model.model.vision_tower, "projector": model.model.multi_modal_projector}
+    )
+
+
+def encode_frames(parts: torch.nn.ModuleDict, pixel_values: torch.Tensor) -> torch.Tensor:
+    """Frames [n, 3, size, size] to projected, pooled tokens [n, tokens, c], by the modules.
+
+    The grid is even, so the model's bilinear pooling is the mean of 2x2 patches.
+    """
+    hidden = parts["tower"](pixel_values, output_hidden_states=True).hidden_states[-1]
+    projected = parts["projector"](hidden)
+    n, patches, width = projected.shape
+    grid = int(patches**0.5)
+    cells = projected.view(n, grid // 2, 2, grid // 2, 2, width)
+    return cells.mean(dim=(2, 4)).reshape(n, -1, width)
+
+
+def scale_features(parts: torch.nn.ModuleDict, factor: float) -> None:
+    """Folds a factor into the projector's last layer."""
+    with torch.no_grad():
+        parts["projector"].linear_2.weight.mul_(factor)
+        parts["projector"].linear_2.bias.mul_(factor)
