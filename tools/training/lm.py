@@ -104,6 +104,8 @@ class Trainer:
         self.path = os.path.join(arguments.run, "lm.pt")
         if os.path.exists(self.path):
             spent = self.resume()
+        else:
+            self.begin()
         self.clock = Clock(arguments.minutes, spent)
         # Validation asks at the full length.
         self.validation = {
@@ -115,6 +117,9 @@ class Trainer:
 
     def make_reader(self) -> torch.nn.Module:
         return Reader(self.model, self.tokenizer)
+
+    def begin(self):
+        """What a world does to a fresh model."""
 
     def batches(self, seed: int, frames: int, least: int, *more: object):
         size = self.batch_size(frames)

@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: MPL-2.0
-"""What every pooled token should tell: the thing over its cell, how far it is and how many have their
-centre there; scenery and light of the frame; shape and colour of an `easy-vqa` picture."""
+"""What every pooled token should tell: which cell it is, the thing over it, how far that is and how many
+have their centre there; scenery and light of the frame; shape and colour of an `easy-vqa` picture.
+
+A token that tells its cell is what makes "where was it?" answerable: the decoder knows how far back a
+token is, and not where in its frame.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +19,7 @@ CENTRE = 2.0
 MOST_CENTRES = 3
 # Pictures of `easy-vqa` beside the frames of this world.
 EASY_SHARE = 16
-WEIGHTS = {"noun": 3.0, "distance": 0.5, "centres": 1.0, "scenery": 0.2, "light": 0.2}
+WEIGHTS = {"noun": 3.0, "distance": 0.5, "centres": 1.0, "scenery": 0.2, "light": 0.2, "cell": 1.0}
 
 
 class Labels:
@@ -30,17 +34,12 @@ class Labels:
         self.scenery, self.light, self.shape, self.color = rows[:, 3 * world.CELLS :].unbind(-1)
 
 
-def whole(labels: torch.Tensor, easy_labels: torch.Tensor) -> torch.Tensor:
-    """Appends the two columns of `easy-vqa`."""
-    return torch.cat([labels, easy_labels], 1)
-
-
 class Heads(torch.nn.Module):
     """Linear classifiers; thrown away after this stage."""
 
     def __init__(self, width: int):
         super().__init__()
-        self.nouns = world.nouns()
+        self.nouns = [row["noun"] for row in world.nouns()]
         sizes = {
             "noun": len(self.nouns),
             "distance": 3,
@@ -49,6 +48,7 @@ class Heads(torch.nn.Module):
             "light": 3,
             "shape": len(easy.SHAPES),
             "color": len(easy.COLORS),
+            "cell": world.CELLS,
         }
         self.heads = torch.nn.ModuleDict({k: torch.nn.Linear(width, n) for k, n in sizes.items()})
         self.easy_pixels = easy.pictures(world.PROGRAM.size)
@@ -78,6 +78,8 @@ class Heads(torch.nn.Module):
         total = WEIGHTS["noun"] * mean(each("noun", label.noun), here * (1 + (CENTRE - 1) * centre))
         total += WEIGHTS["distance"] * mean(each("distance", label.distance), here)
         total += WEIGHTS["centres"] * mean(each("centres", label.centres), here)
+        cell = torch.arange(world.CELLS).expand(label.noun.shape)
+        total += WEIGHTS["cell"] * each("cell", cell).mean()
         for name in ("scenery", "light", "shape", "color"):
             target = getattr(label, name)[:, None].expand(-1, world.CELLS)
             known = (target != NONE).float()
@@ -97,14 +99,14 @@ class Heads(torch.nn.Module):
         values = {
             "near": share(right, centre & near),
             "far": share(right, centre & far),
-            "cell": share(right, label.noun > 0),
+            "any": share(right, label.noun > 0),
             "empty": share(right, label.noun == 0),
             "distance": share(best["distance"] == label.distance, centre),
             "centres": share(best["centres"] == label.centres, label.noun > 0),
+            "place": share(best["cell"] == torch.arange(world.CELLS), right | ~right),
             "scenery": share(best["scenery"] == label.scenery[:, None], right | ~right),
             "light": share(best["light"] == label.light[:, None], right | ~right),
         }
-        values.update(self.report_easy(tokens))
         text = " ".join(f"{name} {value:.4f}" for name, value in values.items())
         by_noun = [
             (share(right, centre & (label.noun == n)), noun)
@@ -113,6 +115,3 @@ class Heads(torch.nn.Module):
         ]
         worst = ", ".join(f"{noun} {value:.2f}" for value, noun in sorted(by_noun)[:16])
         return f"{text}\n    worst: {worst}"
-
-    def report_easy(self, tokens) -> dict[str, float]:
-        return {}

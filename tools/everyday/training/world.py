@@ -32,10 +32,10 @@ SHAPE = Shape(
 )
 
 
-def nouns() -> list[str]:
-    """By id; the first is nothing."""
+def nouns() -> list[dict]:
+    """Noun, plural and kind, by id; the first is nothing."""
     rows = map(json.loads, PROGRAM.run("nouns").splitlines())
-    return ["nothing", *(row["noun"] for row in rows)]
+    return [{"noun": "nothing"}, *rows]
 
 
 # The pool: every clip of this many cameras in every light.
