@@ -89,6 +89,8 @@ mod tests {
             at: 0,
             time: 0.0,
             patches: None,
+            words: Default::default(),
+            told: 0.0,
             embedding: None,
         }
     }

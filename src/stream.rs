@@ -15,7 +15,7 @@ pub use self::alike::SkipOptions;
 use self::alike::{Run, Sieve, Sifted};
 pub use self::answer::{Answer, LayerContext, Question, Timings};
 pub use self::opening::StreamOptions;
-use self::opening::{empty_memory, outside, unused};
+use self::opening::{empty_memory, form, outside, unused};
 use crate::cancel::Cancel;
 use crate::error::{EngineError, Result};
 use crate::evidence;
@@ -26,6 +26,7 @@ use crate::memory::find::{self, Asked, Context, View};
 use crate::memory::intake::{Encoded, FrameTokens, Segment, Segmenter};
 use crate::memory::recipe::Recipe;
 use crate::memory::store::StoreStats;
+use crate::memory::unit::{Kind, Unit};
 use crate::model::generate::{Generated, History, Request, generate};
 use crate::model::kernels;
 use crate::model::prompt::Tail;
@@ -265,7 +266,7 @@ impl Stream {
         let mut answering = Answering::new(self.memory.held(), &contexts, room, &self.cancel);
         let request = Request {
             prompt: &prompt,
-            before: self.history(&tail),
+            before: self.history(&tail, branch.as_deref())?,
             max_tokens: question.max_tokens.min(Question::MAX_TOKENS),
             sampling: question.sampling,
         };
@@ -339,13 +340,16 @@ impl Stream {
         let held = self.memory.held();
         let (geometry, prefix) = (held.geometry, held.prefix_tokens());
         let mut units = self.memory.units();
+        let count = units.len();
         let Some(first) = units.next() else { return prefix };
-        let rest = units.len() * geometry.unit_tokens;
-        let time = units.next_back().map_or(0.0, |last| last.time - first.time);
-        let last = (time, Kept::All(geometry.unit_tokens));
+        let last = units.next_back().unwrap_or(first);
         match geometry.layout {
-            Layout::Run => prefix + geometry.unit_tokens + rest,
-            Layout::Grid { .. } => geometry.layout.timed(prefix, [last]).next,
+            Layout::Run => prefix + count * geometry.unit_tokens,
+            Layout::Lines { .. } => prefix + last.at - first.at + geometry.steps(last),
+            Layout::Grid { .. } => {
+                let picture = Kept::all(geometry.picture_tokens);
+                geometry.layout.timed(prefix, [(last.time - first.time, picture)]).next
+            }
         }
     }
 
@@ -356,12 +360,27 @@ impl Stream {
     }
 
     /// What stands in front of an answer, as transformers counts it.
-    fn history(&self, tail: &Tail) -> History {
+    fn history(&self, tail: &Tail, branch: Option<&Encoded>) -> Result<History> {
         let units =
             (self.frames as usize + self.pending.len()).div_ceil(self.model.frames_per_unit());
+        let (opening, rules) =
+            (self.opening.as_deref().unwrap_or_default(), self.model.generation());
+        let tokens = self.picture.map_or(0, |picture| picture.tokens());
+        let known = self.memory.units().chain(branch.iter().flat_map(|branch| &branch.units));
+        let moments = known.filter(|unit| unit.kind == Kind::Frame).map(Unit::moment);
+        let lines = moments.map(|moment| self.model.prompts().around(moment));
+        // Nobody looks at them mostly.
+        let lines = lines.take(if rules.looks_back() { usize::MAX } else { 1 });
+        if let Some(lines) = lines.collect::<Result<Option<Vec<_>>>>()?
+            && !lines.is_empty()
+        {
+            let line = tokens + lines.iter().flatten().take(2).map(Vec::len).sum::<usize>();
+            let gone = units.saturating_sub(lines.len()) * line;
+            let around = (opening, &tail.ids[..]);
+            return Ok(self.model.history_of_lines(around, &lines, (tokens, gone)));
+        }
         let closing = usize::from(tail.newline && self.model.image_newline().is_some());
-        let video = self.picture.map_or(0, |picture| units * picture.tokens()) + closing;
-        self.model.history(self.opening.as_deref().unwrap_or_default(), video, &tail.ids)
+        Ok(self.model.history(opening, units * tokens + closing, &tail.ids))
     }
 
     /// Forgets everything seen; the prefix stays.
@@ -399,7 +418,7 @@ impl Stream {
             let rate = rate.filter(|rate| rate.is_finite() && *rate > 0.0).unwrap_or(1.0);
             let layout = self.model.layout(&picture, rate, self.options.mrope_compat);
             let seconds = self.model.frames_per_unit() as f64 / rate;
-            self.memory.lay_out(picture.tokens(), seconds, layout);
+            self.memory.lay_out(picture.tokens(), seconds, layout)?;
         }
         Ok(self.picture)
     }
@@ -439,22 +458,32 @@ impl Stream {
         // One read a batch: with what will be compared, if anything will.
         let (finite, means) = match self.segmenter.compares_means() {
             true => {
-                let means: Vec<Vec<f32>> = tokens.to_dtype(DType::F32)?.mean(1)?.to_vec2()?;
+                let mut means: Vec<Vec<f32>> = tokens.to_dtype(DType::F32)?.mean(1)?.to_vec2()?;
                 let finite = |mean: &Vec<f32>| mean.iter().all(|x| x.is_finite());
-                (means.iter().map(finite).collect(), Some(means))
+                let finite = means.iter().map(finite).collect();
+                // Of several vectors side by side the first is compared.
+                let width = self.model.decoder().hidden_size();
+                means.iter_mut().for_each(|mean| mean.truncate(width));
+                (finite, Some(means))
             }
             false => (sound::finite_each(tokens)?, None),
         };
         let mut begin = self.frames;
         let pairs = frames.chunks(per_unit).zip(runs.chunks(per_unit));
-        let units = pairs.enumerate().filter_map(|(index, (frames, runs))| {
-            let (first, last, run) = (frames.first()?, frames.last()?, runs.last()?);
-            let numbers = begin..begin + frames.len() as u64 + run.frames;
-            begin = numbers.end;
-            let end = if run.frames > 0 { run.end } else { last.time() };
-            let span = (first.time(), end);
-            Some(tokens.get(index).map(|tokens| FrameTokens::whole(tokens, numbers, span)))
-        });
+        let units =
+            pairs.enumerate().filter_map(|(index, (frames, runs))| {
+                let (first, last, run) = (frames.first()?, frames.last()?, runs.last()?);
+                let numbers = begin..begin + frames.len() as u64 + run.frames;
+                begin = numbers.end;
+                let end = if run.frames > 0 { run.end } else { last.time() };
+                let span = (first.time(), end);
+                // What is left out behind it is not what it shows.
+                let told = (first.time() + last.time()) / 2.0;
+                Some(tokens.get(index).map(|tokens| FrameTokens {
+                    told,
+                    ..FrameTokens::whole(tokens, numbers, span)
+                }))
+            });
         let mut units: Vec<FrameTokens> = units.collect::<candle_core::Result<_>>()?;
         if let Some(outside) = &self.outside {
             // The first frame of a unit speaks for it.
@@ -566,8 +595,9 @@ impl Stream {
 
     /// Everything behind the video, `[n, C]`, and its ids.
     fn prompt(&self, text: &str) -> Result<(Tensor, Tail)> {
-        let StreamOptions { system_prompt, prompt_style, .. } = &self.options;
-        let tail = self.model.prompts().tail(*prompt_style, system_prompt.as_deref(), text)?;
+        let options = &self.options;
+        let tail =
+            self.model.prompts().tail(form(options), options.system_prompt.as_deref(), text)?;
         let ids = self.model.decoder().embed(&tail.ids)?;
         let embeds = match self.model.image_newline().filter(|_| tail.newline) {
             Some(newline) => Tensor::cat(&[newline, &ids], 0)?,
@@ -578,7 +608,9 @@ impl Stream {
 }
 
 fn segmenter(model: &VideoLlm, recipe: &Recipe) -> Segmenter {
-    Segmenter::of(recipe).where_they_are(kernels::stays_on(model.device()))
+    Segmenter::of(recipe)
+        .where_they_are(kernels::stays_on(model.device()))
+        .comparing(model.decoder().hidden_size())
 }
 
 fn told(what: &str, seconds: f64) -> String {

@@ -163,7 +163,7 @@ fn rekv_from_tokens(model: &VideoLlm, oracle: &Oracle, name: &str) {
     let init = ids(&oracle.json["init_ids"][run["options"]["init"].as_str().unwrap()]);
     memory.open(decoder, &decoder.embed(&init).unwrap(), &cancel).unwrap();
     let tokens = &oracle.tensors["pooled"];
-    memory.lay_out(tokens.dims()[1], 1.0, Layout::Run);
+    memory.lay_out(tokens.dims()[1], 1.0, Layout::Run).unwrap();
     let mut pushed = 0;
     for (index, expected) in run["asks"].as_array().unwrap().iter().enumerate() {
         let until = expected["after_frames"].as_u64().unwrap() as usize;

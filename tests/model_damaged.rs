@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use candle_core::DType;
 use common::{Copy, fixture};
+use gststreamkvqa::model::prompt::PromptStyle;
 use gststreamkvqa::model::{DTypeChoice, DeviceChoice, LoadProgress, LoadStep};
 use gststreamkvqa::{Cancel, EngineError, Frame, LoadOptions, VideoLlm};
 use serde_json::{Value, json};
@@ -342,7 +343,7 @@ fn a_folder_without_a_template_gets_the_family_s_own() {
     let question = "What color was the ring?";
     let tail = |dir: &Path| {
         let model = VideoLlm::load(dir, &LoadOptions::default()).unwrap();
-        model.prompts().tail(Default::default(), Some("be brief"), question).unwrap()
+        model.prompts().tail(PromptStyle::Hf, Some("be brief"), question).unwrap()
     };
     let copy = Copy::of("ov-odd");
     std::fs::remove_file(copy.path("chat_template.jinja")).unwrap();

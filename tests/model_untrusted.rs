@@ -7,6 +7,7 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::Copy;
+use gststreamkvqa::model::prompt::PromptStyle;
 use gststreamkvqa::model::text_image::TextImage;
 use serde_json::{Value, json};
 
@@ -186,7 +187,7 @@ fn a_template_of_the_usual_kind_is_rendered() {
                  {{ messages[::-1]|length }}{% if 'a' in ['a'] and not (1 > 2) %}ok{% endif %}\
                  {{ '=' * 3 }}{{ 'abc'.startswith('a') }}{{ {'k': 1}.items()|list|length }}\n";
     let model = with_template(usual).load();
-    let ids = model.prompts().opening(Default::default(), None, "").unwrap();
+    let ids = model.prompts().opening(PromptStyle::Hf, None, "").unwrap();
     let text = model.prompts().decode(&ids).unwrap();
     assert_eq!(text, "USER,user[\"a\", \"b\"]by1ok===True1\n", "{text:?}");
 }
@@ -232,8 +233,7 @@ fn a_damaged_tokenizer_is_one_error_that_names_the_file() {
         copy.edit("tokenizer.json", damage);
         let loaded = gststreamkvqa::VideoLlm::load(copy.dir(), &Default::default());
         // Some damage leaves a tokenizer that works; none may end the process.
-        let result =
-            loaded.and_then(|model| model.prompts().tail(Default::default(), None, "what?"));
+        let result = loaded.and_then(|model| model.prompts().tail(PromptStyle::Hf, None, "what?"));
         if let Err(error) = result {
             let message = error.to_string();
             assert!(message.contains("tokenizer.json"), "{what}: {message}");

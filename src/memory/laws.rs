@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use super::VideoMemory;
 use super::answer::Answering;
 use super::find::{self, Bare};
-use super::intake::{Encoded, FrameTokens, Prompts, Segment, Segmenter};
+use super::intake::{Encoded, FrameTokens, Prompts, Segment, Segmenter, Teller};
 use super::kv::Kv;
 use super::recipe::{
     BudgetRule, Compression, Cut, Grains, Heads, Keeps, Leave, Order, Pick, Places, Probe, Recipe,
@@ -26,7 +26,7 @@ use super::weigh::rank::consensus;
 use super::weigh::select::ranked;
 use crate::cancel::Cancel;
 use crate::error::Result;
-use crate::model::checkpoint::TextConfig;
+use crate::model::checkpoint::{Mrope, TextConfig};
 use crate::model::decoder::{Attend, Decoder, testing};
 use crate::model::rope::Layout;
 
@@ -40,6 +40,10 @@ pub(super) fn decoder() -> Decoder {
 
 /// `section`: pairs that are turned by time, height and width.
 fn decoder_with(section: Option<[usize; 3]>) -> Decoder {
+    decoder_of(section.map(|section| Mrope { section, interleaved: false }), false)
+}
+
+pub(super) fn decoder_of(mrope: Option<Mrope>, head_norms: bool) -> Decoder {
     let config = TextConfig {
         vocab_size: 8,
         hidden_size: WIDTH,
@@ -51,7 +55,9 @@ fn decoder_with(section: Option<[usize; 3]>) -> Decoder {
         max_positions: 4096,
         rms_norm_eps: 1e-6,
         rope_theta: 1e4,
-        mrope_section: section,
+        mrope,
+        qkv_bias: !head_norms,
+        head_norms,
         act: Activation::Silu,
     };
     testing::of(&config, |seed, name, shape| {
@@ -82,7 +88,7 @@ pub(super) struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(decoder: &'a Decoder, recipe: &Recipe) -> Self {
+    pub(super) fn new(decoder: &'a Decoder, recipe: &Recipe) -> Self {
         Self::kept(decoder, recipe, false)
     }
 
@@ -94,6 +100,7 @@ impl<'a> Run<'a> {
             kv_heads: decoder.kv_heads(),
             head_dim: decoder.head_dim(),
             unit_tokens: TOKENS,
+            picture_tokens: TOKENS,
             unit_seconds: 1.0,
             scale: decoder.scale(),
             dtype: DType::F32,
@@ -108,6 +115,7 @@ impl<'a> Run<'a> {
         memory.set_prompts(Prompts {
             probes: (0..probes).map(|i| random_tensor(70 + i, (2, WIDTH))).collect(),
             guidance: recipe.compression.is_some().then(|| random_tensor(61, (2, WIDTH))),
+            teller: None,
         });
         memory.open(decoder, &random_tensor(60, (3, WIDTH)), &cancel).unwrap();
         let segmenter = Segmenter::of(recipe).where_they_are(on_device);
@@ -125,9 +133,28 @@ impl<'a> Run<'a> {
     /// The same where pictures of two rows and columns stand by their times, `step` positions a second.
     fn on_three_axes(decoder: &'a Decoder, recipe: &Recipe, step: f32, times: &[f64]) -> Self {
         let mut run = Self::new(decoder, recipe);
-        run.memory.lay_out(TOKENS, 1.0, Layout::Grid { rows: 2, cols: 2, step, compat: false });
+        run.memory
+            .lay_out(TOKENS, 1.0, Layout::Grid { rows: 2, cols: 2, step, compat: false })
+            .unwrap();
         run.times = times.to_vec();
         run
+    }
+
+    /// The same of pictures with words around them, as `teller` tells them.
+    pub(super) fn told(
+        decoder: &'a Decoder,
+        recipe: &Recipe,
+        (layout, teller): (Layout, &Teller),
+    ) -> Self {
+        let mut run = Self::new(decoder, recipe);
+        run.memory.prompts.teller = Some(teller.clone());
+        run.memory.lay_out(TOKENS, 1.0, layout).unwrap();
+        run.segmenter = Segmenter::of(recipe).comparing(WIDTH);
+        run
+    }
+
+    pub(super) fn memory(&self) -> &VideoMemory {
+        &self.memory
     }
 
     pub(super) fn push(&mut self, frames: &[Tensor]) {
@@ -163,7 +190,7 @@ impl<'a> Run<'a> {
     }
 
     /// What the question's last token comes to, with the units that it saw in each layer.
-    fn ask(&self, seed: u64) -> (Vec<f32>, Vec<Vec<u64>>) {
+    pub(super) fn ask(&self, seed: u64) -> (Vec<f32>, Vec<Vec<u64>>) {
         let Looked { answer, units, .. } = self.looks(seed);
         (answer, units)
     }
@@ -218,13 +245,14 @@ impl<'a> Run<'a> {
             if let (Some(layer), Some(recipe)) =
                 (self.memory.held().resident_at(at), &self.recipe.resident)
             {
-                assert!(layer.tokens() <= recipe.cap * TOKENS, "{} resident", layer.tokens());
+                let cap = recipe.cap * self.memory.geometry.unit_tokens;
+                assert!(layer.tokens() <= cap, "{} resident", layer.tokens());
                 for rows in layer.lists() {
                     assert_eq!(rows.len(), layer.tokens());
                     let mut own: Vec<_> = rows
                         .iter()
                         .filter(|row| row.patch != RESIDUE)
-                        .map(|row| (row.unit, row.patch))
+                        .map(|row| (row.unit, row.order()))
                         .collect();
                     let order = own.clone();
                     own.sort_unstable();
@@ -269,10 +297,9 @@ impl Run<'_> {
                 {
                     let Some(stored) = stored.get(&row.unit) else { continue };
                     let unit = self.memory.units().find(|unit| unit.id == row.unit).unwrap();
-                    let index = match &unit.patches {
-                        Some(patches) => patches.iter().position(|&p| p == row.patch).unwrap(),
-                        None => row.patch as usize,
-                    };
+                    let length = self.memory.geometry.length(unit);
+                    let own = self.memory.held().rows_of(unit, length);
+                    let index = own.iter().position(|own| own.patch == row.patch).unwrap();
                     assert_eq!(value, &stored[which][head][index], "layer {at}, {row:?}");
                 }
             }
@@ -400,7 +427,7 @@ fn the_coarse_context_is_of_candidates_only() {
     assert!((0..4).any(|seed| found(1, seed) != found(2, seed)));
 }
 
-fn resident() -> impl Strategy<Value = Resident> {
+pub(super) fn resident() -> impl Strategy<Value = Resident> {
     let signal = || {
         prop_oneof![
             Just(Signal::Attention),

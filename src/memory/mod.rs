@@ -26,6 +26,8 @@ pub mod keep;
 pub mod kv;
 #[cfg(test)]
 mod laws;
+#[cfg(test)]
+mod lines;
 pub mod recipe;
 pub mod store;
 #[cfg(test)]
@@ -52,6 +54,7 @@ use crate::model::VideoLlm;
 use crate::model::decoder::Decoder;
 use crate::model::kernels;
 use crate::model::rope::{Layout, Positions};
+use crate::model::vision::Moment;
 
 /// The memory of one stream.
 ///
@@ -75,6 +78,8 @@ pub struct VideoMemory {
     next_segment: u64,
     /// Tokens encoded so far, prefix included.
     seen: usize,
+    /// Places that the video takes so far.
+    taken: usize,
     clock: Clock,
 }
 
@@ -104,6 +109,7 @@ impl VideoMemory {
             on_device: kernels::stays_on(model.device()),
             rope: Arc::clone(decoder.rope()),
             unit_tokens: 1,
+            picture_tokens: 1,
             unit_seconds: 1.0,
             layout: Layout::Run,
         };
@@ -125,6 +131,7 @@ impl VideoMemory {
             next_unit: 0,
             next_segment: 0,
             seen: 0,
+            taken: 0,
             clock: Clock::default(),
         }
     }
@@ -135,11 +142,27 @@ impl VideoMemory {
     }
 
     /// Says what the units of this stream look like, before the first of them is encoded.
-    /// `seconds`: of stream time that a unit stands for where frames come regularly.
-    pub fn lay_out(&mut self, unit_tokens: usize, seconds: f64, layout: Layout) {
-        self.geometry.unit_tokens = unit_tokens;
+    /// `picture_tokens`: of a unit's picture; `seconds`: of stream time that a unit stands for where
+    /// frames come regularly.
+    ///
+    /// # Errors
+    /// What telling the words around a unit fails with.
+    pub fn lay_out(&mut self, picture_tokens: usize, seconds: f64, layout: Layout) -> Result<()> {
+        let words = match &self.prompts.teller {
+            Some(teller) => {
+                let [front, behind] = teller.around(Moment { frame: 0, seconds: 0.0 })?;
+                front.dim(0)? + behind.dim(0)?
+            }
+            None => 0,
+        };
+        self.geometry.picture_tokens = picture_tokens;
+        self.geometry.unit_tokens = picture_tokens + words;
         self.geometry.unit_seconds = seconds;
-        self.geometry.layout = layout;
+        self.geometry.layout = match layout {
+            Layout::Lines { rows, cols, .. } => Layout::Lines { rows, cols, words },
+            Layout::Run | Layout::Grid { .. } => layout,
+        };
+        Ok(())
     }
 
     /// The embedded prompts that the recipe needs.
@@ -211,6 +234,7 @@ impl VideoMemory {
             self.clock.tick(unit.start, self.geometry.unit_seconds);
         }
         self.seen += encoded.tokens;
+        self.taken += encoded.taken;
         self.next_segment += 1;
         self.next_unit += encoded.units.len() as u64;
         self.units.extend(encoded.units);
@@ -336,6 +360,7 @@ impl VideoMemory {
             held: self.held(),
             prompts: &self.prompts,
             seen: self.seen,
+            taken: self.taken,
             clock: self.clock,
             next_unit: self.next_unit,
             segment: self.next_segment,

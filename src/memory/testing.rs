@@ -48,6 +48,7 @@ pub fn geometry(
         on_device: false,
         rope: Rope::new(head_dim, 1e4, &Device::Cpu).unwrap().into(),
         unit_tokens,
+        picture_tokens: unit_tokens,
         unit_seconds: 1.0,
         layout: Layout::Run,
     }

@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device};
 
-use crate::model::rope::{Layout, Place, Positions, Rope};
+use crate::model::rope::{Kept, Layout, Place, Positions, Rope};
+use crate::model::vision::Moment;
 
 /// Wider than any stream: a window that has no end.
 pub const UNBOUNDED: usize = usize::MAX / 4;
@@ -31,8 +32,10 @@ pub struct Geometry {
     /// What is computed on the device stays there, and only what a choice goes by is read back.
     pub on_device: bool,
     pub rope: Arc<Rope>,
-    /// Tokens of a unit, `M`.
+    /// Tokens of a unit as the stream begins, words included: by it is counted what is given in units.
     pub unit_tokens: usize,
+    /// Tokens of a unit's picture, `M`.
+    pub picture_tokens: usize,
     /// Seconds of stream time that a unit stands for where frames come regularly.
     pub unit_seconds: f64,
     /// How the video's tokens are placed.
@@ -50,19 +53,38 @@ impl fmt::Debug for Geometry {
 impl Geometry {
     /// Tokens of a unit.
     pub fn length(&self, unit: &Unit) -> usize {
-        unit.patches.as_ref().map_or(self.unit_tokens, |patches| patches.len())
+        let picture = unit.patches.as_ref().map_or(self.picture_tokens, |patches| patches.len());
+        unit.words.tokens() + picture
     }
 
     /// Places that a unit takes: a picture with holes is as large as a whole one.
     pub fn steps(&self, unit: &Unit) -> usize {
-        if self.layout == Layout::Run { self.length(unit) } else { self.unit_tokens }
+        match (self.layout, &unit.patches) {
+            (Layout::Run, _) => self.length(unit),
+            (Layout::Grid { .. }, _) | (_, None) => {
+                self.layout.room(unit.words.tokens(), self.picture_tokens)
+            }
+            // Of several pictures as many as it has something of.
+            (Layout::Lines { .. }, Some(patches)) => {
+                let end = patches.last().map_or(0, |&last| last as usize + 1);
+                self.layout.room(unit.words.tokens(), end.max(self.picture_tokens))
+            }
+        }
+    }
+
+    /// Tokens by which the window has moved on behind a unit.
+    pub fn passed(&self, unit: &Unit) -> usize {
+        match self.layout {
+            Layout::Lines { .. } => self.length(unit),
+            Layout::Run | Layout::Grid { .. } => self.steps(unit),
+        }
     }
 
     /// Where these units stand in a stream behind so many tokens of prefix, with so many tokens each.
     pub fn positions(&self, prefix: usize, units: &[Unit], lengths: &[usize]) -> Positions {
         let of_unit = |(unit, &n): (&Unit, &usize)| match self.layout {
             Layout::Run => Positions::run(prefix + unit.at, n),
-            Layout::Grid { .. } => {
+            Layout::Grid { .. } | Layout::Lines { .. } => {
                 let rows = self.rows_of(prefix, unit, n);
                 Positions::listed(rows.into_iter().map(|row| row.place).collect())
             }
@@ -74,25 +96,43 @@ impl Geometry {
     /// Where `n` tokens of a unit come from and where they stood in a stream behind so many tokens
     /// of prefix.
     pub fn rows_of(&self, prefix: usize, unit: &Unit, n: usize) -> Vec<Row> {
+        let Words { front, behind } = unit.words.of(n);
+        let seen = n.saturating_sub(front + behind);
         let patch = |i: usize| match &unit.patches {
             Some(patches) => patches.get(i).copied().unwrap_or(i as u32),
             None => i as u32,
         };
+        let patches: Vec<usize> = (0..seen).map(|i| patch(i) as usize).collect();
         // Dropped before it was encoded, a patch leaves no gap on a single axis; after that, it does.
         let dense = self.layout == Layout::Run && !matches!(unit.kind, Kind::Piece { .. });
-        let place = |i: usize| {
-            let token = if dense { i } else { patch(i) as usize };
-            self.layout.place_in(prefix, (unit.at, unit.time), token)
-        };
-        (0..n)
-            .map(|i| Row {
-                unit: unit.id,
-                patch: patch(i),
-                step: unit.segment,
-                place: place(i),
-                score: 0.0,
-            })
-            .collect()
+        let kept = if dense { Kept::all(seen) } else { Kept::some(&patches) };
+        let places =
+            self.layout.places_in(prefix, (unit.at, unit.time), kept.within(front, behind));
+        let words = |from: u32, n: usize| (from..).take(n);
+        let codes = words(FRONT, front)
+            .chain(patches.iter().map(|&patch| patch as u32))
+            .chain(words(BEHIND, behind));
+        let row =
+            |(patch, place)| Row { unit: unit.id, patch, step: unit.segment, place, score: 0.0 };
+        codes.zip(places).map(row).collect()
+    }
+}
+
+/// Tokens of the words that stand around a unit's picture.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Words {
+    pub front: usize,
+    pub behind: usize,
+}
+
+impl Words {
+    pub fn tokens(self) -> usize {
+        self.front + self.behind
+    }
+
+    /// Those in `n` tokens of a unit: where they leave no room for a picture, these are its gist.
+    pub fn of(self, n: usize) -> Self {
+        if n > self.tokens() { self } else { Self::default() }
     }
 }
 
@@ -120,13 +160,17 @@ pub struct Unit {
     /// Seconds of stream time of its first and last frame.
     pub start: f64,
     pub end: f64,
-    /// Tokens of video in front of it, as it entered the decoder.
+    /// The seconds that are told of it in words, where the model has some.
+    pub told: f64,
+    /// Places that the video in front of it takes.
     pub at: usize,
     /// Steps of time from the stream's first unit, each as long as a unit where frames come
     /// regularly; see [`Clock`].
     pub time: f64,
     /// Which of its picture's tokens it consists of; `None`: all, in order.
     pub patches: Option<Arc<[u32]>>,
+    /// Words around the picture.
+    pub words: Words,
     /// What an outside model makes of its first picture.
     pub embedding: Option<Arc<[f32]>>,
 }
@@ -171,6 +215,11 @@ impl Clock {
 }
 
 impl Unit {
+    /// What is told of it.
+    pub fn moment(&self) -> Moment {
+        Moment { frame: self.frames.start, seconds: self.told }
+    }
+
     /// Steps of time from `before` to this unit where both are retrieved and stand side by side: their
     /// own where one followed the other in the stream, else one.
     pub fn behind(&self, before: &Self) -> f64 {
@@ -259,7 +308,8 @@ impl Units {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Row {
     pub unit: u64,
-    /// Its place in the unit's picture, or [`RESIDUE`].
+    /// Its place in the unit's picture; from [`FRONT`] or [`BEHIND`] on, in the words around it; or
+    /// [`RESIDUE`].
     pub patch: u32,
     /// The encoding step that it came with.
     pub step: u64,
@@ -268,8 +318,28 @@ pub struct Row {
     pub score: f32,
 }
 
+/// The patch of the first word in front of a picture, and behind it.
+pub const FRONT: u32 = 1 << 30;
+pub const BEHIND: u32 = 1 << 31;
 /// The patch of a row that stands for several tokens which are gone.
 pub const RESIDUE: u32 = u32::MAX;
+
+impl Row {
+    /// Whether it is one of the words around a picture.
+    pub fn is_word(&self) -> bool {
+        (FRONT..RESIDUE).contains(&self.patch)
+    }
+
+    /// What rows of a unit are ordered by: words, picture, what stands for others, words.
+    pub fn order(&self) -> u32 {
+        match self.patch {
+            patch @ 0..FRONT => patch + FRONT,
+            patch @ FRONT..BEHIND => patch - FRONT,
+            RESIDUE => BEHIND - 1,
+            patch => patch,
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {

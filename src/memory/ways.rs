@@ -67,6 +67,8 @@ fn ingest(memory: &mut VideoMemory, (q, k, v): &Rows) -> Vec<Vec<f32>> {
         at: i * per_unit,
         time: i as f64,
         patches: None,
+        words: Default::default(),
+        told: 0.0,
         embedding: None,
     });
     let units = units.collect();

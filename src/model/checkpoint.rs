@@ -9,6 +9,7 @@
 pub(super) mod check;
 mod controls;
 pub(super) mod generation;
+pub(super) mod mrope;
 pub(super) mod pair;
 pub(super) mod processor;
 pub(super) mod text;
@@ -23,7 +24,7 @@ use serde_json::Value;
 
 pub(crate) use generation::{FILE as GENERATION_CONFIG, Generation};
 pub use processor::{ProcessorConfig, Settings};
-pub use text::{TextConfig, Words};
+pub use text::{Mrope, TextConfig, Words};
 pub(crate) use weights::{Weights, random};
 
 use crate::error::{EngineError, Result};

@@ -49,6 +49,26 @@ impl History {
         let ids = opening.iter().copied().chain(video).chain(tail.iter().copied()).collect();
         Self { ids, spared: tokens - kept }
     }
+
+    /// Of `opening`, units of `tokens` tokens that `placeholder` stands for, each with words around it,
+    /// and `tail`; `gone` tokens of video stand before all that, unseen.
+    pub(super) fn of_lines(
+        (opening, tail): (&[u32], &[u32]),
+        lines: &[[Vec<u32>; 2]],
+        (placeholder, tokens): (u32, usize),
+        gone: usize,
+        reach: usize,
+    ) -> Self {
+        let kept = tokens.min(reach.saturating_add(1));
+        let mut ids = opening.to_vec();
+        for [front, behind] in lines {
+            ids.extend(front);
+            ids.extend(std::iter::repeat_n(placeholder, kept));
+            ids.extend(behind);
+        }
+        ids.extend(tail);
+        Self { ids, spared: gone + lines.len() * (tokens - kept) }
+    }
 }
 
 /// Chooses the tokens of one answer, one after the other.

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: MPL-2.0
-//! The Qwen2 decoder without a cache.
+//! The decoder without a cache: Qwen2's, or Qwen3's, which norms queries and keys head by head.
 //!
 //! For each layer it projects queries, keys and values and hands them, before RoPE, to an
 //! [`Attend`], which decides what they are compared with. Ingesting video, retrieving, answering
 //! and probing are four implementations of that trait; the decoder knows none of them.
+//!
+//! A row may be several vectors side by side: the first is what goes in, the second is added behind
+//! the first layer, the third behind the second one (DeepStack).
 
 mod rows;
 #[cfg(test)]
@@ -16,11 +19,11 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::{Activation, Embedding, Module, VarBuilder};
 
 use self::rows::{MOST_ROWS, Rows};
-use super::checkpoint::TextConfig;
+use super::checkpoint::{Mrope, TextConfig};
 use super::gate::gated;
 use super::gathering::Gathering;
 use super::kernels;
-use super::linear::{Linear, linear, linear_no_bias};
+use super::linear::{Linear, linear_b, linear_no_bias};
 use super::norm::RmsNorm;
 use super::rope::Rope;
 use super::sound::Sum;
@@ -38,6 +41,8 @@ struct Attention {
     /// To queries, keys and values, side by side.
     qkv: Linear,
     o: Linear,
+    /// Of each head's queries and keys, if they are normed.
+    norms: Option<[RmsNorm; 2]>,
     heads: usize,
     kv_heads: usize,
     head_dim: usize,
@@ -47,12 +52,15 @@ impl Attention {
     fn new(cfg: &TextConfig, vb: VarBuilder) -> candle_core::Result<Self> {
         let (hidden, width) = (cfg.hidden_size, cfg.heads * cfg.head_dim);
         let kv_width = cfg.kv_heads * cfg.head_dim;
+        let linear = |outputs, name| linear_b(hidden, outputs, cfg.qkv_bias, vb.pp(name));
+        let norm = |name| RmsNorm::new(cfg.head_dim, cfg.rms_norm_eps, vb.pp(name));
         Ok(Self {
             qkv: Linear::joined(&[
-                linear(hidden, width, vb.pp("q_proj"))?,
-                linear(hidden, kv_width, vb.pp("k_proj"))?,
-                linear(hidden, kv_width, vb.pp("v_proj"))?,
+                linear(width, "q_proj")?,
+                linear(kv_width, "k_proj")?,
+                linear(kv_width, "v_proj")?,
             ])?,
+            norms: if cfg.head_norms { Some([norm("q_norm")?, norm("k_norm")?]) } else { None },
             o: linear_no_bias(width, hidden, vb.pp("o_proj"))?,
             heads: cfg.heads,
             kv_heads: cfg.kv_heads,
@@ -80,6 +88,10 @@ impl Attention {
         };
         let (q, k, v) =
             (part(0, heads)?, part(heads, kv_heads)?, part(heads + kv_heads, kv_heads)?);
+        let (q, k) = match &self.norms {
+            Some([of_q, of_k]) => (of_q.forward(&q)?, of_k.forward(&k)?),
+            None => (q, k),
+        };
         let context = attend.attend(layer, &q, &k, &v)?;
         let context = context.transpose(0, 1)?.reshape((n, heads * head_dim))?;
         Ok(self.o.forward(&context)?)
@@ -166,8 +178,11 @@ impl Decoder {
             }
             None => Linear::new(embeddings.embeddings().clone(), None),
         };
-        let rope = match cfg.mrope_section {
-            Some(section) => Rope::multimodal(section, cfg.rope_theta, vb.device())?,
+        let rope = match cfg.mrope {
+            Some(Mrope { section, interleaved: true }) => {
+                Rope::interleaved(section, cfg.rope_theta, vb.device())?
+            }
+            Some(Mrope { section, .. }) => Rope::multimodal(section, cfg.rope_theta, vb.device())?,
             None => Rope::new(cfg.head_dim, cfg.rope_theta, vb.device())?,
         };
         Ok(Self {
@@ -248,21 +263,28 @@ impl Decoder {
         Ok(self.embeddings.forward(&Tensor::new(ids, &self.device)?)?.to_dtype(self.dtype)?)
     }
 
-    /// One pass over `embeds` `[n, C]`; the result `[n, C]` is after the final norm.
+    /// One pass over `embeds` `[n, C]`, or `[n, (1 + e) * C]` with what is added behind the first `e`
+    /// layers; the result `[n, C]` is after the final norm.
     ///
     /// # Errors
     /// [`NotFinite`](EngineError::NotFinite) where any query, key, value or state was not; and those
     /// of `attend`.
     pub fn forward<A: Attend + ?Sized>(&self, embeds: &Tensor, attend: &mut A) -> Result<Tensor> {
         let mut sound = Sum::default();
-        let mut x = embeds.clone();
+        let width = self.cfg.hidden_size;
+        let vector = |at: usize| embeds.narrow(1, at * width, width);
+        let vectors = embeds.dim(1)? / width.max(1);
+        let mut x = if vectors > 1 { vector(0)?.contiguous()? } else { embeds.clone() };
         // Every sum is normed next: by the layer's second norm, the next layer's first, the last one.
         let mut states =
             self.layers.first().map_or(&self.norm, |l| &l.attention_norm).forward(&x)?;
         for (i, layer) in self.layers.iter().enumerate() {
             let h = layer.attention.forward(&states, i, attend, &mut sound)?;
             (x, states) = layer.mlp_norm.after_sum(&x, &h)?;
-            let h = layer.mlp.forward(&states)?;
+            let mut h = layer.mlp.forward(&states)?;
+            if i + 1 < vectors {
+                h = (h + vector(i + 1)?)?;
+            }
             let next = self.layers.get(i + 1).map_or(&self.norm, |next| &next.attention_norm);
             (x, states) = next.after_sum(&x, &h)?;
         }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::checkpoint::check::Checker;
 use super::checkpoint::{Checkpoint, Words};
 use super::vision::Plan;
-use super::{llava_onevision, qwen2_5_vl};
+use super::{llava_onevision, qwen2_5_vl, qwen3_vl};
 use crate::error::Result;
 
 /// A folder's model, as far as its config says.
@@ -40,12 +40,14 @@ impl Family {
         match kind {
             Some("llava_onevision") => Self::with(llava_onevision::checked(&check, json.clone())?),
             Some("qwen2_5_vl") => Self::with(qwen2_5_vl::checked(&check, json.clone())?),
+            Some("qwen3_vl") => Self::with(qwen3_vl::checked(&check, json.clone())?),
             _ => {
                 let names = header.architectures.unwrap_or_default().join(", ");
                 check.fault(format!(
                     "the model is of type `{}` ({names}); supported: `llava_onevision` \
                      (LlavaOnevisionForConditionalGeneration with a SigLIP tower and a Qwen2 \
-                     decoder) and `qwen2_5_vl` (Qwen2_5_VLForConditionalGeneration)",
+                     decoder), `qwen2_5_vl` (Qwen2_5_VLForConditionalGeneration) and `qwen3_vl` \
+                     (Qwen3VLForConditionalGeneration)",
                     kind.unwrap_or("none"),
                 ))
             }

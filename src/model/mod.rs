@@ -2,9 +2,10 @@
 //! Running a Video-LLM checkpoint: frames in, tokens of the decoder's width out, and a decoder
 //! that leaves its attention to the caller.
 //!
-//! [`VideoLlm::load`] reads a Hugging Face folder of LLaVA-OneVision (SigLIP and Qwen2) or
-//! Qwen2.5-VL. The unit of video is what becomes one block of tokens: a frame, or two of them. Nothing
-//! here knows how a stream is remembered; see [`decoder::Attend`] for the seam.
+//! [`VideoLlm::load`] reads a Hugging Face folder. Which family it belongs to, the front door asks
+//! (`family.rs`), and nobody behind it again; a family is a folder here (docs/adding-a-model.md). The unit
+//! of video is what becomes one block of tokens: a frame, or two of them. Nothing here knows how a stream
+//! is remembered; see [`decoder::Attend`] for the seam.
 
 pub mod attention;
 pub mod checkpoint;
@@ -27,6 +28,7 @@ pub mod preprocess;
 pub mod prompt;
 mod quantised;
 mod qwen2_5_vl;
+mod qwen3_vl;
 pub mod rope;
 pub(crate) mod side_by_side;
 pub(crate) mod sound;

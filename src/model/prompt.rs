@@ -15,12 +15,13 @@ mod template;
 use std::collections::BTreeSet;
 
 use self::controls::Controls;
-use self::template::{ChatTemplate, QUESTION, SYSTEM};
+pub(crate) use self::template::QWEN_TEMPLATE;
+use self::template::{ChatTemplate, QUESTION, Rendered, SYSTEM};
 pub(crate) use super::checkpoint::tokenizer::TextStream;
 use super::checkpoint::tokenizer::{SafeTokenizer, TokenizerConfig};
 use super::checkpoint::{Checkpoint, Words};
 use super::files::read_optional;
-use super::vision::Plan;
+use super::vision::{Moment, Plan, Told};
 use crate::error::{EngineError, Result};
 
 /// Who decides the words around the video and the question.
@@ -33,6 +34,20 @@ pub enum PromptStyle {
     /// for LLaVA-OneVision; another checkpoint keeps its own template and takes their system
     /// message.
     Rekv,
+}
+
+/// Who decides the words, and whether a video whose units have words of their own keeps the template's
+/// pair of brackets around it, as in transformers 5, or loses it, as such models were trained.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Form {
+    pub style: PromptStyle,
+    pub nested: bool,
+}
+
+impl From<PromptStyle> for Form {
+    fn from(style: PromptStyle) -> Self {
+        Self { style, nested: false }
+    }
 }
 
 /// What follows the video.
@@ -64,6 +79,8 @@ pub struct Prompts {
     template: ChatTemplate,
     /// Whether [`PromptStyle::Rekv`] has pieces of its own.
     pieces: bool,
+    /// The words around each unit.
+    told: Option<Told>,
     ends: BTreeSet<u32>,
     /// The token that stands for the video.
     video: u32,
@@ -86,13 +103,20 @@ impl Prompts {
         ends.extend(checkpoint.generation()?.end_ids);
         let names = [config.token("eos_token"), Some(TURN_END)];
         ends.extend(names.into_iter().flatten().filter_map(|name| trusted.id(name)));
-        let template = ChatTemplate::find(checkpoint.dir(), &config, plan.template(), video_text)?;
+        let written = plan.placeholder().map_or(video_text, str::to_owned);
+        let template = ChatTemplate::find(checkpoint.dir(), &config, plan.template(), written)?;
         let pieces = plan.has_pieces();
+        let told = plan.told();
+        let needed = told.iter().flat_map(|told| told.controls);
+        if let Some(name) = needed.copied().find(|name| trusted.id(name).is_none()) {
+            let reason = format!("has no token `{name}`, which stands around each picture");
+            return Err(EngineError::Checkpoint { path, reason });
+        }
         let used = template.written();
         let controls = Controls::of(&mut trusted, checkpoint, &config, &used)?;
         let mut untrusted = trusted.clone();
         untrusted.blind_to(controls.texts())?;
-        let prompts = Self { trusted, untrusted, controls, template, pieces, ends, video };
+        let prompts = Self { trusted, untrusted, controls, template, pieces, told, ends, video };
         // What is wrong with the tokenizer shows now and not with the first question.
         prompts.opening(PromptStyle::Hf, None, "")?;
         prompts.tail(PromptStyle::Hf, None, "?")?;
@@ -103,20 +127,21 @@ impl Prompts {
     /// template decides (`Hf`) or `rekv_default` is taken (`Rekv`).
     pub fn opening(
         &self,
-        style: PromptStyle,
+        form: impl Into<Form>,
         system: Option<&str>,
         rekv_default: &str,
     ) -> Result<Vec<u32>> {
         check_length(SYSTEM_PROMPT, system.unwrap_or_default())?;
+        let Form { style, nested } = form.into();
         match style {
             PromptStyle::Hf => {
-                let rendered = self.template.render(system.is_some())?;
-                self.encode_filled(&rendered.before, &[(SYSTEM, system.unwrap_or_default())])
+                let [before, _] = self.outside(system.is_some(), nested)?;
+                self.encode_filled(before, &[(SYSTEM, system.unwrap_or_default())])
             }
             // The blanks before the line break and at the end are ReKV's.
             PromptStyle::Rekv if !self.pieces => {
-                let rendered = self.template.render(true)?;
-                self.encode_filled(&rendered.before, &[(SYSTEM, system.unwrap_or(rekv_default))])
+                let [before, _] = self.outside(true, nested)?;
+                self.encode_filled(before, &[(SYSTEM, system.unwrap_or(rekv_default))])
             }
             PromptStyle::Rekv => self.encode_filled(
                 &format!("<|im_start|>system \n{SYSTEM}<|im_end|><|im_start|>user "),
@@ -132,8 +157,9 @@ impl Prompts {
     }
 
     /// Everything after the video up to where the answer begins.
-    pub fn tail(&self, style: PromptStyle, system: Option<&str>, text: &str) -> Result<Tail> {
+    pub fn tail(&self, form: impl Into<Form>, system: Option<&str>, text: &str) -> Result<Tail> {
         checked_question(text)?;
+        let Form { style, nested } = form.into();
         match style {
             PromptStyle::Rekv if self.pieces => {
                 let ids = self.encode_filled(
@@ -143,11 +169,31 @@ impl Prompts {
                 Ok(Tail { newline: false, ids })
             }
             style => {
-                let rendered = self.template.render(system.is_some())?;
-                let ids = self.encode_filled(&rendered.after, &[(QUESTION, text)])?;
+                let [_, after] = self.outside(system.is_some(), nested)?;
+                let ids = self.encode_filled(after, &[(QUESTION, text)])?;
                 Ok(Tail { newline: style == PromptStyle::Hf, ids })
             }
         }
+    }
+
+    /// What the template writes before a video and behind it; `nested`: with what units' own words take
+    /// the place of otherwise.
+    fn outside(&self, system: bool, nested: bool) -> Result<[&str; 2]> {
+        let Rendered { before, after } = self.template.render(system)?;
+        let inner = self.told.filter(|told| !(nested && told.nests)).and_then(
+            |Told { instead_of, .. }| {
+                let [left, right] = instead_of;
+                Some([before.strip_suffix(left)?, after.strip_prefix(right)?])
+            },
+        );
+        Ok(inner.unwrap_or([before, after]))
+    }
+
+    /// What stands in front of a unit's picture and behind it; `None` where nothing does.
+    pub fn around(&self, moment: Moment) -> Result<Option<[Vec<u32>; 2]>> {
+        let Some(told) = self.told else { return Ok(None) };
+        let [front, behind] = (told.around)(moment);
+        Ok(Some([self.trusted.encode(&front, false)?, self.trusted.encode(&behind, false)?]))
     }
 
     /// What stands between a question and its answer, control tokens and all.

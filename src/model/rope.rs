@@ -84,6 +84,18 @@ impl Rope {
         Self::of_pairs(axes.zip(frequencies(head_dim, theta)).collect(), device)
     }
 
+    /// The same with the axes in turn: pair `i` is turned by height where `i % 3 == 1`, by width where
+    /// `i % 3 == 2`, each as often as its section says, and by time elsewhere (Qwen3-VL).
+    pub fn interleaved(section: [usize; 3], theta: f64, device: &Device) -> Result<Self> {
+        let pairs = section.iter().sum::<usize>();
+        let axis = |pair: usize| match pair % 3 {
+            1 if pair < 3 * section[1] => Axis::H,
+            2 if pair < 3 * section[2] => Axis::W,
+            _ => Axis::T,
+        };
+        Self::of_pairs((0..pairs).map(axis).zip(frequencies(2 * pairs, theta)).collect(), device)
+    }
+
     /// Two axes with the same frequencies: half of the pairs are turned by height, half by width
     /// (the vision tower of Qwen2-VL).
     pub fn axial(head_dim: usize, theta: f64, device: &Device) -> Result<Self> {
@@ -373,6 +385,15 @@ mod tests {
             rows(&(q * k).unwrap()).iter().sum::<f32>()
         };
         assert!((score(0) - score(3000)).abs() < 1e-4);
+    }
+
+    #[test]
+    fn interleaved_axes_take_turns_until_their_section_is_full() {
+        let rope = Rope::interleaved([24, 20, 20], 5e6, &Device::Cpu).unwrap();
+        let count = |axis| rope.axes.iter().filter(|&&own| own == axis).count();
+        assert_eq!([Axis::T, Axis::H, Axis::W].map(count), [24, 20, 20]);
+        assert_eq!(rope.axes[..4], [Axis::T, Axis::H, Axis::W, Axis::T]);
+        assert_eq!(rope.axes[58..], [Axis::H, Axis::W, Axis::T, Axis::T, Axis::T, Axis::T]);
     }
 
     #[test]

@@ -23,7 +23,7 @@ use super::text_image::TextImage;
 use super::text_image::shared::TextImages;
 use super::vision::reuse::Reuse;
 use super::vision::together::Shared;
-use super::vision::{Picture, Vision};
+use super::vision::{Moment, Picture, Vision};
 use crate::cancel::Cancel;
 use crate::error::{EngineError, Result};
 use crate::frame::Frame;
@@ -138,6 +138,32 @@ impl VideoLlm {
         History::around((opening, tail), video, self.generation().reach())
     }
 
+    /// The same of a video whose units have words of their own. `lines`: the ids in front of each unit's
+    /// picture and behind it; `tokens`: of a picture; `gone`: tokens of units that nobody knows any more.
+    pub(crate) fn history_of_lines(
+        &self,
+        (opening, tail): (&[u32], &[u32]),
+        lines: &[[Vec<u32>; 2]],
+        (tokens, gone): (usize, usize),
+    ) -> History {
+        let video = (self.prompts().video(), tokens);
+        History::of_lines((opening, tail), lines, video, gone, self.generation().reach())
+    }
+
+    /// The embeddings of the words around a unit's picture, as wide as its tokens; `None` where there
+    /// are none.
+    pub fn around(&self, moment: Moment) -> Result<Option<[Tensor; 2]>> {
+        let Some([front, behind]) = self.prompts().around(moment)? else { return Ok(None) };
+        let wide = |ids: &[u32]| -> Result<Tensor> {
+            let (decoder, vectors) = (self.decoder(), self.vision().vectors());
+            let own = decoder.embed(ids)?;
+            let others = (ids.len(), (vectors - 1) * decoder.hidden_size());
+            let others = Tensor::zeros(others, own.dtype(), own.device())?;
+            Ok(if vectors > 1 { Tensor::cat(&[own, others], 1)? } else { own })
+        };
+        Ok(Some([wide(&front)?, wide(&behind)?]))
+    }
+
     /// The half that sees.
     pub fn vision(&self) -> &dyn Vision {
         &*self.0.vision.vision
@@ -195,7 +221,7 @@ impl VideoLlm {
         self.0.vision.vision.layout(picture, rate, compat)
     }
 
-    /// Unit tokens `[u, M, C]`; the last frame is repeated if it does not fill its unit. Units go
+    /// Unit tokens `[u, M, C]`, `C` all vectors of a token; the last frame is repeated if it does not fill its unit. Units go
     /// through the vision tower in batches; `cancel` is looked at between its layers.
     pub fn encode_frames(
         &self,
@@ -215,7 +241,8 @@ impl VideoLlm {
         let mut tokens = tokens.collect::<Result<Vec<_>>>()?;
         match tokens.len() {
             0 => {
-                let shape = (0, picture.tokens(), self.decoder().hidden_size());
+                let width = self.vision().vectors() * self.decoder().hidden_size();
+                let shape = (0, picture.tokens(), width);
                 Ok(Tensor::zeros(shape, self.dtype(), self.device())?)
             }
             1 => Ok(tokens.remove(0)),

@@ -8,11 +8,12 @@ use super::alike::SkipOptions;
 use crate::cancel::Cancel;
 use crate::error::{EngineError, Result};
 use crate::memory::VideoMemory;
-use crate::memory::intake::Prompts;
+use crate::memory::intake::{Prompts, Teller};
 use crate::memory::recipe::{ProbePrompt, Recipe};
 use crate::memory::store::StoreOptions;
-use crate::model::prompt::PromptStyle;
+use crate::model::prompt::{Form, PromptStyle};
 use crate::model::text_image::TextImage;
+use crate::model::vision::Moment;
 use crate::model::vision::reuse::ReuseOptions;
 use crate::model::{LoadOptions, VideoLlm};
 use crate::notices::{Notices, Part};
@@ -28,8 +29,9 @@ pub struct StreamOptions {
     /// Frames a second, for models that place tokens by time. `None`: as far apart as the first two
     /// frames are.
     pub sample_rate: Option<f64>,
-    /// Put what follows the video where transformers 5 does, behind its first picture, instead of
-    /// behind its last moment as the checkpoints were trained (Qwen2.5-VL only).
+    /// Do as transformers 5 where that is not how the checkpoints were trained: put what follows the
+    /// video behind its first picture instead of behind its last moment (Qwen2-VL, Qwen2.5-VL), or
+    /// write one more pair of brackets around all units (Qwen3-VL).
     pub mrope_compat: bool,
     /// Which frames are left out because they show nothing new.
     pub skip: SkipOptions,
@@ -52,7 +54,7 @@ pub fn empty_memory(
     memory.set_prompts(prompts(model, recipe)?);
     memory.store_in(options.store.clone());
     let system = options.system_prompt.as_deref();
-    let ids = model.prompts().opening(options.prompt_style, system, recipe.system)?;
+    let ids = model.prompts().opening(form(options), system, recipe.system)?;
     if !ids.is_empty() {
         let decoder = model.decoder();
         match memory.open(decoder, &decoder.embed(&ids)?, &options.cancel) {
@@ -65,6 +67,11 @@ pub fn empty_memory(
         }
     }
     Ok((memory, Some(ids)))
+}
+
+/// The form of the words in front of a video and behind it.
+pub fn form(options: &StreamOptions) -> Form {
+    Form { style: options.prompt_style, nested: options.mrope_compat }
 }
 
 /// A warning about an option that this model has no use for.
@@ -88,6 +95,18 @@ pub fn outside(
     model.text_image(folder, &options).map(Some)
 }
 
+/// Makes the words around units, where the model has some.
+fn teller(model: &VideoLlm) -> Result<Option<Teller>> {
+    if model.prompts().around(Moment { frame: 0, seconds: 0.0 })?.is_none() {
+        return Ok(None);
+    }
+    let model = model.clone();
+    Ok(Some(Teller(Arc::new(move |moment| {
+        let none = || EngineError::Tokenizer("there are no words around a unit".into());
+        model.around(moment)?.ok_or_else(none)
+    }))))
+}
+
 /// The prompts that say what matters, embedded.
 fn prompts(model: &VideoLlm, recipe: &Recipe) -> Result<Prompts> {
     let words = |option, text: &str| model.decoder().embed(&model.prompts().words(option, text)?);
@@ -99,5 +118,6 @@ fn prompts(model: &VideoLlm, recipe: &Recipe) -> Result<Prompts> {
     Ok(Prompts {
         probes: recipe.probes().iter().map(probe).collect::<Result<_>>()?,
         guidance: guidance.map(|rule| words("guidance", &rule.guidance)).transpose()?,
+        teller: teller(model)?,
     })
 }

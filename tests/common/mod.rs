@@ -2,6 +2,7 @@
 //! What the engine's tests share: the fixtures and a comparison that says where it failed.
 #![allow(dead_code, unused_imports)] // each test binary uses its part
 
+pub mod against;
 mod copy;
 
 use std::collections::HashMap;

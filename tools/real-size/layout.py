@@ -14,19 +14,23 @@ def _norm(name, width, bias=False):
         yield f"{name}.bias", (width,)
 
 
-def _qwen2(prefix, text):
-    """Everything of a Qwen2 decoder but the output head."""
+def _decoder(prefix, text):
+    """Everything of a Qwen2 or Qwen3 decoder but the output head."""
     hidden, inner = text["hidden_size"], text["intermediate_size"]
-    head = hidden // text["num_attention_heads"]
+    heads, third = text["num_attention_heads"], "qwen3" in text["model_type"]
+    head = text.get("head_dim", hidden // heads)
     kv = head * text["num_key_value_heads"]
     yield f"{prefix}.embed_tokens.weight", (text["vocab_size"], hidden)
     for i in range(text["num_hidden_layers"]):
         layer = f"{prefix}.layers.{i}"
         yield from _norm(f"{layer}.input_layernorm", hidden)
-        yield from _linear(f"{layer}.self_attn.q_proj", hidden, hidden)
-        yield from _linear(f"{layer}.self_attn.k_proj", kv, hidden)
-        yield from _linear(f"{layer}.self_attn.v_proj", kv, hidden)
-        yield from _linear(f"{layer}.self_attn.o_proj", hidden, hidden, bias=False)
+        yield from _linear(f"{layer}.self_attn.q_proj", head * heads, hidden, bias=not third)
+        yield from _linear(f"{layer}.self_attn.k_proj", kv, hidden, bias=not third)
+        yield from _linear(f"{layer}.self_attn.v_proj", kv, hidden, bias=not third)
+        yield from _linear(f"{layer}.self_attn.o_proj", hidden, head * heads, bias=False)
+        if third:
+            yield from _norm(f"{layer}.self_attn.q_norm", head)
+            yield from _norm(f"{layer}.self_attn.k_norm", head)
         yield from _norm(f"{layer}.post_attention_layernorm", hidden)
         yield from _linear(f"{layer}.mlp.gate_proj", inner, hidden, bias=False)
         yield from _linear(f"{layer}.mlp.up_proj", inner, hidden, bias=False)
@@ -54,7 +58,7 @@ def _llava_onevision(config):
     text, vision = config["text_config"], config["vision_config"]
     hidden = text["hidden_size"]
     yield "image_newline", (hidden,)
-    yield from _qwen2("language_model.model", text)
+    yield from _decoder("language_model.model", text)
     if not text["tie_word_embeddings"]:
         yield "language_model.lm_head.weight", (text["vocab_size"], hidden)
     yield from _linear("multi_modal_projector.linear_1", hidden, vision["hidden_size"])
@@ -79,12 +83,62 @@ def _qwen2_5_vl(config):
     yield from _norm("visual.merger.ln_q", width)
     yield from _linear("visual.merger.mlp.0", merged, merged)
     yield from _linear("visual.merger.mlp.2", vision["out_hidden_size"], merged)
-    yield from _qwen2("model", config)
+    yield from _decoder("model", config)
     if not config["tie_word_embeddings"]:
         yield "lm_head.weight", (config["vocab_size"], hidden)
 
 
-FAMILIES = {"llava_onevision": _llava_onevision, "qwen2_5_vl": _qwen2_5_vl}
+def _blocks(prefix, depth, width, inner, names):
+    """Layers of Qwen2-VL's and Qwen3-VL's towers."""
+    for i in range(depth):
+        block = f"{prefix}.blocks.{i}"
+        yield from _norm(f"{block}.norm1", width, bias=True)
+        yield from _norm(f"{block}.norm2", width, bias=True)
+        yield from _linear(f"{block}.attn.qkv", 3 * width, width)
+        yield from _linear(f"{block}.attn.proj", width, width)
+        yield from _linear(f"{block}.mlp.{names[0]}", inner, width)
+        yield from _linear(f"{block}.mlp.{names[1]}", width, inner)
+
+
+def _qwen2_vl(config):
+    vision, hidden = config["vision_config"], config["hidden_size"]
+    width, patch = vision["embed_dim"], vision["patch_size"]
+    yield "visual.patch_embed.proj.weight", (width, 3, vision["temporal_patch_size"], patch, patch)
+    yield from _blocks("visual", vision["depth"], width, width * vision["mlp_ratio"], ["fc1", "fc2"])
+    merged = width * vision["spatial_merge_size"] ** 2
+    yield from _norm("visual.merger.ln_q", width, bias=True)
+    yield from _linear("visual.merger.mlp.0", merged, merged)
+    yield from _linear("visual.merger.mlp.2", hidden, merged)
+    yield from _decoder("model", config)
+    if not config["tie_word_embeddings"]:
+        yield "lm_head.weight", (config["vocab_size"], hidden)
+
+
+def _qwen3_vl(config):
+    text, vision = config["text_config"], config["vision_config"]
+    width, patch, prefix = vision["hidden_size"], vision["patch_size"], "model.visual"
+    yield f"{prefix}.patch_embed.proj.weight", (width, 3, vision["temporal_patch_size"], patch, patch)
+    yield f"{prefix}.patch_embed.proj.bias", (width,)
+    yield f"{prefix}.pos_embed.weight", (vision["num_position_embeddings"], width)
+    names = ["linear_fc1", "linear_fc2"]
+    yield from _blocks(prefix, vision["depth"], width, vision["intermediate_size"], names)
+    merged = width * vision["spatial_merge_size"] ** 2
+    deep = [f"{prefix}.deepstack_merger_list.{i}" for i in range(len(vision["deepstack_visual_indexes"]))]
+    for merger in [f"{prefix}.merger", *deep]:
+        yield from _norm(f"{merger}.norm", merged if merger in deep else width, bias=True)
+        yield from _linear(f"{merger}.{names[0]}", merged, merged)
+        yield from _linear(f"{merger}.{names[1]}", vision["out_hidden_size"], merged)
+    yield from _decoder("model.language_model", text)
+    if not config["tie_word_embeddings"]:
+        yield "lm_head.weight", (text["vocab_size"], text["hidden_size"])
+
+
+FAMILIES = {
+    "llava_onevision": _llava_onevision,
+    "qwen2_vl": _qwen2_vl,
+    "qwen2_5_vl": _qwen2_5_vl,
+    "qwen3_vl": _qwen3_vl,
+}
 
 
 def tensors(config):

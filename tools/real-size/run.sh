@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MPL-2.0
 # Writes a checkpoint of a published size with random weights, loads it, asks it a question, and
-# prints what that costs. Usage: tools/real-size/run.sh 0.5b|7b|qwen-3b|qwen-7b [f32|bf16|f16|auto]
-# [options of examples/bench]. STREAMKVQA_BIG: where the gigabytes go; KEEP=1 leaves them there.
+# prints what that costs. Usage: tools/real-size/run.sh 0.5b|7b|qwen-3b|qwen-7b|qwen2-2b|qwen2-7b|
+# qwen3-2b|qwen3-4b|qwen3-8b [f32|bf16|f16|auto] [options of examples/bench]. STREAMKVQA_BIG: where the gigabytes go; KEEP=1 leaves them there.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 case ${1:-} in
@@ -10,7 +10,12 @@ case ${1:-} in
     7b) name=llava-onevision-qwen2-7b-ov-hf shard=5 ;;
     qwen-3b) name=Qwen2.5-VL-3B-Instruct shard=5 ;;
     qwen-7b) name=Qwen2.5-VL-7B-Instruct shard=5 ;;
-    *) sed -n '3,5s/^# //p' "$0" >&2; exit 2 ;;
+    qwen2-2b) name=Qwen2-VL-2B-Instruct shard=5 ;;
+    qwen2-7b) name=Qwen2-VL-7B-Instruct shard=5 ;;
+    qwen3-2b) name=Qwen3-VL-2B-Instruct shard=5 ;;
+    qwen3-4b) name=Qwen3-VL-4B-Instruct shard=5 ;;
+    qwen3-8b) name=Qwen3-VL-8B-Instruct shard=5 ;;
+    *) sed -n '3,6s/^# //p' "$0" >&2; exit 2 ;;
 esac
 dtype=${2:-auto}
 shift $(($# < 2 ? $# : 2))

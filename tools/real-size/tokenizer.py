@@ -25,6 +25,7 @@ CONTROLS = {
         "<|image_pad|>", "<|video_pad|>",
     ],
 }  # fmt: skip
+CONTROLS |= dict.fromkeys(["qwen2_vl", "qwen3_vl"], CONTROLS["qwen2_5_vl"])
 
 
 def _alphabet():

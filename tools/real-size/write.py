@@ -141,6 +141,28 @@ QWEN_TEMPLATE = (
 )
 
 
+QWEN3_TEMPLATE = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' }}"
+    + QWEN_TEMPLATE.split("message['role'] + '\\n' }}", 1)[1]
+)
+TEMPLATES = {"llava_onevision": OV_TEMPLATE, "qwen3_vl": QWEN3_TEMPLATE}
+
+
+def write_video_processor(out, vision):
+    """What Qwen3-VL's folder has for videos beside its settings for still images."""
+    processor = {
+        "size": {"longest_edge": 25165824, "shortest_edge": 4096},
+        "patch_size": vision["patch_size"],
+        "temporal_patch_size": vision["temporal_patch_size"],
+        "merge_size": vision["spatial_merge_size"],
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
+        "processor_class": "Qwen3VLProcessor",
+        "video_processor_type": "Qwen3VLVideoProcessor",
+    }
+    write_json(out / "video_preprocessor_config.json", processor)
+
+
 def write_processor(out, config):
     if config["model_type"] == "llava_onevision":
         side = config["vision_config"]["image_size"]
@@ -176,7 +198,8 @@ def write_processor(out, config):
 
 
 def main():
-    published = sorted(path.stem for path in (HERE / "configs").glob("*.json"))
+    configs = {path.stem: json.loads(path.read_text()) for path in (HERE / "configs").glob("*.json")}
+    published = sorted(name for name, config in configs.items() if config["model_type"] in layout.FAMILIES)
     parser = argparse.ArgumentParser(description="Random weights at the size of a published checkpoint.")
     parser.add_argument("model", choices=published)
     parser.add_argument("out", type=pathlib.Path, help="folder to write; must not exist")
@@ -186,7 +209,9 @@ def main():
     parser.add_argument("--shrink", action="store_true", help="the same layout in a quarter of a megabyte")
     args = parser.parse_args()
 
-    config = json.loads((HERE / "configs" / f"{args.model}.json").read_text())
+    config = configs[args.model]
+    if args.shrink and config["model_type"] not in ["llava_onevision", "qwen2_5_vl"]:
+        parser.error("--shrink is for LLaVA-OneVision and Qwen2.5-VL")
     ordinary = shrink(config) if args.shrink else tokenizer.ORDINARY
     family = config["model_type"]
     if args.tower_layers:
@@ -206,8 +231,10 @@ def main():
     # Compact and unescaped, as the tokenizers library writes large ones.
     write_json(args.out / "tokenizer.json", words, indent=None, ensure_ascii=False, separators=(",", ":"))
     write_json(args.out / "tokenizer_config.json", settings)
-    template = OV_TEMPLATE if family == "llava_onevision" else QWEN_TEMPLATE
+    template = TEMPLATES.get(family, QWEN_TEMPLATE)
     write_json(args.out / "chat_template.json", {"chat_template": template})
+    if family == "qwen3_vl":
+        write_video_processor(args.out, config["vision_config"])
     write_processor(args.out, config)
     ends = {"bos_token_id": ordinary, "eos_token_id": [ordinary + 2, ordinary], "pad_token_id": ordinary}
     write_json(args.out / "generation_config.json", ends)

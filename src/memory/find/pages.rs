@@ -2,6 +2,8 @@
 //! Pages of what is resident: of each layer the best by their mean keys, and the newest tokens
 //! (LiveVLM §4.3).
 
+use std::collections::BTreeSet;
+
 use candle_core::Tensor;
 
 use super::places::Context;
@@ -51,7 +53,16 @@ impl<'a> PickPages<'a> {
         let count = (scores.len() as f64 * self.share).ceil() as usize;
         let pages = top(&scores, count).into_iter();
         let rows = pages.flat_map(|p| p * self.tokens..((p + 1) * self.tokens).min(old));
-        Ok(rows.chain(old..n).collect())
+        let mut picked: Vec<usize> = rows.chain(old..n).collect();
+        // Words come with what they are around.
+        let own = resident.rows(0).unwrap_or(&[]);
+        let seen: BTreeSet<u64> =
+            picked.iter().filter(|&&i| !own[i].is_word()).map(|&i| own[i].unit).collect();
+        let words = (0..own.len()).filter(|&i| own[i].is_word() && seen.contains(&own[i].unit));
+        picked.extend(words);
+        picked.sort_unstable();
+        picked.dedup();
+        Ok(picked)
     }
 }
 

@@ -17,7 +17,7 @@ use crate::memory::keep::resident::stream_order;
 use crate::memory::kv::{Kv, gather, joined, rotate};
 use crate::memory::recipe::{Order, Places};
 use crate::memory::store::{Block, Stretch, gathered, stretches, turned};
-use crate::memory::unit::{Row, Unit};
+use crate::memory::unit::{Row, Unit, Words};
 use crate::model::rope::{Kept, Positions};
 
 /// What one layer sees in front of a question.
@@ -136,6 +136,7 @@ impl View<'_> {
         let mut parts: Vec<Stretch> = self.held.opening(layer).cloned().into_iter().collect();
         let mut units = Vec::with_capacity(blocks.len());
         let mut times = Vec::with_capacity(blocks.len());
+        let mut words = Vec::with_capacity(blocks.len());
         let mut before: Option<(&Unit, f64)> = None;
         for (block, stretch) in blocks.iter().zip(stretches(blocks)?) {
             let Some(stretch) = stretch else { continue };
@@ -147,10 +148,13 @@ impl View<'_> {
             before = unit.map(|unit| (unit, time)).or(before);
             times.push(time);
             units.push((block.unit, stretch.tokens()));
+            words.push(unit.map_or_else(Words::default, |unit| unit.words.of(stretch.tokens())));
             parts.push(stretch);
         }
         let prefix = prefix.map_or(Ok(0), Kv::tokens)?;
-        let kept = units.iter().map(|&(_, n)| Kept::All(n));
+        let kept = units.iter().zip(words).map(|(&(_, n), Words { front, behind })| {
+            Kept::all(n.saturating_sub(front + behind)).within(front, behind)
+        });
         let placed = geometry.layout.timed(prefix, times.into_iter().zip(kept));
         let positions = Positions::run(0, prefix).then(&placed.positions);
         let kv = turned(&parts, geometry.on_device, &geometry.rope, &positions)?;

@@ -79,6 +79,7 @@ fn read(
                 held,
                 prompts: &prompts,
                 seen,
+                taken: 0,
                 clock,
                 next_unit: 0,
                 segment: 0,

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
 //! What a segment comes in behind, and what every way in has in common.
 
+use std::fmt;
+use std::sync::Arc;
+
 use candle_core::Tensor;
 
 use super::encoded::Encoded;
@@ -10,9 +13,10 @@ use crate::error::Result;
 use crate::memory::keep::shrink::shrunk;
 use crate::memory::keep::{Held, Layer};
 use crate::memory::kv::Kv;
-use crate::memory::unit::{Clock, Kind, Row, Unit};
+use crate::memory::unit::{Clock, Kind, Row, Unit, Words};
 use crate::model::decoder::{Attend, Decoder};
 use crate::model::rope::Positions;
+use crate::model::vision::Moment;
 
 /// The embedded prompts of a recipe, `[n, C]` each; what they leave is numbers.
 #[derive(Clone, Debug, Default)]
@@ -21,6 +25,29 @@ pub struct Prompts {
     pub probes: Vec<Tensor>,
     /// Says what to keep of a segment, where the recipe compresses.
     pub guidance: Option<Tensor>,
+    /// Tells what stands around a unit's picture, where the model has words there.
+    pub teller: Option<Teller>,
+}
+
+/// Words in front of a unit's picture and behind it, `[n, C]` each and as wide as its tokens.
+pub type Around = [Tensor; 2];
+
+/// Makes the words around a unit's picture.
+#[derive(Clone)]
+pub struct Teller(pub Arc<dyn Fn(Moment) -> Result<Around> + Send + Sync>);
+
+impl Teller {
+    /// # Errors
+    /// What the computation fails with.
+    pub fn around(&self, moment: Moment) -> Result<Around> {
+        (self.0)(moment)
+    }
+}
+
+impl fmt::Debug for Teller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Teller")
+    }
 }
 
 /// The memory as a segment finds it.
@@ -30,6 +57,8 @@ pub struct Before<'a> {
     pub prompts: &'a Prompts,
     /// Tokens encoded so far, prefix included.
     pub seen: usize,
+    /// Places that the video takes so far.
+    pub taken: usize,
     /// What time it is in the stream.
     pub clock: Clock,
     /// The id of the next unit.
@@ -93,11 +122,6 @@ impl Before<'_> {
         Ok(decoder.forward_together(embeds, cancel, new)?.0)
     }
 
-    /// Tokens of video so far.
-    pub fn video(&self) -> usize {
-        self.seen.saturating_sub(self.held.prefix_tokens())
-    }
-
     /// Where these inputs stand in the stream.
     ///
     /// # Errors
@@ -112,8 +136,12 @@ impl Before<'_> {
         let mut tokens: Vec<Tensor> = segment.frames.iter().map(|f| f.tokens.clone()).collect();
         let mean = if self.held.recipe.summary { segment.summary()? } else { None };
         let mut units = self.name_units(segment, mean.is_some());
+        tokens.extend(mean);
+        for (unit, tokens) in units.iter_mut().zip(&mut tokens) {
+            (*tokens, unit.words) = self.worded(tokens, unit.frames.start, unit.told)?;
+        }
         let geometry = self.held.geometry;
-        let (mut at, mut clock, mut time) = (self.video(), self.clock, 0.0);
+        let (mut at, mut clock, mut time) = (self.taken, self.clock, 0.0);
         for unit in &mut units {
             (unit.at, at) = (at, at + geometry.steps(unit));
             time = match unit.kind {
@@ -123,8 +151,20 @@ impl Before<'_> {
             };
             unit.time = time;
         }
-        tokens.extend(mean);
         Ok(Inputs { units, tokens })
+    }
+
+    /// The tokens of a unit with the words around them.
+    ///
+    /// # Errors
+    /// What the computation fails with.
+    pub fn worded(&self, tokens: &Tensor, frame: u64, seconds: f64) -> Result<(Tensor, Words)> {
+        let Some(teller) = &self.prompts.teller else {
+            return Ok((tokens.clone(), Words::default()));
+        };
+        let [front, behind] = teller.around(Moment { frame, seconds })?;
+        let words = Words { front: front.dim(0)?, behind: behind.dim(0)? };
+        Ok((Tensor::cat(&[&front, tokens, &behind], 0)?, words))
     }
 
     fn name_units(&self, segment: &Segment, summary: bool) -> Vec<Unit> {
@@ -137,9 +177,11 @@ impl Before<'_> {
                 frames: frame.frames.clone(),
                 start: frame.start,
                 end: frame.end,
+                told: frame.told,
                 at: 0,
                 time: 0.0,
                 patches: frame.patches.clone(),
+                words: Words::default(),
                 embedding: frame.embedding.clone(),
             })
             .collect();
@@ -151,9 +193,11 @@ impl Before<'_> {
                 frames: first.frames.start..last.frames.end,
                 start: first.start,
                 end: last.end,
+                told: (first.told + last.told) / 2.0,
                 at: 0,
                 time: 0.0,
                 patches: None,
+                words: Words::default(),
                 embedding: None,
             };
             units.push(summary);

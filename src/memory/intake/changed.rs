@@ -3,6 +3,8 @@
 //! like those of the same patch one unit before (MemStream's adaptive key selection, §3.3). What is
 //! stored to be retrieved stays whole.
 
+use std::ops::Range;
+
 use candle_core::Tensor;
 
 use super::before::{Before, WayIn};
@@ -13,7 +15,7 @@ use crate::error::Result;
 use crate::memory::kv::{Kv, best, by_token, index, pick, representatives, token_cosines};
 use crate::memory::recipe::Sparse;
 use crate::memory::store::{ChangedWindow, MeanKeys};
-use crate::memory::unit::UNBOUNDED;
+use crate::memory::unit::{UNBOUNDED, Words};
 use crate::memory::weigh::novelty::least_alike;
 use crate::model::attention::{self, Stage, Visible};
 use crate::model::decoder::{Attend, Decoder};
@@ -33,7 +35,9 @@ impl WayIn for Changed {
         let inputs = before.inputs(segment)?;
         let lengths = inputs.lengths()?;
         let here = before.positions(&inputs)?;
-        let new = || InChanged::new(before, self.0, (here.clone(), &lengths), cancel);
+        let words: Vec<Words> = inputs.units.iter().map(|unit| unit.words).collect();
+        let new =
+            || InChanged::new(before, self.0, (here.clone(), &lengths), cancel).with_words(&words);
         let pass = before.pass(decoder, &inputs.embeds()?, cancel, new)?;
         let fresh = pass.into_layers();
         let raw: Vec<&Kv> = fresh.iter().map(|layer| &layer.raw).collect();
@@ -92,6 +96,21 @@ fn seen_later(
     }
 }
 
+/// Places in a picture as places in its unit, with those of the words around it: `front` in front of it,
+/// `behind` it.
+fn amid(kept: &Tensor, front: usize, behind: Range<usize>) -> Result<Tensor> {
+    if front == 0 && behind.is_empty() {
+        return Ok(kept.clone());
+    }
+    let list = |places: Range<usize>| index(&places.collect::<Vec<_>>(), kept.device());
+    let shift = Tensor::full(front as u32, kept.shape(), kept.device())?;
+    let (before, after, kept) = (list(0..front)?, list(behind)?, (kept + shift)?);
+    let parts = [before, kept, after];
+    // No kernel is started for nothing.
+    let parts: Vec<&Tensor> = parts.iter().filter(|part| part.elem_count() > 0).collect();
+    Ok(Tensor::cat(&parts, 0)?)
+}
+
 /// What a pass leaves of one layer.
 pub struct Fresh {
     /// Un-rotated keys and values.
@@ -109,6 +128,8 @@ pub struct InChanged<'a> {
     here: Positions,
     /// Tokens of each unit.
     lengths: &'a [usize],
+    /// Words around each, if there are any.
+    words: &'a [Words],
     cancel: &'a Cancel,
     layers: Vec<Fresh>,
 }
@@ -121,7 +142,12 @@ impl<'a> InChanged<'a> {
         (here, lengths): (Positions, &'a [usize]),
         cancel: &'a Cancel,
     ) -> Self {
-        Self { before, rule, here, lengths, cancel, layers: Vec::new() }
+        Self { before, rule, here, lengths, words: &[], cancel, layers: Vec::new() }
+    }
+
+    /// The same of units with words around them.
+    pub fn with_words(self, words: &'a [Words]) -> Self {
+        Self { words, ..self }
     }
 
     pub fn into_layers(self) -> Vec<Fresh> {
@@ -139,7 +165,7 @@ impl Attend for InChanged<'_> {
         let mut contexts = Vec::with_capacity(self.lengths.len());
         let mut changed = Vec::with_capacity(self.lengths.len());
         let mut start = 0;
-        for &n in self.lengths {
+        for (at, &n) in self.lengths.iter().enumerate() {
             self.cancel.check()?;
             let part = |x: &Tensor| x.narrow(1, start, n)?.contiguous();
             let here = Positions::listed(places[start..start + n].to_vec());
@@ -167,7 +193,12 @@ impl Attend for InChanged<'_> {
             stages.push(Stage { q: &q, k: &own.k, v: &own.v, visible });
             contexts.push(attention::attend(&stages, held.geometry.scale)?);
 
+            // Pictures are compared; words are seen by all that follows.
+            let Words { front, behind } = self.words.get(at).copied().unwrap_or_default();
+            let picture = n.saturating_sub(front + behind);
+            let raw_k = raw_k.narrow(1, front, picture)?.contiguous()?;
             let kept = seen_later(self.rule, &window, &raw_k, held.geometry.on_device)?;
+            let kept = amid(&kept, front, front + picture..n)?;
             let seen = Kv { k: pick(&own.k, &kept, 1)?, v: pick(&own.v, &kept, 1)? };
             window.push(&seen, raw_k, self.rule.units)?;
             changed.push(kept);

@@ -12,8 +12,10 @@ use crate::memory::unit::{Geometry, Unit};
 #[derive(Debug, Default)]
 pub struct Encoded {
     pub units: Vec<Unit>,
-    /// Places that it takes in the stream.
+    /// Tokens by which the window moves on.
     pub tokens: usize,
+    /// Places that it takes in the stream.
+    pub taken: usize,
     pub layers: Vec<EncodedLayer>,
     /// The resident cache with this piece in it.
     pub resident: Option<Vec<Layer>>,
@@ -53,8 +55,9 @@ impl Encoded {
             };
             layers.push(EncodedLayer { blocks, window: rotated, changed: None, whole: Some(raw) });
         }
-        let tokens = units.iter().map(|unit| geometry.steps(unit)).sum();
-        Ok(Self { units, tokens, layers, resident: None, inputs: Vec::new() })
+        let tokens = units.iter().map(|unit| geometry.passed(unit)).sum();
+        let taken = units.iter().map(|unit| geometry.steps(unit)).sum();
+        Ok(Self { units, tokens, taken, layers, resident: None, inputs: Vec::new() })
     }
 }
 

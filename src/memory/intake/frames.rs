@@ -11,13 +11,16 @@ use crate::error::Result;
 /// One frame's tokens on their way into the memory, or the mean of several merged neighbours.
 #[derive(Clone, Debug)]
 pub struct FrameTokens {
-    /// `[M, C]`, in the decoder's space.
+    /// `[M, C]`, in the decoder's space; or with more vectors side by side, which are added behind its
+    /// first layers.
     pub tokens: Tensor,
     /// Indices of the pushed frames it stands for.
     pub frames: Range<u64>,
     /// Seconds of stream time of its first and last frame.
     pub start: f64,
     pub end: f64,
+    /// The mean of its first and its last frame's seconds: the time that is told of it.
+    pub told: f64,
     /// Which of the picture's tokens these are; `None`: all, in order.
     pub patches: Option<Arc<[u32]>>,
     /// Whether it differs more from the frame before it than its neighbours do from theirs.
@@ -32,7 +35,8 @@ impl FrameTokens {
     /// A whole frame.
     pub fn whole(tokens: Tensor, frames: Range<u64>, (start, end): (f64, f64)) -> Self {
         let (patches, embedding, mean) = (None, None, None);
-        Self { tokens, frames, start, end, patches, peak: false, embedding, mean }
+        let told = (start + end) / 2.0;
+        Self { tokens, frames, start, end, told, patches, peak: false, embedding, mean }
     }
 }
 

@@ -10,11 +10,12 @@ use crate::error::Result;
 use crate::memory::keep::Held;
 use crate::memory::kv::Kv;
 use crate::memory::recipe::{Compression, Similarity};
-use crate::memory::unit::Kind;
+use crate::memory::unit::{Kind, Words};
 use crate::memory::weigh::budget::keep_counts;
 use crate::memory::weigh::score::{MeanQuery, Unread};
 use crate::memory::weigh::select::top;
 use crate::model::decoder::{Attend, Decoder};
+use crate::model::rope::Kept;
 
 /// Scores each frame by the guidance prompt `[n, C]` and keeps the best of each layer, and the
 /// summary. The prompt sees this segment only and leaves nothing behind.
@@ -36,7 +37,9 @@ pub fn compress(
     if compression.keep_ratio >= 1.0 || frames == 0 || empty {
         return Ok(());
     }
-    let mut guide = Guide::new(held, whole, cancel);
+    let units: Vec<(Words, usize)> =
+        encoded.units.iter().map(|unit| (unit.words, held.geometry.length(unit))).collect();
+    let mut guide = Guide::new(held, whole, cancel).of(&units);
     decoder.forward(guidance, &mut guide)?;
     let scores = frame_scores(&encoded.layers, &guide.into_queries(), frames)?;
     let counts = keep_counts(&scores, frames, compression.keep_ratio, compression.rule);
@@ -71,6 +74,8 @@ fn keep(layer: &mut EncodedLayer, frames: usize, chosen: &[usize]) -> Result<()>
 pub struct Guide<'a> {
     held: Held<'a>,
     segment: Vec<&'a Kv>,
+    /// Words and tokens of each unit, where there are words.
+    units: &'a [(Words, usize)],
     cancel: &'a Cancel,
     queries: Vec<MeanQuery>,
 }
@@ -78,7 +83,12 @@ pub struct Guide<'a> {
 impl<'a> Guide<'a> {
     /// `segment`: per layer the un-rotated keys and values of the segment.
     pub fn new(held: Held<'a>, segment: Vec<&'a Kv>, cancel: &'a Cancel) -> Self {
-        Self { held, segment, cancel, queries: Vec::new() }
+        Self { held, segment, units: &[], cancel, queries: Vec::new() }
+    }
+
+    /// The segment's units, each with the words around it and its tokens, words included.
+    pub fn of(self, units: &'a [(Words, usize)]) -> Self {
+        Self { units, ..self }
     }
 
     pub fn into_queries(self) -> Vec<MeanQuery> {
@@ -93,7 +103,15 @@ impl Attend for Guide<'_> {
         self.queries.push(MeanQuery::of(q, geometry.kv_heads, geometry.on_device)?);
         let (rope, segment) = (&geometry.rope, self.segment[layer]);
         // Positions restart at the segment.
-        let placed = geometry.layout.stretch(0, 0..segment.tokens()?);
+        let placed = match self.units.iter().any(|(words, _)| words.tokens() > 0) {
+            true => geometry.layout.packed(
+                0,
+                self.units.iter().map(|&(Words { front, behind }, n)| {
+                    Kept::all(n.saturating_sub(front + behind)).within(front, behind)
+                }),
+            ),
+            false => geometry.layout.stretch(0, 0..segment.tokens()?),
+        };
         let keys = rope.rotate(&segment.k, &placed.positions)?;
         let context = Kv { k: keys, v: segment.v.clone() };
         // In the reference it looks back as far as frames do.

@@ -27,7 +27,7 @@ use crate::error::Result;
 use crate::memory::recipe::{Recipe, Sees};
 use crate::model::decoder::Decoder;
 
-pub use before::{Before, Prompts, WayIn};
+pub use before::{Around, Before, Prompts, Teller, WayIn};
 pub use behind::Behind;
 pub use changed::InChanged;
 pub use encoded::{Encoded, EncodedLayer};

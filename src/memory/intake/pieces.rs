@@ -14,11 +14,11 @@ use crate::memory::keep::Held;
 use crate::memory::kv::{self, Kv, index, mean_heads, pick, read_all, representatives};
 use crate::memory::recipe::Grain;
 use crate::memory::store::{Block, Blocks, MeanKeys};
-use crate::memory::unit::{Kind, UNBOUNDED, Unit};
+use crate::memory::unit::{Kind, UNBOUNDED, Unit, Words};
 use crate::memory::weigh::change;
 use crate::model::attention::{self, Stage, Visible};
 use crate::model::decoder::{Attend, Decoder};
-use crate::model::rope::Layout;
+use crate::model::rope::{Kept, Layout};
 
 /// A pass a grain.
 pub struct Pieces;
@@ -33,6 +33,8 @@ struct Cut {
     units: Vec<Unit>,
     lengths: Vec<usize>,
     layers: Vec<(Kv, Tensor)>,
+    /// Places that they take one behind the other.
+    taken: usize,
 }
 
 impl WayIn for Pieces {
@@ -54,14 +56,27 @@ impl WayIn for Pieces {
         let geometry = before.held.geometry;
         let mut grains = Vec::new();
         for (index, grain) in before.held.recipe.grains.iter().enumerate() {
-            let size = grain.tokens(geometry.unit_tokens.max(1));
+            let size = grain.tokens(geometry.picture_tokens.max(1));
             let whole = sources.len() - sources.len() % size;
             if whole > 0 {
-                let new = || InPieces::new(before.held, size, cancel);
-                let tokens = tokens.narrow(0, 0, whole)?;
+                let (mut parts, mut words) = (Vec::new(), Vec::new());
+                for (at, own) in sources[..whole].chunks_exact(size).enumerate() {
+                    let ((from, _), (to, _)) = (own[0], own[size - 1]);
+                    let piece = tokens.narrow(0, at * size, size)?;
+                    let told = (from.told + to.told) / 2.0;
+                    let (piece, around) = before.worded(&piece, from.frames.start, told)?;
+                    parts.push(piece);
+                    words.push(around);
+                }
+                let new = || InPieces::new(before.held, size, cancel).with_words(&words);
+                let tokens = match before.prompts.teller.is_some() {
+                    true => Tensor::cat(&parts, 0)?,
+                    false => tokens.narrow(0, 0, whole)?,
+                };
                 let pass = before.pass(decoder, &tokens, cancel, new)?;
                 let layers = pass.into_layers();
-                grains.push(cut(before, (index, &grain), size, &layers, &sources[..whole])?);
+                let pieces = (size, &words[..]);
+                grains.push(cut(before, (index, &grain), pieces, &layers, &sources[..whole])?);
             }
         }
         // In the order in which they end.
@@ -78,7 +93,9 @@ impl WayIn for Pieces {
         for (at, layer) in layers.iter_mut().enumerate().filter(|_| !units.is_empty()) {
             layer.blocks = merged(&grains, at, &units, &order, geometry.on_device)?;
         }
-        Ok(Encoded { tokens: sources.len(), units, layers, ..Encoded::default() })
+        let most = |of: fn(&Cut) -> usize| grains.iter().map(of).max().unwrap_or(0);
+        let taken = most(|cut| cut.taken).max(sources.len());
+        Ok(Encoded { tokens: sources.len(), taken, units, layers, ..Encoded::default() })
     }
 }
 
@@ -114,7 +131,7 @@ fn merged(
 fn cut(
     before: Before<'_>,
     (number, grain): (usize, &Grain),
-    size: usize,
+    (size, words): (usize, &[Words]),
     layers: &[Piecewise],
     sources: &[Source<'_>],
 ) -> Result<Cut> {
@@ -123,19 +140,26 @@ fn cut(
     let Some((last, received)) = last else { return Ok(Cut::default()) };
     let read = read_all(&[received.clone(), mean_heads(&last.rotated)?])?;
     let [received, keys] = &read[..] else { return Ok(Cut::default()) };
-    let dim = keys.len() / sources.len().max(1);
+    let dim = keys.len() / received.len().max(1);
     let mut cut = Cut::default();
     let mut rows = Vec::new();
-    let pieces = sources.chunks_exact(size).zip(received.chunks_exact(size));
-    for (at, ((own, received), keys)) in pieces.zip(keys.chunks_exact(size * dim)).enumerate() {
+    // The first row of a piece, words included.
+    let mut first = 0;
+    for (at, (own, &Words { front, behind })) in sources.chunks_exact(size).zip(words).enumerate() {
         let start = at * size;
+        let picture = first + front..first + front + size;
+        let (Some(received), Some(keys)) =
+            (received.get(picture.clone()), keys.get(picture.start * dim..picture.end * dim))
+        else {
+            break;
+        };
         let importance = change::importance(received, keys, grain.attention);
         let kept = change::choose(&importance, keys, grain.kept(size), recipe.grain_alike);
         let ((from, time), (to, _)) = (own[0], own[size - 1]);
         // Where in its picture a piece of a grid begins.
         let base = match geometry.layout {
             Layout::Run => 0,
-            Layout::Grid { .. } => start % geometry.unit_tokens.max(1),
+            Layout::Grid { .. } | Layout::Lines { .. } => start % geometry.picture_tokens.max(1),
         };
         cut.units.push(Unit {
             id: 0,
@@ -144,13 +168,22 @@ fn cut(
             frames: from.frames.start..to.frames.end,
             start: from.start,
             end: to.end,
-            at: before.video() + start - base,
+            told: (from.told + to.told) / 2.0,
+            at: match geometry.layout {
+                Layout::Lines { .. } => before.taken + cut.taken,
+                Layout::Run | Layout::Grid { .. } => before.taken + cut.taken - base,
+            },
             time,
             patches: Some(kept.iter().map(|&i| (base + i) as u32).collect()),
+            words: Words { front, behind },
             embedding: from.embedding.clone(),
         });
-        cut.lengths.push(kept.len());
-        rows.extend(kept.into_iter().map(|i| start + i));
+        cut.lengths.push(front + kept.len() + behind);
+        rows.extend(first..picture.start);
+        rows.extend(kept.into_iter().map(|i| picture.start + i));
+        rows.extend(picture.end..picture.end + behind);
+        first = picture.end + behind;
+        cut.taken += geometry.layout.room(front + behind, size);
     }
     let places = index(&rows, last.rotated.device())?;
     for layer in layers {
@@ -164,6 +197,8 @@ fn cut(
 pub struct InPieces<'a> {
     held: Held<'a>,
     piece: usize,
+    /// Words around each, if there are any.
+    words: &'a [Words],
     cancel: &'a Cancel,
     layers: Vec<Piecewise>,
 }
@@ -179,7 +214,12 @@ pub struct Piecewise {
 
 impl<'a> InPieces<'a> {
     pub fn new(held: Held<'a>, piece: usize, cancel: &'a Cancel) -> Self {
-        Self { held, piece, cancel, layers: Vec::new() }
+        Self { held, piece, words: &[], cancel, layers: Vec::new() }
+    }
+
+    /// The same of pieces with words around them.
+    pub fn with_words(self, words: &'a [Words]) -> Self {
+        Self { words, ..self }
     }
 
     pub fn into_layers(self) -> Vec<Piecewise> {
@@ -193,12 +233,22 @@ impl Attend for InPieces<'_> {
         let (geometry, rope) = (held.geometry, &held.geometry.rope);
         let prefix = held.prefix_in_place(layer)?;
         let before = held.prefix_tokens();
-        let here = geometry.layout.stretch(before, 0..self.piece).positions;
+        let bare = geometry.layout.stretch(before, 0..self.piece).positions;
         let last = layer + 1 == geometry.layers;
         let (mut contexts, mut keys, mut received) = (Vec::new(), Vec::new(), Vec::new());
-        for start in (0..q.dim(1)?).step_by(self.piece) {
+        let (mut start, mut words) = (0, self.words.iter());
+        while start < q.dim(1)? {
             self.cancel.check()?;
-            let part = |x: &Tensor| x.narrow(1, start, self.piece)?.contiguous();
+            let Words { front, behind } = words.next().copied().unwrap_or_default();
+            let n = front + self.piece + behind;
+            let here = match front + behind {
+                0 => bare.clone(),
+                _ => {
+                    let piece = Kept::all(self.piece).within(front, behind);
+                    geometry.layout.packed(before, [piece]).positions
+                }
+            };
+            let part = |x: &Tensor| x.narrow(1, start, n)?.contiguous();
             let (q, k, v) =
                 (rope.rotate(&part(q)?, &here)?, rope.rotate(&part(k)?, &here)?, part(v)?);
             let mut stages = Vec::with_capacity(2);
@@ -215,9 +265,10 @@ impl Attend for InPieces<'_> {
                 };
                 let visible = Visible::Window { offset: before, width: UNBOUNDED };
                 let mass = attention::attention_mass_tensor(&q, &all, visible, geometry.scale)?;
-                received.push(mass.narrow(0, before, self.piece)?);
+                received.push(mass.narrow(0, before, n)?);
             }
             keys.push(k);
+            start += n;
         }
         let raw = Kv { k: k.clone(), v: v.clone() };
         let received = if received.is_empty() { None } else { Some(Tensor::cat(&received, 0)?) };

@@ -29,6 +29,14 @@ pub fn cosines_there(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     }
 }
 
+/// Of tokens `[M, C]` the first so many numbers each; `None`: all.
+pub fn first_of(tokens: &Tensor, width: Option<usize>) -> Result<Tensor> {
+    Ok(match width {
+        Some(width) if width < tokens.dim(1)? => tokens.narrow(1, 0, width)?.contiguous()?,
+        _ => tokens.clone(),
+    })
+}
+
 fn mean(x: &[f32]) -> f32 {
     x.iter().sum::<f32>() / x.len().max(1) as f32
 }
@@ -37,17 +45,20 @@ fn mean(x: &[f32]) -> f32 {
 pub fn merge_alike(
     frames: Vec<FrameTokens>,
     alike: f64,
+    compared: Option<usize>,
     on_device: bool,
 ) -> Result<Vec<FrameTokens>> {
     let mut merged: Vec<(FrameTokens, usize)> = Vec::with_capacity(frames.len());
     for frame in frames {
         if let Some((open, count)) = merged.last_mut() {
-            let cosines = cosines(&open.tokens, &frame.tokens, on_device)?;
+            let (a, b) = (first_of(&open.tokens, compared)?, first_of(&frame.tokens, compared)?);
+            let cosines = cosines(&a, &b, on_device)?;
             if !cosines.is_empty() && f64::from(mean(&cosines)) > alike {
                 let n = *count as f64;
                 open.tokens = (((&open.tokens * n)? + &frame.tokens)? / (n + 1.0))?;
                 open.frames.end = frame.frames.end;
                 open.end = frame.end;
+                open.told = (open.start + open.end) / 2.0;
                 *count += 1;
                 continue;
             }
@@ -76,9 +87,16 @@ pub fn drop_alike(frame: FrameTokens, cosines: &[f32], alike: f64) -> Result<Fra
 
 /// Keeps the fraction `keep` of the frames: local maxima of change first, then by change; and says
 /// which of them are such peaks.
-pub fn peaks(frames: Vec<FrameTokens>, keep: f64, on_device: bool) -> Result<Vec<FrameTokens>> {
+pub fn peaks(
+    frames: Vec<FrameTokens>,
+    keep: f64,
+    compared: Option<usize>,
+    on_device: bool,
+) -> Result<Vec<FrameTokens>> {
     let n = frames.len();
-    let pairs = frames.windows(2).map(|pair| (&pair[0].tokens, &pair[1].tokens));
+    let seen = frames.iter().map(|frame| first_of(&frame.tokens, compared));
+    let seen = seen.collect::<Result<Vec<_>>>()?;
+    let pairs = seen.windows(2).map(|pair| (&pair[0], &pair[1]));
     let cosines: Vec<Vec<f32>> = match on_device {
         true => {
             let there = pairs.map(|(a, b)| cosines_there(a, b)).collect::<Result<Vec<_>>>()?;
@@ -122,15 +140,15 @@ mod tests {
                 frame(2, &[[0.0, 1.0], [0.0, 1.0]]),
             ]
         };
-        let merged = merge_alike(frames(), 0.95, false).unwrap();
+        let merged = merge_alike(frames(), 0.95, None, false).unwrap();
         assert_eq!(merged.len(), 2);
         assert_eq!(merged[0].frames, 0..2);
         assert_eq!(merged[0].end, 1.0);
         assert_eq!(merged[0].tokens.to_vec2::<f32>().unwrap()[0], [2.0, 0.0]);
-        assert_eq!(merge_alike(frames(), 1.0, true).unwrap().len(), 3);
+        assert_eq!(merge_alike(frames(), 1.0, None, true).unwrap().len(), 3);
         // Each of three counts as much as another.
         let three = (0..3).map(|i| frame(i, &[[1.0 + 2.0 * i as f32, 0.0]])).collect();
-        let merged = merge_alike(three, 0.95, true).unwrap();
+        let merged = merge_alike(three, 0.95, None, true).unwrap();
         assert_eq!(merged[0].tokens.to_vec2::<f32>().unwrap(), [[3.0, 0.0]]);
     }
 
@@ -160,11 +178,11 @@ mod tests {
         let frames =
             angles.iter().enumerate().map(|(i, &a)| frame(i as u64, &at(a))).collect::<Vec<_>>();
         let starts = |kept: &[FrameTokens]| kept.iter().map(|f| f.frames.start).collect::<Vec<_>>();
-        let there = peaks(frames.clone(), 0.5, true).unwrap();
-        let kept = peaks(frames.clone(), 0.5, false).unwrap();
+        let there = peaks(frames.clone(), 0.5, None, true).unwrap();
+        let kept = peaks(frames.clone(), 0.5, None, false).unwrap();
         assert_eq!(starts(&there), starts(&kept));
         assert_eq!(starts(&kept), [0, 2, 4]);
         assert!(kept.iter().all(|frame| frame.peak));
-        assert_eq!(peaks(frames, 1.0, true).unwrap().len(), 6);
+        assert_eq!(peaks(frames, 1.0, None, true).unwrap().len(), 6);
     }
 }

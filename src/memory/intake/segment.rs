@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use candle_core::{DType, Tensor};
 
 use super::frames::{FrameTokens, Segment};
-use super::reduce::{cosines, cosines_there, drop_alike, merge_alike, peaks};
+use super::reduce::{cosines, cosines_there, drop_alike, first_of, merge_alike, peaks};
 use crate::error::Result;
 use crate::memory::kv::{nothing, read_all};
 use crate::memory::recipe::{Cut, Recipe, Reduce};
@@ -33,6 +33,8 @@ pub struct Segmenter {
     newest: Vec<f32>,
     /// What frames are compared by is computed where they are.
     on_device: bool,
+    /// Of a token, the numbers that are compared; `None`: all.
+    compared: Option<usize>,
     /// Of the frames that come next the first that each stands for, and its cosines with the one before
     /// it.
     foreseen: VecDeque<(u64, Vec<f32>)>,
@@ -50,6 +52,7 @@ impl Segmenter {
             cosines: Vec::new(),
             newest: Vec::new(),
             on_device: false,
+            compared: None,
             foreseen: VecDeque::new(),
         }
     }
@@ -77,6 +80,17 @@ impl Segmenter {
         Self { on_device, ..self }
     }
 
+    /// The same of tokens that are several vectors side by side, of which the first, `width` numbers, is
+    /// what frames are compared by.
+    pub fn comparing(self, width: usize) -> Self {
+        Self { compared: Some(width), ..self }
+    }
+
+    /// What of tokens `[M, C]` is compared.
+    fn seen(&self, tokens: &Tensor) -> Result<Tensor> {
+        first_of(tokens, self.compared)
+    }
+
     /// Looks at frames that will be pushed next: what patches are dropped by, all in one read.
     ///
     /// # Errors
@@ -87,13 +101,13 @@ impl Segmenter {
             return Ok(());
         }
         let mut unread = Vec::with_capacity(frames.len());
-        let mut before = self.before.as_ref();
+        let mut before = self.before.clone();
         for frame in frames {
-            unread.push(match before {
-                Some(before) => cosines_there(&frame.tokens, before)?,
+            unread.push(match &before {
+                Some(before) => cosines_there(&self.seen(&frame.tokens)?, before)?,
                 None => nothing(0)?,
             });
-            before = Some(&frame.tokens);
+            before = Some(self.seen(&frame.tokens)?);
         }
         let starts = frames.iter().map(|frame| frame.frames.start);
         self.foreseen = starts.zip(read_all(&unread)?).collect();
@@ -166,10 +180,12 @@ impl Segmenter {
                 units
             }
             (_, Reduce::Frames { alike }) => {
-                merge_alike(std::mem::take(&mut self.open), alike, self.on_device)?
+                let open = std::mem::take(&mut self.open);
+                merge_alike(open, alike, self.compared, self.on_device)?
             }
             (_, Reduce::Peaks { keep }) => {
-                peaks(std::mem::take(&mut self.open), keep, self.on_device)?
+                let open = std::mem::take(&mut self.open);
+                peaks(open, keep, self.compared, self.on_device)?
             }
             _ => std::mem::take(&mut self.open),
         };
@@ -188,12 +204,12 @@ impl Segmenter {
 
     /// The frame without what the one before it already said.
     fn reduced(&mut self, frame: FrameTokens, known: Option<Vec<f32>>) -> Result<FrameTokens> {
-        let whole = frame.tokens.clone();
+        let whole = self.seen(&frame.tokens)?;
         let frame = match (self.reduce, &self.before) {
             (Reduce::Patches { alike }, Some(before)) => {
                 let cosines = match known {
                     Some(cosines) => cosines,
-                    None => cosines(&frame.tokens, before, self.on_device)?,
+                    None => cosines(&whole, before, self.on_device)?,
                 };
                 drop_alike(frame, &cosines, alike)?
             }
@@ -235,6 +251,7 @@ impl Segmenter {
                 frames: from.frames.start..to.frames.end,
                 start: from.start,
                 end: to.end,
+                told: (from.told + to.told) / 2.0,
                 patches: Some(own.iter().map(patch).collect()),
                 mean: None,
                 ..from.clone()
@@ -309,6 +326,7 @@ impl Segmenter {
         }
         left.frames.end = right.frames.end;
         left.end = right.end;
+        left.told = (left.start + left.end) / 2.0;
         left.mean = None;
         let left = left.clone();
         self.features[at] = self.feature(&left)?;
@@ -330,7 +348,7 @@ impl Segmenter {
     fn feature(&self, frame: &FrameTokens) -> Result<Vec<f32>> {
         let mut mean = match &frame.mean {
             Some(mean) => mean.to_vec(),
-            None => frame.tokens.to_dtype(DType::F32)?.mean(0)?.to_vec1()?,
+            None => self.seen(&frame.tokens)?.to_dtype(DType::F32)?.mean(0)?.to_vec1()?,
         };
         if self.compat {
             mean.iter_mut().for_each(|x| *x = half::f16::from_f32(*x).to_f32());

@@ -11,6 +11,7 @@ use super::place::{at_time, place, squeezed};
 use super::probe::{Scores, read_scores};
 use super::resident::Layer;
 use super::residue::residues;
+use super::words::{fill, with_words};
 use crate::error::Result;
 use crate::memory::kv::{Kv, index, pick, rotate};
 use crate::memory::recipe::{Heads, Pick, Places, Resident, Scope, Signal};
@@ -49,8 +50,10 @@ pub fn evict(
         Measured::There(_) => read.next().unwrap_or_default(),
     });
     let mut signals = signals.into_iter().map(|signal| -> Vec<Scores> {
-        let layers = (0..layers.len()).zip(&mut measured);
-        layers.map(|(at, scores)| finite(eviction.scores(signal, at, scores))).collect()
+        let layers = layers.iter().enumerate().zip(&mut measured);
+        layers
+            .map(|((at, layer), scores)| finite(eviction.scores(signal, (at, layer), scores)))
+            .collect()
     });
     let (mut first, second) = (signals.next().unwrap_or_default(), signals.next());
     if recipe.by_depth {
@@ -205,31 +208,44 @@ impl Eviction<'_> {
 
     /// For a KV head, whose keys are compared with whose, and which of the rows are recent.
     fn slots(&self, layer: &Layer, head: usize) -> (Vec<u32>, Vec<bool>) {
-        let unit_tokens = self.held.geometry.unit_tokens;
+        let Geometry { unit_tokens, picture_tokens, .. } = *self.held.geometry;
         let Some(rows) = layer.rows(head) else { return (Vec::new(), Vec::new()) };
         let slots = match self.held.recipe.compat {
-            true => (0..rows.len()).map(|i| (i % unit_tokens.max(1)) as u32).collect(),
+            true => {
+                let mut place = 0..;
+                let slot = |row: &Row| match row.is_word() {
+                    true => row.patch,
+                    false => place.next().unwrap_or(0) % picture_tokens.max(1) as u32,
+                };
+                rows.iter().map(slot).collect()
+            }
             false => rows.iter().map(|row| row.patch).collect(),
         };
         (slots, recent(rows, self.recipe.recent, unit_tokens))
     }
 
     /// What a signal says of a layer's rows by what it sees of them.
-    fn scores(&self, signal: Signal, at: usize, measured: Scores) -> Scores {
-        let Geometry { unit_tokens, layout, .. } = *self.held.geometry;
+    fn scores(&self, signal: Signal, (at, layer): (usize, &Layer), measured: Scores) -> Scores {
+        let Geometry { picture_tokens, layout, .. } = *self.held.geometry;
         let per_head = match signal {
             Signal::Attention | Signal::Recency => return measured,
             Signal::Novelty => measured,
             Signal::ValueNorm => {
                 let kernel = self.recipe.pooling.then(|| norms::kernel(at, self.depth)).flatten();
-                let smooth = |norms: Vec<f32>| match kernel {
-                    Some(kernel) => {
-                        let grid = Grid::of(norms.len(), unit_tokens, layout);
-                        norms::pooled(&norms, grid, kernel)
-                    }
-                    None => norms,
+                let smooth = |(head, mut norms): (usize, Vec<f32>)| {
+                    let Some(kernel) = kernel else { return norms };
+                    // Words lie in no picture.
+                    let rows = layer.rows(head).unwrap_or(&[]);
+                    let seen: Vec<usize> = (0..norms.len())
+                        .filter(|&i| rows.get(i).is_none_or(|row| !row.is_word()))
+                        .collect();
+                    let own: Vec<f32> = seen.iter().map(|&i| norms[i]).collect();
+                    let grid = Grid::of(own.len(), picture_tokens, layout);
+                    let pooled = norms::pooled(&own, grid, kernel);
+                    seen.iter().zip(pooled).for_each(|(&i, pooled)| norms[i] = pooled);
+                    norms
                 };
-                measured.into_iter().map(smooth).collect()
+                measured.into_iter().enumerate().map(smooth).collect()
             }
         };
         match self.recipe.heads {
@@ -267,7 +283,7 @@ impl Eviction<'_> {
         if layer.tokens() <= budget {
             return Ok(layer.clone());
         }
-        let keep: Vec<Vec<usize>> = first
+        let mut keep: Vec<Vec<usize>> = first
             .iter()
             .enumerate()
             .map(|(head, first)| {
@@ -275,6 +291,11 @@ impl Eviction<'_> {
                 self.kept(layer, head, first, second.map(Vec::as_slice), budget)
             })
             .collect();
+        // Heads may have kept different pictures with words of different lengths.
+        let most = keep.iter().map(Vec::len).max().unwrap_or(0);
+        for (head, keep) in keep.iter_mut().enumerate() {
+            fill(layer.rows(head).unwrap_or(&[]), keep, most);
+        }
         let left = layer.keep(&keep)?;
         let left = match self.held.recipe.places {
             Places::Scaled => squeezed_together(layer, left, layout),
@@ -302,17 +323,31 @@ impl Eviction<'_> {
         second: Option<&[f32]>,
         budget: usize,
     ) -> Vec<usize> {
+        let rows = layer.rows(head).unwrap_or(&[]);
+        with_words(rows, budget, |pictures, budget| {
+            let of = |scores: &[f32]| -> Vec<f32> { pictures.iter().map(|&i| scores[i]).collect() };
+            let second = second.map(of);
+            let own = Pictures {
+                rows: pictures.iter().map(|&i| rows[i]).collect(),
+                first: of(first),
+                second: second.as_deref(),
+            };
+            self.chosen(layer, &own, budget).into_iter().map(|i| pictures[i]).collect()
+        })
+    }
+
+    /// The same of rows of pictures, by their numbers among these.
+    fn chosen(&self, layer: &Layer, own: &Pictures<'_>, budget: usize) -> Vec<usize> {
         let recipe = self.recipe;
-        let forced = match layer.rows(head) {
-            Some(rows) if recipe.recent > 0.0 => {
-                recent(rows, recipe.recent, self.held.geometry.unit_tokens)
-            }
-            _ => vec![false; layer.tokens()],
+        let Pictures { rows, first, second } = own;
+        let forced = match recipe.recent > 0.0 {
+            true => recent(rows, recipe.recent, self.held.geometry.picture_tokens),
+            false => vec![false; rows.len()],
         };
         match (recipe.scope, recipe.pick) {
             (_, Pick::Evenly) => beside(&forced, budget, |open, left| evenly(open.len(), left)),
             (Scope::Step, _) => {
-                beside(&forced, budget, |open, left| by_step(layer, first, open, left))
+                beside(&forced, budget, |open, left| by_step(layer, (rows, first), open, left))
             }
             (Scope::Whole, Pick::Buckets { size, free }) => {
                 beside(&forced, budget, |open, left| {
@@ -320,9 +355,16 @@ impl Eviction<'_> {
                     buckets(&scores, left, size, free)
                 })
             }
-            (Scope::Whole, Pick::Top) => quota(first, second, &forced, recipe.share, budget),
+            (Scope::Whole, Pick::Top) => quota(first, *second, &forced, recipe.share, budget),
         }
     }
+}
+
+/// The rows of pictures of one list, with what they are chosen by.
+struct Pictures<'a> {
+    rows: Vec<Row>,
+    first: Vec<f32>,
+    second: Option<&'a [f32]>,
 }
 
 /// Which rows are the newest `share` of the units' worth of tokens that are held: at least one
@@ -362,8 +404,12 @@ fn beside(
 /// Of the `open` rows every step keeps the same fraction of those it came with (ReTaKe, with the
 /// length so far for the video's length: the best of fewer are among the best of more, so what a
 /// step keeps in the end is what the known length would have kept at once).
-fn by_step(layer: &Layer, scores: &[f32], open: &[usize], budget: usize) -> Vec<usize> {
-    let rows = layer.lists().first().map_or(&[][..], Vec::as_slice);
+fn by_step(
+    layer: &Layer,
+    (rows, scores): (&[Row], &[f32]),
+    open: &[usize],
+    budget: usize,
+) -> Vec<usize> {
     let of = |step: u64| (0..open.len()).filter(move |&i| rows[open[i]].step == step);
     let held = |step: u64| rows.iter().filter(|row| row.step == step).count();
     let protected = rows.len() - open.len();

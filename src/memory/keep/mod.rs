@@ -10,6 +10,7 @@ mod probe;
 pub mod resident;
 mod residue;
 pub mod shrink;
+pub mod words;
 
 pub use held::Held;
 pub use probe::{in_sight, read_scores, received};

@@ -3,7 +3,7 @@
 //! squeezed. Keys are turned only then, so a rule is nothing but a choice of places.
 
 use crate::memory::recipe::Places;
-use crate::memory::unit::{RESIDUE, Row};
+use crate::memory::unit::{BEHIND, FRONT, RESIDUE, Row};
 use crate::model::rope::{Kept, Layout, Place, Placed, Positions};
 
 /// Where rows stand when they are used behind a prefix.
@@ -16,14 +16,18 @@ pub fn place(rows: &[Row], rule: Places, layout: Layout, prefix: usize) -> Place
             Placed { positions: Positions::listed(places), next: end }
         }
         Places::Local if layout == Layout::Run => {
-            let at = |row: &Row| Place::text(prefix + offset(row));
-            let positions = Positions::listed(rows.iter().map(at).collect());
+            let alone = |rows: &[Row]| {
+                let patches = offsets(rows);
+                layout.places_in(prefix, (0, 0.0), kept(rows, &patches))
+            };
+            let units = rows.chunk_by(|a, b| a.unit == b.unit).flat_map(alone);
+            let positions = Positions::listed(units.collect());
             let next = prefix + rows.len();
             Placed { positions, next }
         }
         Places::Local => {
-            let offsets = |rows: &[Row]| side_by_side(rows, layout, prefix).positions;
-            let units = rows.chunk_by(|a, b| a.unit == b.unit).map(offsets);
+            let alone = |rows: &[Row]| side_by_side(rows, layout, prefix).positions;
+            let units = rows.chunk_by(|a, b| a.unit == b.unit).map(alone);
             let positions = units.fold(Positions::run(0, 0), |all, unit| all.then(&unit));
             let next = prefix + rows.len();
             Placed { positions, next }
@@ -32,25 +36,37 @@ pub fn place(rows: &[Row], rule: Places, layout: Layout, prefix: usize) -> Place
 }
 
 fn side_by_side(rows: &[Row], layout: Layout, prefix: usize) -> Placed {
-    let units = rows.chunk_by(|a, b| a.unit == b.unit);
-    let patches: Vec<Vec<usize>> = units.map(offsets).collect();
-    layout.packed(prefix, patches.iter().map(|patches| Kept::Some(patches)))
+    let units: Vec<&[Row]> = rows.chunk_by(|a, b| a.unit == b.unit).collect();
+    let patches: Vec<Vec<usize>> = units.iter().map(|rows| offsets(rows)).collect();
+    layout.packed(prefix, units.iter().zip(&patches).map(|(rows, patches)| kept(rows, patches)))
 }
 
+/// What is left of one unit. `patches`: its [`offsets`].
+fn kept<'a>(rows: &[Row], patches: &'a [usize]) -> Kept<'a> {
+    let front = rows.iter().filter(|row| (FRONT..BEHIND).contains(&row.patch)).count();
+    Kept::some(patches).within(front, rows.len() - front - patches.len())
+}
+
+/// The offsets in one unit's picture of what is not words.
 fn offsets(rows: &[Row]) -> Vec<usize> {
-    rows.iter().map(offset).collect()
+    rows.iter().filter(|row| !row.is_word()).map(offset).collect()
 }
 
-/// The offset in its unit; a residue stands where its unit begins.
+/// The offset in its unit's picture; a residue stands where that begins.
 fn offset(row: &Row) -> usize {
     if row.patch == RESIDUE { 0 } else { row.patch as usize }
 }
 
-/// A place at another time. Where there is one axis, time is all of it.
+/// A place at another time. Where there is one axis, time is all of it; where time is told in words,
+/// pictures stand by what is in front of them, and so move on all axes.
 pub fn at_time(place: Place, t: usize, layout: Layout) -> Place {
     match layout {
         Layout::Run => Place::text(t),
         Layout::Grid { .. } => Place { t, ..place },
+        Layout::Lines { .. } => {
+            let moved = |at: usize| (t + at).saturating_sub(place.t);
+            Place { t, h: moved(place.h), w: moved(place.w) }
+        }
     }
 }
 

@@ -185,13 +185,14 @@ pub struct Residue {
 /// Indices of the rows in stream order; a residue comes behind its unit.
 pub fn stream_order(rows: &[Row]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..rows.len()).collect();
-    order.sort_by_key(|&i| (rows[i].unit, rows[i].patch, i));
+    order.sort_by_key(|&i| (rows[i].unit, rows[i].order(), i));
     order
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::unit::{BEHIND, FRONT};
 
     fn row(unit: u64, patch: u32) -> Row {
         Row { unit, patch, step: 0, place: Place::text(0), score: 0.0 }
@@ -201,5 +202,11 @@ mod tests {
     fn a_residue_comes_behind_its_unit() {
         let rows = [row(1, 0), row(0, RESIDUE), row(0, 1), row(0, 0)];
         assert_eq!(stream_order(&rows), [3, 2, 1, 0]);
+    }
+
+    #[test]
+    fn words_stand_around_their_picture() {
+        let rows = [row(1, FRONT), row(0, BEHIND), row(0, RESIDUE), row(0, 0), row(0, FRONT + 1)];
+        assert_eq!(stream_order(&rows), [4, 3, 2, 1, 0]);
     }
 }

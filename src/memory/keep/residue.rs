@@ -38,7 +38,7 @@ pub fn residues<'a>(
             let rows = layer.lists().first().map_or(&[][..], Vec::as_slice);
             let mut units: Vec<u64> = rows
                 .iter()
-                .filter(|row| Some(row.step) == newest && row.patch != RESIDUE)
+                .filter(|row| Some(row.step) == newest && row.patch != RESIDUE && !row.is_word())
                 .map(|row| row.unit)
                 .collect();
             units.dedup();
@@ -107,7 +107,7 @@ fn prototype(layer: &Layer, unit: u64, scores: &[Vec<f32>]) -> Result<Residue> {
     for (head, scores) in scores.iter().enumerate() {
         let list = layer.lists().get(head).or(layer.lists().first());
         let list = list.map_or(&[][..], Vec::as_slice);
-        let own = |i: usize| list.get(i).is_some_and(|row| row.unit == unit);
+        let own = |i: usize| list.get(i).is_some_and(|row| row.unit == unit && !row.is_word());
         let members = (0..list.len()).filter(|&i| own(i)).count();
         let sum: f32 = (0..list.len()).filter(|&i| own(i)).map(|i| scores[i].max(0.0)).sum();
         let weight = |i: usize| match own(i) {
@@ -116,7 +116,7 @@ fn prototype(layer: &Layer, unit: u64, scores: &[Vec<f32>]) -> Result<Residue> {
             true => 1.0 / members.max(1) as f32,
         };
         weights.push((0..list.len()).map(weight).collect());
-        if let Some(last) = list.iter().rev().find(|row| row.unit == unit) {
+        if let Some(last) = list.iter().rev().find(|row| row.unit == unit && !row.is_word()) {
             rows.push(Row { patch: RESIDUE, ..*last });
         }
     }

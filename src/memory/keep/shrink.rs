@@ -7,6 +7,7 @@ use super::evict::evict;
 use super::held::Held;
 use super::probe::Ask;
 use super::resident::Layer;
+use super::words::with_words;
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::memory::recipe::Resident;
@@ -89,8 +90,17 @@ pub fn drop_oldest(layers: &mut [Layer], bytes: u64) -> Result<bool> {
     let any = layers.iter().any(|layer| layer.tokens() > 0);
     for layer in layers {
         let n = layer.tokens();
+        if n == 0 {
+            continue;
+        }
         let left = ((n as f64 * share) as usize).min(n.saturating_sub(1));
-        *layer = layer.keep(&[(n - left..n).collect()])?;
+        let lists = layer.lists().iter();
+        let newest = lists.map(|rows| {
+            with_words(rows, left, |pictures, count| {
+                pictures.iter().copied().skip(pictures.len().saturating_sub(count)).collect()
+            })
+        });
+        *layer = layer.keep(&newest.collect::<Vec<_>>())?;
     }
     Ok(any)
 }

@@ -18,12 +18,12 @@ pub struct Grid {
 }
 
 impl Grid {
-    /// `n` tokens in units of `unit_tokens`; a picture whose sides are not known is square, or a
+    /// `n` tokens of pictures of `unit_tokens`; a picture whose sides are not known is square, or a
     /// single row.
     pub fn of(n: usize, unit_tokens: usize, layout: Layout) -> Self {
         let side = unit_tokens.isqrt().max(1);
         let (rows, cols) = match layout {
-            Layout::Grid { rows, cols, .. } => (rows, cols),
+            Layout::Grid { rows, cols, .. } | Layout::Lines { rows, cols, .. } => (rows, cols),
             Layout::Run if side * side == unit_tokens => (side, side),
             Layout::Run => (1, unit_tokens.max(1)),
         };

@@ -119,6 +119,11 @@ impl Generation {
         })
     }
 
+    /// Whether the tokens before an answer matter at all.
+    pub fn looks_back(&self) -> bool {
+        self.reach() > 0 || self.repetition_penalty != 1.0 || self.min_length > 0
+    }
+
     /// How many of the tokens before an answer can matter one by one.
     pub fn reach(&self) -> usize {
         let longest = self.bad_words.iter().map(Vec::len).max();

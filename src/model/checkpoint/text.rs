@@ -19,7 +19,7 @@ pub struct Words {
     pub end_ids: Vec<u32>,
 }
 
-/// The Qwen2 decoder's sizes.
+/// The sizes of a decoder, Qwen2's or Qwen3's.
 #[derive(Clone, Debug)]
 pub struct TextConfig {
     pub vocab_size: usize,
@@ -32,9 +32,22 @@ pub struct TextConfig {
     pub max_positions: usize,
     pub rms_norm_eps: f64,
     pub rope_theta: f64,
-    /// How many pairs turn with time, height and width, if not all of them with one position.
-    pub mrope_section: Option<[usize; 3]>,
+    /// How pairs turn with time, height and width, if not all of them with one position.
+    pub mrope: Option<Mrope>,
+    /// Queries, keys and values have a bias (Qwen2).
+    pub qkv_bias: bool,
+    /// Queries and keys are normed head by head before they are turned (Qwen3).
+    pub head_norms: bool,
     pub act: Activation,
+}
+
+/// How the pairs of a head are shared out among time, height and width.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mrope {
+    /// Pairs of each.
+    pub section: [usize; 3],
+    /// Pair by pair in turn (Qwen3-VL), not one run of pairs after the other.
+    pub interleaved: bool,
 }
 
 impl TextConfig {
@@ -46,7 +59,7 @@ impl TextConfig {
     }
 }
 
-/// Defaults of `Qwen2Config`.
+/// What a decoder's config may hold. Defaults of `Qwen2Config`.
 #[derive(Deserialize)]
 #[serde(default)]
 pub struct RawText {
@@ -65,6 +78,8 @@ pub struct RawText {
     pub rope_parameters: Option<RawRope>,
     pub rope_scaling: Option<RawRope>,
     pub mrope_section: Option<Vec<usize>>,
+    pub mrope_interleaved: bool,
+    pub attention_bias: bool,
     pub use_sliding_window: bool,
     pub tie_word_embeddings: bool,
     pub eos_token_id: Ids,
@@ -88,6 +103,8 @@ impl Default for RawText {
             rope_parameters: None,
             rope_scaling: None,
             mrope_section: None,
+            mrope_interleaved: false,
+            attention_bias: false,
             use_sliding_window: false,
             tie_word_embeddings: false,
             eos_token_id: Ids::None,
@@ -101,14 +118,19 @@ pub struct RawRope {
     pub rope_type: Option<String>,
     pub rope_theta: Option<f64>,
     pub mrope_section: Option<Vec<usize>>,
+    pub mrope_interleaved: Option<bool>,
 }
 
 pub fn checked_text(check: &Checker, raw: &RawText) -> Result<TextConfig> {
-    if raw.model_type != "qwen2" {
+    let third = raw.model_type == "qwen3";
+    if !third && raw.model_type != "qwen2" {
         return check.fault(format!(
-            "`text_config.model_type` is `{}`; supported: `qwen2`",
+            "`text_config.model_type` is `{}`; supported: `qwen2` and `qwen3`",
             raw.model_type
         ));
+    }
+    if third && raw.attention_bias {
+        return check.fault("`text_config.attention_bias` is true; supported: false".into());
     }
     if raw.use_sliding_window {
         return check.fault(
@@ -152,7 +174,9 @@ pub fn checked_text(check: &Checker, raw: &RawText) -> Result<TextConfig> {
         )?,
         rms_norm_eps: check.positive("text_config.rms_norm_eps", raw.rms_norm_eps)?,
         rope_theta: rope_theta(check, raw)?,
-        mrope_section: mrope_section(check, raw.mrope_section.as_deref(), head_dim)?,
+        mrope: mrope(check, raw, head_dim)?,
+        qkv_bias: !third,
+        head_norms: third,
         act: check.activation("text_config.hidden_act", &raw.hidden_act)?,
     })
 }
@@ -163,7 +187,8 @@ fn rope_theta(check: &Checker, raw: &RawText) -> Result<f64> {
         [("rope_parameters", &raw.rope_parameters), ("rope_scaling", &raw.rope_scaling)]
     {
         let kind = rope.as_ref().and_then(|rope| rope.rope_type.as_deref());
-        if let Some(kind) = kind.filter(|&kind| kind != "default") {
+        // What is dynamic is the default up to `max_position_embeddings`, beyond which there is a warning.
+        if let Some(kind) = kind.filter(|&kind| !["default", "dynamic"].contains(&kind)) {
             return check.fault(format!(
                 "`text_config.{field}` asks for RoPE of type `{kind}`; supported: `default`"
             ));
@@ -173,23 +198,20 @@ fn rope_theta(check: &Checker, raw: &RawText) -> Result<f64> {
     check.positive("text_config.rope_theta", new.or(raw.rope_theta).unwrap_or(10_000.0))
 }
 
-fn mrope_section(
-    check: &Checker,
-    raw: Option<&[usize]>,
-    head_dim: usize,
-) -> Result<Option<[usize; 3]>> {
-    let Some(section) = raw else { return Ok(None) };
+fn mrope(check: &Checker, raw: &RawText, head_dim: usize) -> Result<Option<Mrope>> {
+    let Some(section) = raw.mrope_section.as_deref() else { return Ok(None) };
+    let (pairs, interleaved) = (head_dim / 2, raw.mrope_interleaved);
+    let sum = section.iter().try_fold(0usize, |sum, &n| sum.checked_add(n));
     match <[usize; 3]>::try_from(section) {
-        Ok(section)
-            if section.iter().try_fold(0usize, |sum, &n| sum.checked_add(n))
-                == Some(head_dim / 2) =>
-        {
-            Ok(Some(section))
-        }
+        // In turn, the last pair of height is that of number `3 h - 2`, of width `3 w - 1`.
+        Ok([_, h, w]) if interleaved && (3 * h > pairs + 1 || 3 * w > pairs) => check.fault(format!(
+            "`mrope_section` is {section:?}; with `mrope_interleaved`, height and width may have a \
+             third each of the {pairs} pairs"
+        )),
+        Ok(section) if sum == Some(pairs) => Ok(Some(Mrope { section, interleaved })),
         _ => check.fault(format!(
-            "`mrope_section` is {section:?}; expected three numbers that add up to {}, half of the \
-             head dim",
-            head_dim / 2
+            "`mrope_section` is {section:?}; expected three numbers that add up to {pairs}, half \
+             of the head dim"
         )),
     }
 }

@@ -32,7 +32,8 @@ impl Job for Rows {
         self.embeds.dim(0).unwrap_or(0)
     }
 
-    fn goes_with(&self, _: &Self) -> bool {
-        true
+    fn goes_with(&self, other: &Self) -> bool {
+        // Text has one vector a row where a picture may have several.
+        self.embeds.dims().get(1) == other.embeds.dims().get(1)
     }
 }

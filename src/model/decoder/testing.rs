@@ -38,7 +38,9 @@ pub fn decoder() -> Decoder {
         max_positions: 4096,
         rms_norm_eps: 1e-6,
         rope_theta: 1e4,
-        mrope_section: None,
+        mrope: None,
+        qkv_bias: true,
+        head_norms: false,
         act: Activation::Silu,
     };
     of(&config, |seed, name, shape| {

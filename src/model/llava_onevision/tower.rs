@@ -10,6 +10,7 @@ use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::model::attention::{self, Stage, Visible};
 use crate::model::linear::{Linear, activated, linear};
+use crate::model::vision::squares::SquarePatches;
 
 struct Attention {
     /// To queries, keys and values, side by side.
@@ -120,41 +121,9 @@ impl Block {
     }
 }
 
-/// The patch embedding: a convolution whose stride is its size, which is one product over the
-/// patches (candle's convolution has no bf16 on the CPU).
-struct Patches {
-    linear: Linear,
-    grid: usize,
-    side: usize,
-}
-
-impl Patches {
-    fn new(cfg: &SiglipConfig, vb: VarBuilder) -> candle_core::Result<Self> {
-        let (width, side) = (cfg.hidden_size, cfg.patch_size);
-        let weight = vb.get((width, 3, side, side), "weight")?;
-        let weight = weight.reshape((width, 3 * side * side))?;
-        let linear = Linear::new(weight, Some(vb.get(width, "bias")?));
-        Ok(Self { linear, grid: cfg.grid(), side })
-    }
-}
-
-impl Module for Patches {
-    /// `[f * g * g, D]` of pixels `[f, 3, S, S]`; pixels beyond the last whole patch are dropped.
-    fn forward(&self, pixels: &Tensor) -> candle_core::Result<Tensor> {
-        let (frames, (grid, side)) = (pixels.dim(0)?, (self.grid, self.side));
-        let pixels = pixels.narrow(2, 0, grid * side)?.narrow(3, 0, grid * side)?;
-        let patches = pixels
-            .contiguous()?
-            .reshape(&[frames, 3, grid, side, grid, side])?
-            .permute(vec![0, 2, 4, 1, 3, 5])?
-            .reshape((frames * grid * grid, 3 * side * side))?;
-        self.linear.forward(&patches)
-    }
-}
-
 /// The tower up to the last layer that is read out.
 pub struct Siglip {
-    patches: Patches,
+    patches: SquarePatches,
     positions: Tensor,
     blocks: Vec<Block>,
     /// Which hidden states are read; 0 is the embedding output.
@@ -177,7 +146,10 @@ impl Siglip {
             .map(|i| Block::new(cfg, vb.pp("encoder").pp("layers").pp(i)))
             .collect::<candle_core::Result<_>>()?;
         Ok(Self {
-            patches: Patches::new(cfg, embeddings.pp("patch_embedding"))?,
+            patches: SquarePatches::new(
+                (cfg.hidden_size, cfg.grid(), cfg.patch_size),
+                embeddings.pp("patch_embedding"),
+            )?,
             positions,
             blocks,
             read: read.to_vec(),

@@ -12,6 +12,11 @@ use crate::model::checkpoint::ProcessorConfig;
 use crate::model::checkpoint::processor::Cells;
 use crate::model::picture::Picture;
 
+/// The smallest and the largest frame that Qwen's own video loading hands to Qwen2-VL and Qwen2.5-VL. The published
+/// folders hold bounds for still images only, of which the upper one, 16384 tokens, is not meant for
+/// video.
+pub(crate) const PIXELS_OF_A_FRAME: (usize, usize) = (128 * 28 * 28, 768 * 28 * 28);
+
 /// Frames to patches.
 #[derive(Clone, Debug)]
 pub struct Patches {

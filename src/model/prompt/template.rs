@@ -16,6 +16,17 @@ use crate::model::files::{read_optional, read_text};
 pub(super) const QUESTION: &str = "\u{f8ff}question\u{f8ff}";
 pub(super) const SYSTEM: &str = "\u{f8ff}system\u{f8ff}";
 
+/// What the published templates of Qwen2-VL and Qwen2.5-VL make of a system message and one user turn.
+pub(crate) const QWEN_TEMPLATE: &str = "{% for message in messages %}\
+    {% if loop.first and message['role'] != 'system' %}\
+    {{ '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}{% endif %}\
+    {{ '<|im_start|>' + message['role'] + '\n' }}\
+    {% for part in message['content'] %}\
+    {% if part['type'] == 'video' %}{{ '<|vision_start|><|video_pad|><|vision_end|>' }}\
+    {% else %}{{ part['text'] }}{% endif %}{% endfor %}\
+    {{ '<|im_end|>\n' }}{% endfor %}\
+    {% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
+
 #[derive(Deserialize)]
 struct TemplateFile {
     chat_template: String,

@@ -8,9 +8,9 @@ use serde_json::Value;
 
 use crate::error::Result;
 use crate::model::checkpoint::check::{Checker, MAX_LAYERS, MAX_WIDTH, Sides};
-use crate::model::checkpoint::generation::Ids;
+use crate::model::checkpoint::mrope::{Kind, same_width, words};
 use crate::model::checkpoint::processor::Cells;
-use crate::model::checkpoint::text::{RawRope, RawText, Words, checked_text};
+use crate::model::checkpoint::text::Words;
 
 /// The vision tower's sizes and rules.
 #[derive(Clone, Debug)]
@@ -47,60 +47,10 @@ impl Config {
 #[derive(Deserialize)]
 struct Raw {
     vision_config: RawVision,
-    #[serde(default = "video_token")]
-    video_token_id: u32,
-    #[serde(default)]
-    tie_word_embeddings: bool,
-    #[serde(default)]
-    eos_token_id: Ids,
-    #[serde(default)]
-    text_config: Option<Value>,
-}
-
-fn video_token() -> u32 {
-    151_656
-}
-
-#[derive(Deserialize)]
-struct RawQwenText {
-    #[serde(default)]
-    model_type: Option<String>,
-    vocab_size: usize,
-    hidden_size: usize,
-    intermediate_size: usize,
-    num_hidden_layers: usize,
-    num_attention_heads: usize,
-    num_key_value_heads: Option<usize>,
-    #[serde(default = "silu")]
-    hidden_act: String,
-    #[serde(default = "max_positions")]
-    max_position_embeddings: usize,
-    #[serde(default = "text_eps")]
-    rms_norm_eps: f64,
-    #[serde(default)]
-    rope_theta: Option<f64>,
-    #[serde(default)]
-    rope_parameters: Option<RawRope>,
-    #[serde(default)]
-    rope_scaling: Option<RawRope>,
-    #[serde(default)]
-    use_sliding_window: Option<bool>,
-    #[serde(default)]
-    tie_word_embeddings: bool,
-    #[serde(default)]
-    eos_token_id: Ids,
 }
 
 fn silu() -> String {
     "silu".into()
-}
-
-fn max_positions() -> usize {
-    32_768
-}
-
-fn text_eps() -> f64 {
-    1e-5
 }
 
 #[derive(Deserialize)]
@@ -155,71 +105,20 @@ fn tokens_per_second() -> f64 {
 /// The checked form of a config whose `model_type` is `qwen2_5_vl`.
 pub(in crate::model) fn checked(check: &Checker, json: Value) -> Result<(Words, Config)> {
     let raw: Raw = check.parse("config", json.clone())?;
-    let (name, text) = match raw.text_config {
-        Some(text) if !text.is_null() => ("text_config", text),
-        _ => ("config", json),
-    };
-    let mut text: RawQwenText = check.parse(name, text)?;
-    if let Some(kind) = text.model_type.as_deref()
-        && !["qwen2_5_vl_text", "qwen2_5_vl"].contains(&kind)
-    {
-        return check
-            .fault(format!("`text_config.model_type` is `{kind}`; supported: `qwen2_5_vl_text`"));
-    }
     let vision = checked_vision(check, &raw.vision_config)?;
-    let tied = raw.tie_word_embeddings || text.tie_word_embeddings;
-    let mut end_ids = raw.eos_token_id.into_vec();
-    end_ids.extend(std::mem::take(&mut text.eos_token_id).into_vec());
-    let text = checked_text(check, &text.into_common(check)?)?;
-    if vision.out_hidden_size != text.hidden_size {
-        return check.fault(format!(
-            "`vision_config.out_hidden_size` is {}, but the decoder's `hidden_size` is {}",
-            vision.out_hidden_size, text.hidden_size
-        ));
-    }
-    Ok((Words { text, tied, video_token: raw.video_token_id, end_ids }, vision))
+    let words = words(check, json, &KIND)?;
+    same_width(check, "out_hidden_size", vision.out_hidden_size, &words)?;
+    Ok((words, vision))
 }
 
-impl RawQwenText {
-    /// As the fields of a Qwen2 decoder, M-RoPE named as such.
-    fn into_common(self, check: &Checker) -> Result<RawText> {
-        let mut rope_parameters = self.rope_parameters;
-        let mut rope_scaling = self.rope_scaling;
-        let section = rope_parameters
-            .iter_mut()
-            .chain(&mut rope_scaling)
-            .filter_map(|rope| {
-                // Two names for the same thing; what is not the default otherwise stays a fault.
-                if rope.rope_type.as_deref() == Some("mrope") {
-                    rope.rope_type = None;
-                }
-                rope.mrope_section.take()
-            })
-            .next();
-        let Some(section) = section else {
-            return check.fault(
-                "no `mrope_section`; expected in `rope_scaling` or `rope_parameters`".into(),
-            );
-        };
-        Ok(RawText {
-            vocab_size: self.vocab_size,
-            hidden_size: self.hidden_size,
-            intermediate_size: self.intermediate_size,
-            num_hidden_layers: self.num_hidden_layers,
-            num_attention_heads: self.num_attention_heads,
-            num_key_value_heads: self.num_key_value_heads,
-            hidden_act: self.hidden_act,
-            max_position_embeddings: self.max_position_embeddings,
-            rms_norm_eps: self.rms_norm_eps,
-            rope_theta: self.rope_theta.or(Some(1_000_000.0)),
-            rope_parameters,
-            rope_scaling,
-            mrope_section: Some(section),
-            use_sliding_window: self.use_sliding_window.unwrap_or(false),
-            ..RawText::default()
-        })
-    }
-}
+/// What its decoder's config is called, and what it leaves out.
+const KIND: Kind = Kind {
+    names: &["qwen2_5_vl_text", "qwen2_5_vl"],
+    decoder: "qwen2",
+    rope_theta: Some(1_000_000.0),
+    rms_norm_eps: 1e-5,
+    interleaved: false,
+};
 
 fn checked_vision(check: &Checker, raw: &RawVision) -> Result<Config> {
     if raw.in_channels != 3 {

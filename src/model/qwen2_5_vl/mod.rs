@@ -16,38 +16,23 @@ use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::frame::Frame;
 use crate::model::checkpoint::{ProcessorConfig, Settings};
-use crate::model::preprocess::patches::Patches;
+use crate::model::preprocess::patches::{PIXELS_OF_A_FRAME, Patches};
+use crate::model::prompt::QWEN_TEMPLATE;
 use crate::model::rope::Layout;
 
 impl Plan for Config {
     fn area(&self, settings: &Settings) -> std::result::Result<(usize, usize), String> {
-        settings.area(&self.cells(), PIXELS)
+        settings.area(&self.cells(), PIXELS_OF_A_FRAME)
     }
 
     fn template(&self) -> &'static str {
-        TEMPLATE
+        QWEN_TEMPLATE
     }
 
     fn build(&self, processor: &ProcessorConfig, vb: VarBuilder) -> Result<Box<dyn Vision>> {
         Ok(Box::new(Qwen::new(self, Patches::new(&self.cells(), processor), vb)?))
     }
 }
-
-/// The smallest and the largest frame that Qwen's own video loading hands to the model. The published
-/// folders hold bounds for still images only, of which the upper one, 16384 tokens, is not meant for
-/// video.
-const PIXELS: (usize, usize) = (128 * 28 * 28, 768 * 28 * 28);
-
-/// What the published template makes of a system message and one user turn.
-const TEMPLATE: &str = "{% for message in messages %}\
-    {% if loop.first and message['role'] != 'system' %}\
-    {{ '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}{% endif %}\
-    {{ '<|im_start|>' + message['role'] + '\n' }}\
-    {% for part in message['content'] %}\
-    {% if part['type'] == 'video' %}{{ '<|vision_start|><|video_pad|><|vision_end|>' }}\
-    {% else %}{{ part['text'] }}{% endif %}{% endfor %}\
-    {{ '<|im_end|>\n' }}{% endfor %}\
-    {% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
 
 struct Qwen {
     patches: Patches,

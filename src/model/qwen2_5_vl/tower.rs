@@ -15,23 +15,14 @@ use candle_nn::{Activation, Module, RmsNorm, VarBuilder};
 use super::config::Config;
 use crate::cancel::Cancel;
 use crate::error::Result;
-use crate::model::attention::{self, Stage, Visible};
 use crate::model::gate::gated;
 use crate::model::linear::{Linear, linear};
 use crate::model::picture::Picture;
 use crate::model::rope::{Place, Positions, Rope};
+use crate::model::vision::turned::{Attention, How, THETA, Windows};
 
-/// Not in the config: transformers fixes both.
+/// Not in the config: transformers fixes it.
 const NORM_EPS: f64 = 1e-6;
-const THETA: f64 = 1e4;
-
-/// Windows of one size, side by side in the tower's order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Windows {
-    /// Patches of one window.
-    patches: usize,
-    count: usize,
-}
 
 /// The tower's order of a unit's tokens, and what it needs to know about it.
 #[derive(Debug)]
@@ -91,67 +82,6 @@ fn cells(rows: Range<usize>, across: Range<usize>, cols: usize) -> impl Iterator
     rows.flat_map(move |row| across.clone().map(move |col| (row * cols + col) as u32))
 }
 
-struct Attention {
-    qkv: Linear,
-    proj: Linear,
-    heads: usize,
-    head_dim: usize,
-}
-
-impl Attention {
-    fn new(cfg: &Config, vb: VarBuilder) -> candle_core::Result<Self> {
-        let width = cfg.hidden_size;
-        Ok(Self {
-            qkv: linear(width, 3 * width, vb.pp("qkv"))?,
-            proj: linear(width, width, vb.pp("proj"))?,
-            heads: cfg.heads,
-            head_dim: width / cfg.heads,
-        })
-    }
-
-    /// `x` is `[u * n, D]`. Units, heads and windows are one axis to the attention kernel.
-    fn forward(&self, x: &Tensor, units: usize, rope: &Rope, how: &How) -> Result<Tensor> {
-        let (rows, width) = x.dims2()?;
-        let patches = rows / units;
-        let qkv = self.qkv.forward(x)?.reshape((units, patches, 3, self.heads, self.head_dim))?;
-        let part = |i| {
-            let part = qkv.narrow(2, i, 1)?.squeeze(2)?.transpose(1, 2)?.contiguous()?;
-            part.reshape((units * self.heads, patches, self.head_dim))
-        };
-        let q = rope.rotate(&part(0)?, how.positions)?;
-        let k = rope.rotate(&part(1)?, how.positions)?;
-        let v = part(2)?;
-        let mut contexts = Vec::with_capacity(how.windows.len());
-        let mut start = 0;
-        for Windows { patches, count } in how.windows {
-            let len = patches * count;
-            let split = |t: &Tensor| {
-                t.narrow(1, start, len)?.contiguous()?.reshape((
-                    units * self.heads * count,
-                    *patches,
-                    self.head_dim,
-                ))
-            };
-            let (q, k, v) = (split(&q)?, split(&k)?, split(&v)?);
-            let stage = Stage { q: &q, k: &k, v: &v, visible: Visible::All };
-            let context = attention::attend(&[stage], 1.0 / (self.head_dim as f64).sqrt())?;
-            contexts.push(context.reshape((units * self.heads, len, self.head_dim))?);
-            start += len;
-        }
-        let context = Tensor::cat(&contexts, 1)?
-            .reshape((units, self.heads, patches, self.head_dim))?
-            .transpose(1, 2)?
-            .reshape((rows, width))?;
-        Ok(self.proj.forward(&context)?)
-    }
-}
-
-/// What a layer's attention is bound to.
-struct How<'a> {
-    positions: &'a Positions,
-    windows: &'a [Windows],
-}
-
 struct Block {
     norm1: RmsNorm,
     attention: Attention,
@@ -167,7 +97,7 @@ impl Block {
         let (hidden, inner, mlp) = (cfg.hidden_size, cfg.intermediate_size, vb.pp("mlp"));
         Ok(Self {
             norm1: norm("norm1")?,
-            attention: Attention::new(cfg, vb.pp("attn"))?,
+            attention: Attention::new(cfg.hidden_size, cfg.heads, vb.pp("attn"))?,
             norm2: norm("norm2")?,
             gate_up: Linear::joined(&[
                 linear(hidden, inner, mlp.pp("gate_proj"))?,

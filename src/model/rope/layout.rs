@@ -118,6 +118,16 @@ pub enum Layout {
         /// first picture, however long the video (transformers 5).
         compat: bool,
     },
+    /// Unit by unit, one behind the other, time being told in words (Qwen3-VL). Words stand as text
+    /// does. The token in row `r` and column `c` of a picture that starts at `s` stands at `t = s`,
+    /// `h = s + r`, `w = s + c`, and what follows the picture behind its longer side.
+    Lines {
+        /// Rows and columns of a picture's tokens, row by row; both at least 1.
+        rows: usize,
+        cols: usize,
+        /// Tokens of the words around one, as the stream begins.
+        words: usize,
+    },
 }
 
 /// A stretch of video with its positions.
@@ -135,42 +145,114 @@ impl Placed {
     }
 }
 
-/// What is left of a retrieved unit: offsets of its tokens, counted as it entered the decoder.
+/// What is left of a retrieved unit: words in front of its picture, tokens of the picture, words behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kept<'a> {
+pub struct Kept<'a> {
+    front: usize,
+    picture: Offsets<'a>,
+    behind: usize,
+}
+
+/// Tokens of a picture, counted as it entered the decoder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Offsets<'a> {
     /// The first so many, without a gap.
     All(usize),
     /// These, ascending.
     Some(&'a [usize]),
 }
 
-impl Kept<'_> {
+impl<'a> Kept<'a> {
+    /// The first so many tokens of a picture.
+    pub fn all(n: usize) -> Self {
+        Self { front: 0, picture: Offsets::All(n), behind: 0 }
+    }
+
+    /// These tokens of a picture, ascending.
+    pub fn some(offsets: &'a [usize]) -> Self {
+        Self { front: 0, picture: Offsets::Some(offsets), behind: 0 }
+    }
+
+    /// With so many tokens of words around.
+    pub fn within(self, front: usize, behind: usize) -> Self {
+        Self { front, behind, ..self }
+    }
+
     pub fn len(&self) -> usize {
-        match self {
-            Self::All(n) => *n,
-            Self::Some(offsets) => offsets.len(),
-        }
+        self.front + self.seen() + self.behind
     }
 
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    fn offset(&self, index: usize) -> Option<usize> {
-        match self {
-            Self::All(n) => (index < *n).then_some(index),
-            Self::Some(offsets) => offsets.get(index).copied(),
+    /// Tokens of the picture.
+    fn seen(&self) -> usize {
+        match self.picture {
+            Offsets::All(n) => n,
+            Offsets::Some(offsets) => offsets.len(),
         }
+    }
+
+    fn offset(&self, index: usize) -> Option<usize> {
+        match self.picture {
+            Offsets::All(n) => (index < n).then_some(index),
+            Offsets::Some(offsets) => offsets.get(index).copied(),
+        }
+    }
+
+    fn offsets(&self) -> impl Iterator<Item = usize> + use<'a> {
+        let kept = *self;
+        (0..kept.seen()).filter_map(move |index| kept.offset(index))
+    }
+
+    /// One behind the last of the picture's tokens that are left.
+    fn end(&self) -> usize {
+        self.seen().checked_sub(1).and_then(|last| self.offset(last)).map_or(0, |last| last + 1)
     }
 }
 
 impl Layout {
-    /// Where a token of a unit stands in a video that starts at `start`: `before` tokens of video are
-    /// in front of the unit, and it comes `time` steps behind the first.
-    pub fn place_in(&self, start: usize, (before, time): (usize, f64), token: usize) -> Place {
-        match self {
-            Self::Run => Place::text(start + before + token),
-            Self::Grid { .. } => self.place(start, time, token),
+    /// Where a unit's tokens stand in a video that starts at `start`: `at` places are taken in front of
+    /// the unit, and it comes `time` steps behind the first. A token of the picture leaves a gap where it
+    /// is missing.
+    pub fn places_in(&self, start: usize, (at, time): (usize, f64), unit: Kept<'_>) -> Vec<Place> {
+        let picture = |start: usize| unit.offsets().map(move |token| (start, token));
+        match *self {
+            Self::Grid { .. } => {
+                let front = (0..unit.front).map(|_| self.place(start, time, 0));
+                let seen = picture(start).map(|(start, token)| self.place(start, time, token));
+                let behind = (0..unit.behind).map(|_| self.place(start, time, 0));
+                front.chain(seen).chain(behind).collect()
+            }
+            Self::Run => {
+                let base = start + at + unit.front;
+                let front = (base - unit.front..base).map(Place::text);
+                let seen = picture(base).map(|(base, token)| Place::text(base + token));
+                let behind = base + unit.end();
+                front.chain(seen).chain((behind..behind + unit.behind).map(Place::text)).collect()
+            }
+            Self::Lines { .. } => {
+                let base = start + at + unit.front;
+                let front = (base - unit.front..base).map(Place::text);
+                let seen = picture(base).map(|(base, token)| self.place(base, 0.0, token));
+                let behind = base + self.taken(unit.end());
+                front.chain(seen).chain((behind..behind + unit.behind).map(Place::text)).collect()
+            }
+        }
+    }
+
+    /// Places that a unit takes on the axes that others stand behind it on: words around it, and
+    /// `tokens` tokens of pictures, holes included.
+    pub fn room(&self, words: usize, tokens: usize) -> usize {
+        words + self.taken(tokens)
+    }
+
+    /// The same of the pictures alone.
+    fn taken(&self, tokens: usize) -> usize {
+        match *self {
+            Self::Lines { rows, cols, .. } => self.pictures(tokens) * rows.max(cols),
+            Self::Run | Self::Grid { .. } => tokens,
         }
     }
 
@@ -192,8 +274,7 @@ impl Layout {
         let mut rank = 0;
         let ranked = units.into_iter().map(|unit| {
             let time = rank as f64;
-            let last = unit.len().checked_sub(1).and_then(|i| unit.offset(i));
-            rank += last.map_or(0, |last| self.pictures(last + 1));
+            rank += self.pictures(unit.end());
             (time, unit)
         });
         self.timed(start, ranked)
@@ -209,19 +290,24 @@ impl Layout {
             let n = units.into_iter().map(|(_, unit)| unit.len()).sum();
             return Placed::run(start, n);
         }
-        let mut places = Vec::new();
+        let (mut places, mut at) = (Vec::new(), 0);
         for (time, unit) in units {
-            let offsets = (0..unit.len()).filter_map(|i| unit.offset(i));
-            places.extend(offsets.map(|token| self.place(start, time, token)));
+            places.extend(self.places_in(start, (at, time), unit));
+            at += self.room(unit.front + unit.behind, unit.end());
         }
-        self.listed(start, places)
+        match self {
+            Self::Lines { .. } => Placed { positions: Positions::listed(places), next: start + at },
+            Self::Run | Self::Grid { .. } => self.listed(start, places),
+        }
     }
 
     /// Pictures that a unit of so many tokens covers.
     fn pictures(&self, tokens: usize) -> usize {
         match *self {
             Self::Run => 1,
-            Self::Grid { rows, cols, .. } => tokens.div_ceil(rows * cols),
+            Self::Grid { rows, cols, .. } | Self::Lines { rows, cols, .. } => {
+                tokens.div_ceil(rows * cols)
+            }
         }
     }
 
@@ -231,10 +317,14 @@ impl Layout {
         match *self {
             Self::Run => tokens,
             Self::Grid { rows, cols, step, .. } => steps((tokens / (rows * cols)) as f64, step),
+            Self::Lines { rows, cols, words } => {
+                let share = (words + rows.max(cols)) as f64 / (words + rows * cols) as f64;
+                (tokens as f64 * share) as usize
+            }
         }
     }
 
-    /// `token` counts from the first of the unit at `time`.
+    /// `token` counts from the first of the picture at `time`.
     fn place(&self, start: usize, time: f64, token: usize) -> Place {
         match *self {
             Self::Run => Place::text(start + token),
@@ -245,6 +335,11 @@ impl Layout {
                     h: start + token / cols,
                     w: start + token % cols,
                 }
+            }
+            Self::Lines { rows, cols, .. } => {
+                let (picture, token) = (token / (rows * cols), token % (rows * cols));
+                let start = start + picture * rows.max(cols);
+                Place { t: start, h: start + token / cols, w: start + token % cols }
             }
         }
     }
@@ -314,7 +409,7 @@ mod tests {
             let layout = Layout::Grid { rows: 2, cols: 3, step, compat: false };
             let placed = layout.stretch(7, 0..18);
             assert!(placed.next <= 7 + HORIZON + 4, "{step}: {}", placed.next);
-            let again = layout.packed(placed.next, [Kept::All(6), Kept::All(6)]);
+            let again = layout.packed(placed.next, [Kept::all(6), Kept::all(6)]);
             assert!(again.next >= placed.next, "{step}");
             assert!(layout.reach(usize::MAX / 4) <= HORIZON, "{step}");
         }
@@ -330,24 +425,25 @@ mod tests {
     #[test]
     fn a_unit_stands_at_its_own_time() {
         let layout = grid(false);
-        let t = |time: f64| layout.place_in(3, (99, time), 4).t - 3;
+        let one = |layout: Layout, time| layout.places_in(3, (99, time), Kept::some(&[4]))[0];
+        let t = |time: f64| one(layout, time).t - 3;
         // Two positions a step.
         assert_eq!([0.0, 1.0, 1.2, 1.5, 5.0].map(t), [0, 2, 2, 3, 10]);
         // A time that was a third of a second is not a position early.
         assert_eq!(t(1.0 - 1e-9), 2);
-        assert_eq!(Layout::Run.place_in(3, (99, 7.5), 4), Place::text(106));
-        let placed = layout.timed(3, [(0.0, Kept::All(6)), (5.0, Kept::Some(&[1]))]);
+        assert_eq!(one(Layout::Run, 7.5), Place::text(106));
+        let placed = layout.timed(3, [(0.0, Kept::all(6)), (5.0, Kept::some(&[1]))]);
         assert_eq!((places(&placed)[6], placed.next), ((13, 3, 4), 14));
     }
 
     #[test]
     fn packed_units_get_their_rank_as_time_and_keep_their_picture() {
-        let kept = [Kept::All(6), Kept::Some(&[1, 5]), Kept::Some(&[]), Kept::Some(&[0])];
+        let kept = [Kept::all(6), Kept::some(&[1, 5]), Kept::some(&[]), Kept::some(&[0])];
         let placed = grid(false).packed(10, kept);
         assert_eq!(placed.positions.len(), 9);
         assert_eq!(places(&placed)[6..], [(12, 10, 11), (12, 11, 12), (14, 10, 10)]);
         assert_eq!(placed.next, 15);
-        assert_eq!(grid(false).packed(10, [Kept::All(12)]), grid(false).stretch(10, 0..12));
+        assert_eq!(grid(false).packed(10, [Kept::all(12)]), grid(false).stretch(10, 0..12));
         let run = Layout::Run.packed(10, kept);
         assert_eq!(run, Placed::run(10, 9));
         assert_eq!(Layout::Run.stretch(10, 3..9).positions, Positions::run(13, 6));
@@ -357,5 +453,34 @@ mod tests {
     fn a_window_reaches_as_far_as_its_pictures_in_time() {
         assert_eq!(Layout::Run.reach(14), 14);
         assert_eq!(grid(false).reach(14), 4);
+    }
+
+    /// Qwen3-VL's example: each unit's line of words, its picture, and the end of the line.
+    #[test]
+    fn lines_stand_one_behind_the_other_and_a_picture_takes_its_longer_side() {
+        let layout = Layout::Lines { rows: 2, cols: 3, words: 3 };
+        let whole = Kept::all(6).within(2, 1);
+        let placed = layout.packed(10, [whole, Kept::some(&[1, 5]).within(2, 1)]);
+        let first = [(10, 10, 10), (11, 11, 11), (12, 12, 12), (12, 12, 13), (12, 12, 14)];
+        assert_eq!(places(&placed)[..5], first);
+        assert_eq!(places(&placed)[5..9], [(12, 13, 12), (12, 13, 13), (12, 13, 14), (15, 15, 15)]);
+        // Holes change nothing for what follows.
+        let second = [(16, 16, 16), (17, 17, 17), (18, 18, 19), (18, 19, 20), (21, 21, 21)];
+        assert_eq!((&places(&placed)[9..], placed.next), (&second[..], 22));
+        // Two pictures in one line, and a unit of which words alone are left.
+        let placed =
+            layout.packed(0, [Kept::some(&[0, 6]).within(1, 1), Kept::all(0).within(2, 0)]);
+        let both = [(0, 0, 0), (1, 1, 1), (4, 4, 4), (7, 7, 7), (8, 8, 8), (9, 9, 9)];
+        assert_eq!((&places(&placed)[..], placed.next), (&both[..], 10));
+        assert_eq!(layout.reach(90), 60);
+    }
+
+    #[test]
+    fn words_on_one_axis_are_tokens_like_others() {
+        let placed =
+            Layout::Run.packed(5, [Kept::all(4).within(2, 1), Kept::some(&[3]).within(1, 0)]);
+        assert_eq!(placed, Placed::run(5, 9));
+        let own = Layout::Run.places_in(5, (10, 0.0), Kept::some(&[0, 3]).within(2, 1));
+        assert_eq!(own, [15, 16, 17, 20, 21].map(Place::text));
     }
 }

@@ -2,8 +2,11 @@
 //! From frames to the tokens the decoder reads. A family supplies a [`Plan`], which its config is
 //! checked into, and a [`Vision`], which is built from it.
 
+pub(super) mod merged;
 pub mod reuse;
+pub(super) mod squares;
 pub(super) mod together;
+pub(super) mod turned;
 
 use candle_core::{Device, Tensor};
 use candle_nn::VarBuilder;
@@ -15,6 +18,28 @@ use crate::model::checkpoint::{ProcessorConfig, Settings};
 pub use crate::model::picture::Picture;
 use crate::model::rope::Layout;
 use reuse::Reusing;
+
+/// A unit as the words around its picture tell of it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Moment {
+    /// The number of its first frame, from 0.
+    pub frame: u64,
+    /// The mean of the seconds of its first and its last frame.
+    pub seconds: f64,
+}
+
+/// The words around each unit's picture, of families that have some.
+#[derive(Clone, Copy, Debug)]
+pub struct Told {
+    /// What stands in front of a unit's picture and behind it, control tokens and all.
+    pub around: fn(Moment) -> [String; 2],
+    /// What the template writes around the whole video, which the units' own words take the place of.
+    pub instead_of: [&'static str; 2],
+    /// Whether transformers 5 keeps that nevertheless.
+    pub nests: bool,
+    /// Control tokens in all this.
+    pub controls: &'static [&'static str],
+}
 
 /// What a family's config says of its half that sees, checked.
 pub trait Plan: Send + Sync {
@@ -31,8 +56,18 @@ pub trait Plan: Send + Sync {
         false
     }
 
+    /// What the template writes for a video, if not the token that stands for it.
+    fn placeholder(&self) -> Option<&'static str> {
+        None
+    }
+
     /// The chat template of a folder that has none.
     fn template(&self) -> &'static str;
+
+    /// The words around each unit's picture.
+    fn told(&self) -> Option<Told> {
+        None
+    }
 
     /// Whether the separately tokenised pieces of ReKV and StreamKV are written for it.
     fn has_pieces(&self) -> bool {
@@ -47,6 +82,12 @@ pub trait Plan: Send + Sync {
 pub trait Vision: Send + Sync {
     /// Frames that become one unit of tokens.
     fn frames_per_unit(&self) -> usize {
+        1
+    }
+
+    /// Vectors of a token, side by side: the one that goes into the decoder, and those that are added
+    /// behind its first layers.
+    fn vectors(&self) -> usize {
         1
     }
 
@@ -71,7 +112,7 @@ pub trait Vision: Send + Sync {
     /// at between its layers.
     fn features(&self, pixels: &Tensor, picture: &Picture, cancel: &Cancel) -> Result<Tensor>;
 
-    /// The unit tokens `[u, M, C]` of features.
+    /// The unit tokens `[u, M, C]` of features, `C` all [`vectors`](Self::vectors) of a token.
     fn tokens(&self, features: &Tensor, picture: &Picture) -> Result<Tensor>;
 
     /// The same of frames whose patches can be taken from earlier ones, if the tower can do that.

@@ -17,7 +17,7 @@ const MAX_HEADER_BYTES: usize = 100_000_000;
 /// The name under which the model asks for a tensor of any spelling: the module tree of
 /// transformers 4.52 and later (`model.language_model.layers...`, `model.visual...`), the published
 /// checkpoints' (`language_model.model.layers...`, `vision_tower.vision_model...` of
-/// LLaVA-OneVision, `model.layers...` of Qwen2.5-VL) and what transformers 5 saves
+/// LLaVA-OneVision, `model.layers...` of Qwen2-VL and Qwen2.5-VL) and what transformers 5 saves
 /// (`vision_tower.encoder...`).
 pub(super) fn canonical(name: &str) -> String {
     let name = match name.strip_prefix("model.") {
