@@ -47,10 +47,10 @@ fn missing_files_are_named() {
 fn other_architectures_are_named_beside_the_supported_one() {
     let copy = Copy::of("ov-odd");
     copy.edit("config.json", |c| {
-        c["model_type"] = json!("qwen2_vl");
+        c["model_type"] = json!("qwen1_vl");
         c["architectures"] = json!(["Qwen2VLForConditionalGeneration"]);
     });
-    copy.refused(&["`qwen2_vl`", "Qwen2VLForConditionalGeneration", "llava_onevision"]);
+    copy.refused(&["`qwen1_vl`", "Qwen2VLForConditionalGeneration", "llava_onevision"]);
     let copy = Copy::of("ov-odd");
     copy.edit("config.json", |c| c["text_config"]["model_type"] = json!("llama"));
     copy.refused(&["text_config.model_type", "llama", "qwen2"]);

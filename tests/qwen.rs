@@ -585,7 +585,7 @@ fn a_config_is_checked_and_its_faults_are_named() {
         ("/vision_config/fullatt_block_indexes", "[1, 9]", "layer 9 of 4"),
         ("/vision_config/window_size", "20", "window_size"),
         ("/vision_config/num_heads", "3", "num_heads"),
-        ("/model_type", "\"qwen2_vl\"", "`qwen2_vl`"),
+        ("/model_type", "\"qwen1_vl\"", "`qwen1_vl`"),
     ] {
         let value: Value = serde_json::from_str(value).unwrap();
         let change = |config: &mut Value| *config.pointer_mut(path).unwrap() = value.clone();

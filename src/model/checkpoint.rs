@@ -14,6 +14,7 @@ pub(super) mod pair;
 pub(super) mod processor;
 pub(super) mod text;
 pub(super) mod tokenizer;
+mod twins;
 mod weights;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -50,6 +51,9 @@ impl Checkpoint {
                  tokenizer.json and *.safetensors",
             );
         }
+        if let Some(reason) = twins::gguf(dir) {
+            return fault(&reason);
+        }
         if !dir.is_dir() {
             return fault(
                 "not a directory; expected a Hugging Face directory with config.json, \
@@ -57,6 +61,9 @@ impl Checkpoint {
             );
         }
         let config = read_json(&dir.join(CONFIG))?;
+        if let Some(reason) = twins::quantised(dir, &config) {
+            return Err(EngineError::Checkpoint { path: dir.join(CONFIG), reason });
+        }
         Ok(Self { dir: dir.to_owned(), config })
     }
 

@@ -123,8 +123,8 @@ impl RawDecoder {
         let ropes = rope_parameters.iter_mut().chain(&mut rope_scaling);
         let mut stated = ropes.filter_map(|rope| {
             // Two names for the same thing; what is not the default otherwise stays a fault.
-            if rope.rope_type.as_deref() == Some("mrope") {
-                rope.rope_type = None;
+            if rope.kind() == Some("mrope") {
+                (rope.rope_type, rope.older_type) = (None, None);
             }
             Some((rope.mrope_section.take()?, rope.mrope_interleaved))
         });

@@ -50,6 +50,13 @@ pub struct Mrope {
     pub interleaved: bool,
 }
 
+impl RawRope {
+    /// What kind of RoPE is asked for.
+    pub fn kind(&self) -> Option<&str> {
+        self.rope_type.as_deref().or(self.older_type.as_deref())
+    }
+}
+
 impl TextConfig {
     /// Weights of the layers, which a token reads all.
     pub fn weights(&self) -> usize {
@@ -114,8 +121,10 @@ impl Default for RawText {
 
 #[derive(Deserialize)]
 pub struct RawRope {
-    #[serde(alias = "type")]
     pub rope_type: Option<String>,
+    /// An older name of the same; some folders have both.
+    #[serde(rename = "type")]
+    pub older_type: Option<String>,
     pub rope_theta: Option<f64>,
     pub mrope_section: Option<Vec<usize>>,
     pub mrope_interleaved: Option<bool>,
@@ -186,7 +195,7 @@ fn rope_theta(check: &Checker, raw: &RawText) -> Result<f64> {
     for (field, rope) in
         [("rope_parameters", &raw.rope_parameters), ("rope_scaling", &raw.rope_scaling)]
     {
-        let kind = rope.as_ref().and_then(|rope| rope.rope_type.as_deref());
+        let kind = rope.as_ref().and_then(|rope| rope.kind());
         // What is dynamic is the default up to `max_position_embeddings`, beyond which there is a warning.
         if let Some(kind) = kind.filter(|&kind| !["default", "dynamic"].contains(&kind)) {
             return check.fault(format!(
