@@ -46,8 +46,8 @@ fn model_properties() -> Vec<glib::ParamSpec> {
         glib::ParamSpecString::builder("model-path")
             .nick("Model path")
             .blurb(
-                "Hugging Face folder of the Video-LLM (LLaVA-OneVision or Qwen2.5-VL), for \
-                 instance models/toyworld, or hf:owner/name[@revision] for one in the Hugging Face cache \
+                "Hugging Face folder of the Video-LLM (Qwen3-VL, Qwen2.5-VL, Qwen2-VL, LLaVA-OneVision or \
+                 InternVL3), for instance models/toyworld, or hf:owner/name[@revision] for one in the Hugging Face cache \
                  (HF_HUB_CACHE, HF_HOME). Unset: the environment variable STREAMKVQA_MODEL. \
                  Elements with equal model-path, device and dtype share one loaded model",
             )
@@ -103,8 +103,10 @@ fn model_properties() -> Vec<glib::ParamSpec> {
         glib::ParamSpecBoolean::builder("mrope-compat")
             .nick("M-RoPE as in transformers 5")
             .blurb(
-                "Put the question behind the video's first picture, as transformers 5 does, instead \
-                 of behind its last moment, as Qwen2.5-VL was trained; of no effect on other models",
+                "Do as transformers 5 where that is not how checkpoints were trained: put the question \
+                 behind the video's first picture instead of behind its last moment (Qwen2-VL, \
+                 Qwen2.5-VL), or one more pair of brackets around all units (Qwen3-VL); of no effect \
+                 on other models",
             )
             .mutable_ready()
             .build(),
@@ -232,7 +234,7 @@ fn video_properties() -> Vec<glib::ParamSpec> {
             .nick("Frame size")
             .blurb(
                 "Longer side in pixels of what the model looks at, for models that give larger \
-                 pictures more tokens (Qwen2.5-VL). It bounds what a frame costs, and with it what \
+                 pictures more tokens (Qwen's). It bounds what a frame costs, and with it what \
                  can be read in it; what the model looks at is made of all pixels of the frame. 0: \
                  as the model's processor says",
             )

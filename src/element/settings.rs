@@ -155,7 +155,7 @@ impl Settings {
                 || {
                     Err(Fault::Unset(format!(
                         "no model: set model-path (or the environment variable {MODEL_VARIABLE}) to a \
-                         Hugging Face folder of a LLaVA-OneVision or Qwen2.5-VL model, for instance \
+                         Hugging Face folder of a Qwen-VL, LLaVA-OneVision or InternVL model, for instance \
                          model-path=models/toyworld"
                     )))
                 },
