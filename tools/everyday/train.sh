@@ -4,20 +4,21 @@
 #
 #   RUN=folder     checkpoints and features (default: target/everyday-run)
 #   OUT=folder     the exported model (default: models/everyday)
-#   VISION_MINUTES, LANGUAGE_MINUTES, CAMERAS, CURRICULUM, THREADS: the budget
+#   VISION_MINUTES, LANGUAGE_MINUTES, CAMERAS, CURRICULUM, RANKS: the budget
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 run=${RUN:-$root/target/everyday-run}
 out=${OUT:-$root/models/everyday}
-threads=${THREADS:-2}
-curriculum=${CURRICULUM:-16:0.2,32:0.5,64:1}
-export CAMERAS=${CAMERAS:-400}
+ranks=${RANKS:-2}
+curriculum=${CURRICULUM:-8:0.2,16:0.45,32:0.7,64:1}
+export CAMERAS=${CAMERAS:-128}
 export EVERYDAY=${EVERYDAY:-$root/target/release/everyday}
 export EVERYDAY_ATLAS=${EVERYDAY_ATLAS:-$root/target/everyday/atlas.bin}
-# Threads that wait must not spin: on a shared machine one of them may not be running.
-export OMP_WAIT_POLICY=passive OMP_NUM_THREADS=$threads PYTHONUNBUFFERED=1
+# Threads that wait must not spin: on a shared machine one of them may not be running. Ranks, one
+# thread each, wait less.
+export OMP_WAIT_POLICY=passive OMP_NUM_THREADS=1 PYTHONUNBUFFERED=1
 
 mkdir -p "$run"
 [ -x "$EVERYDAY" ] || cargo build --release --manifest-path "$root/Cargo.toml" --package everyday
@@ -29,10 +30,10 @@ fi
 python=$run/venv/bin/python
 
 cd "$here/training"
-"$python" vision.py --run "$run" --threads "$threads" --minutes "${VISION_MINUTES:-35}"
-[ -f "$run/vision-scaled.pt" ] || "$python" encode.py --run "$run" --threads "$threads"
-"$python" lm.py --run "$run" --curriculum "$curriculum" --threads "$threads" \
-    --minutes "${LANGUAGE_MINUTES:-50}"
+"$python" vision.py --run "$run" --ranks "$ranks" --minutes "${VISION_MINUTES:-35}"
+[ -f "$run/vision-scaled.pt" ] || "$python" encode.py --run "$run" --threads "$ranks"
+"$python" lm.py --run "$run" --curriculum "$curriculum" --ranks "$ranks" \
+    --minutes "${LANGUAGE_MINUTES:-65}"
 "$python" assemble.py --run "$run" --out "$out"
 "$python" check.py "$out" --generate 2 --out "$run/results.json"
 "$python" manifest.py --run "$run" --results "$run/results.json" --curriculum "$curriculum" \

@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: MPL-2.0
-"""Between the stages: scale the projector, then encode the pool once."""
+"""Between the stages: even out what the projector says, then encode the pool once."""
 
 import os
+from itertools import islice
 
 import numpy as np
 import torch
 
 from . import tower
 from .program import ahead
-from .shape import FEATURE_RMS, scale_features
+from .shape import FEATURE_RMS
 
 CHUNK = 256
+FLOOR = 0.1
 
 
 @torch.no_grad()
@@ -26,14 +28,31 @@ def encode_pool(parts, frames, path: str, shape) -> int:
     return done
 
 
-def encode(run: str, parts, shape, program, pool: list, extra=None) -> None:
-    """`pool`: the arguments that make the pool; `extra` frames [n, size, size, 3] come after it."""
+@torch.no_grad()
+def whiten(parts, tokens: torch.Tensor) -> None:
+    """Folds into the projector's last layer what makes `tokens` [n, c] of mean zero and equally strong
+    in all directions, the weakest but for a tenth of the mean: what tells things apart is otherwise a
+    small part of a token, and the decoder takes long to see it."""
+    mean = tokens.mean(0)
+    centred = (tokens - mean).double()
+    values, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))
+    strength = (values.clamp(min=0) + FLOOR * values.mean()).rsqrt()
+    map = ((vectors * strength) @ vectors.T).float()
+    map *= FEATURE_RMS / (centred.float() @ map).square().mean().sqrt()
+    last = parts["projector"].linear_2
+    last.bias.copy_(map @ (last.bias - mean))
+    last.weight.copy_(map @ last.weight)
+
+
+def encode(run: str, parts, shape, program, sample: list, pool: list, extra=None) -> None:
+    """`sample`, `pool`: the arguments that make frames to measure, and the pool; `extra` frames
+    [n, size, size, 3] come after it."""
     state = torch.load(os.path.join(run, "vision.pt"), weights_only=False)
     parts.load_state_dict(state["parts"])
     with torch.no_grad():
-        pixels, _ = next(program.records(512, *pool))
-        rms = tower.encode(parts, pixels).float().square().mean().sqrt().item()
-    scale_features(parts, FEATURE_RMS / rms)
+        records = program.records(256, *sample)
+        tokens = [tower.encode(parts, pixels).float() for pixels, _ in islice(records, 8)]
+    whiten(parts, torch.cat(tokens).flatten(0, 1))
 
     def frames():
         for pixels, _ in ahead(program.records(4 * CHUNK, *pool)):

@@ -99,7 +99,9 @@ class Trainer:
         self.reader = self.make_reader()
         self.features = features(arguments.run, world.shape)
         self.speech = Speech(self.tokenizer)
-        self.optimisers = Optimisers(self.reader.named_parameters(), arguments.lr)
+        self.optimisers = Optimisers(
+            self.reader.named_parameters(), arguments.lr, arguments.embedding_lr
+        )
         self.steps, self.seed, spent = 0, TRAIN, 0.0
         self.path = os.path.join(arguments.run, "lm.pt")
         if os.path.exists(self.path):
@@ -112,7 +114,7 @@ class Trainer:
             frames: list(
                 self.batches(VALIDATION, frames, frames, "--count", arguments.validation)
             )
-            for frames in sorted({32, self.curriculum[-1].frames})
+            for frames in sorted({self.curriculum[0].frames, 32, self.curriculum[-1].frames})
         }
 
     def make_reader(self) -> torch.nn.Module:
@@ -135,7 +137,8 @@ class Trainer:
 
     def training(self, stage: Stage):
         """Endless batches of a stage."""
-        return self.batches(self.first_seed(), stage.frames, stage.frames // 2)
+        kinds = ["--kinds", self.arguments.kinds] if self.arguments.kinds else []
+        return self.batches(self.first_seed(), stage.frames, stage.frames // 2, *kinds)
 
     def first_seed(self) -> int:
         """Ranks are far apart, so that none sees what another has seen."""
@@ -231,9 +234,11 @@ def parser(doc: str, **defaults: object) -> argparse.ArgumentParser:
     parser.add_argument("--curriculum", default="16:0.2,32:0.5,64:1", help="frames:until, ...")
     parser.add_argument("--streams", type=int, default=4, help="streams per rank and step")
     parser.add_argument("--questions", type=int, default=24)
+    parser.add_argument("--kinds", help="the mix of questions, if not the program's own")
     parser.add_argument("--every", type=int, default=300, help="steps between checkpoints")
     parser.add_argument("--validation", type=int, default=96, help="streams of validation")
     parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--embedding-lr", type=float, default=1.0, help="share of it")
     ranks.options(parser, 2, 1)
     parser.set_defaults(**defaults)
     return parser

@@ -55,23 +55,26 @@ class Muon(torch.optim.Optimizer):
 
 
 class Optimisers:
-    """Muon and AdamW behind one learning rate."""
+    """Muon and AdamW behind one learning rate; embeddings have a share of it."""
 
-    def __init__(self, named_parameters, lr: float):
-        matrices, others = [], []
+    def __init__(self, named_parameters, lr: float, embedding: float = 1.0):
+        matrices, others, embeddings = [], [], []
         for name, parameter in named_parameters:
             hidden = parameter.ndim == 2 and "embed" not in name and "head" not in name
-            (matrices if hidden else others).append(parameter)
+            rows = embeddings if "embed_tokens" in name else others
+            (matrices if hidden else rows).append(parameter)
         self.lr = lr
+        groups = [{"params": others, "share": 1.0}, {"params": embeddings, "share": embedding}]
+        groups = [group for group in groups if group["params"]]
         self.parts = [
             Muon(matrices, lr),
-            torch.optim.AdamW(others, lr, betas=(0.9, 0.98), weight_decay=0.01),
+            torch.optim.AdamW(groups, lr, betas=(0.9, 0.98), weight_decay=0.01),
         ]
 
     def step(self, rate: float):
         for part in self.parts:
             for group in part.param_groups:
-                group["lr"] = self.lr * rate
+                group["lr"] = self.lr * rate * group.get("share", 1.0)
             part.step()
             part.zero_grad(set_to_none=True)
 

@@ -7,6 +7,7 @@ import easy
 import torch
 import world
 from training.encode import encode
+from training.program import TRAIN
 from training.shape import vision_parts
 from training.words import empty_tokenizer
 
@@ -18,9 +19,10 @@ def main():
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     parts = vision_parts(world.SHAPE.build(empty_tokenizer()))
+    sample = ["vision", "--seed", TRAIN]
     pool = ["pool", "--seed", world.POOL_SEED, "--cameras", world.CAMERAS]
     extra = easy.pictures(world.PROGRAM.size)
-    encode(arguments.run, parts, world.SHAPE, world.PROGRAM, pool, extra)
+    encode(arguments.run, parts, world.SHAPE, world.PROGRAM, sample, pool, extra)
 
 
 if __name__ == "__main__":

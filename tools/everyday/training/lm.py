@@ -21,7 +21,7 @@ KIND_WEIGHTS = {
 # Every so many batches are pictures, this many with so many questions each.
 EASY_EVERY, EASY_PICTURES, EASY_QUESTIONS = 10, 24, 8
 # Names beside what an embedding starts with, 0.02.
-NAME_RMS = 0.04
+NAME_RMS = 0.1
 # Of the pictures, the first are for validation.
 EASY_VALIDATION = 200
 
@@ -40,8 +40,11 @@ class Trainer(lm.Trainer):
         """A thing's name starts where the tower's classifier has the thing: words and pictures need
         not be brought together first."""
         state = torch.load(os.path.join(self.arguments.run, "vision.pt"), weights_only=False)
+        before = state["parts"]["projector.linear_2.weight"]
+        after = self.model.model.multi_modal_projector.linear_2.weight
         rows = state["heads"]["heads.noun.weight"]
-        rows = rows - rows[1:].mean(0)
+        # The classifier read tokens as they were before `encode.py` evened them out.
+        rows = torch.linalg.solve((after @ before.inverse()).T, (rows - rows[1:].mean(0)).T).T
         rows = rows / rows.square().mean(-1, keepdim=True).sqrt()
         embed = self.reader.text.embed_tokens.weight
         names, count = torch.zeros_like(embed), torch.zeros(len(embed), 1)
@@ -73,7 +76,7 @@ def work(arguments):
 
 
 def main():
-    arguments = lm.parser(__doc__).parse_args()
+    arguments = lm.parser(__doc__, embedding_lr=0.2).parse_args()
     ranks.run(arguments, work)
 
 

@@ -40,7 +40,7 @@ def nouns() -> list[dict]:
 
 # The pool: every clip of this many cameras in every light.
 POOL_SEED = 0
-CAMERAS = int(os.environ.get("CAMERAS", 400))
+CAMERAS = int(os.environ.get("CAMERAS", 128))
 POOL = ["--pool-seed", POOL_SEED, "--cameras", CAMERAS]
 VOCABULARY = 1536
 
