@@ -3,12 +3,12 @@
 
 mod common;
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use common::against::{Causal, Fixture, ask, differ, first_logits, flat, ids, internal};
 use common::{Copy, assert_close};
 use gststreamkvqa::model::prompt::PromptStyle;
 use gststreamkvqa::model::rope::Positions;
-use gststreamkvqa::{Cancel, Finish, Frame, Recipe};
+use gststreamkvqa::{Frame, Recipe};
 use serde_json::Value;
 
 /// Three frames before a decoder of Qwen3's kind, and one before one of Qwen2's.
@@ -18,17 +18,8 @@ const ALL: [&str; 2] = ["intern-three", "intern-hub"];
 fn pixels_and_frame_tokens_agree() {
     for name in ALL {
         let fixture = Fixture::open(name);
-        let picture = fixture.picture();
-        let made = fixture.model.vision().pixels(&fixture.frames(), &picture, &Device::Cpu);
-        assert_close(&flat(&made.unwrap()), &flat(&fixture.tensors["pixel_values"]), 1e-5, name);
-        let units = fixture.units();
-        assert_eq!(units.dims(), fixture.tensors["pooled"].dims());
-        assert_close(&flat(&units), &flat(&fixture.tensors["pooled"]), 1e-4, name);
-        for (i, frame) in fixture.frames().iter().enumerate() {
-            let frame = std::slice::from_ref(frame);
-            let alone = fixture.model.encode_frames(frame, &picture, &Cancel::new());
-            assert_close(&flat(&alone.unwrap()), &flat(&units.get(i).unwrap()), 1e-5, name);
-        }
+        fixture.assert_pixels(name);
+        fixture.assert_units(name);
     }
 }
 
@@ -70,18 +61,7 @@ fn a_stream_that_keeps_everything_answers_like_stock_generate() {
     for name in ALL {
         let fixture = Fixture::open(name);
         for compat in [false, true] {
-            let mut stream = fixture.stream(Recipe::named("full").unwrap(), compat);
-            stream.push_frames(&fixture.frames()).unwrap();
-            for (_, question, text) in fixture.questions() {
-                let answer = ask(&stream, text, 32);
-                let mut wanted = ids(&question["greedy_ids"]);
-                let ended = question["stopped_at_eos"].as_bool().unwrap();
-                if ended {
-                    wanted.pop();
-                }
-                assert_eq!(answer.ids, wanted, "{name} {text}");
-                assert_eq!(answer.finish, if ended { Finish::Stop } else { Finish::Length });
-            }
+            fixture.assert_answers(("", compat), 32, name);
         }
     }
 }

@@ -4,19 +4,14 @@
 
 mod common;
 
-use std::collections::HashMap;
-
-use candle_core::{DType, Device, Tensor};
-use common::{assert_close, fixture, tensors};
+use candle_core::{Device, Tensor};
+use common::against::{Causal, Fixture, ask, first_logits, flat, ids, internal};
+use common::{assert_close, fixture};
 use gststreamkvqa::model::DTypeChoice;
-use gststreamkvqa::model::attention::{self, Stage, Visible};
-use gststreamkvqa::model::decoder::Attend;
 use gststreamkvqa::model::prompt::PromptStyle;
 use gststreamkvqa::model::rope::{Place, Positions};
-use gststreamkvqa::model::vision::Picture;
 use gststreamkvqa::{
-    Answer, Cancel, EngineError, Finish, Frame, LoadOptions, Question, Recipe, Result, Stream,
-    StreamOptions, VideoLlm,
+    Cancel, EngineError, Frame, LoadOptions, Recipe, Result, Stream, StreamOptions, VideoLlm,
 };
 use serde_json::Value;
 
@@ -24,127 +19,20 @@ use serde_json::Value;
 /// time runs ahead of any question.
 const ALL: [&str; 3] = ["qwen-wide", "qwen-hub", "qwen-tree"];
 
-struct Fixture {
-    model: VideoLlm,
-    tensors: HashMap<String, Tensor>,
-    expected: Value,
-}
-
-impl Fixture {
-    fn open(name: &str) -> Self {
-        let json = std::fs::read_to_string(fixture(name).join("expected.json")).unwrap();
-        Self {
-            model: VideoLlm::load(fixture(name), &LoadOptions::default()).unwrap(),
-            tensors: tensors(&fixture(name).join("expected.safetensors")),
-            expected: serde_json::from_str(&json).unwrap(),
-        }
-    }
-
-    fn rate(&self) -> f64 {
-        self.expected["fps"].as_f64().unwrap()
-    }
-
-    fn frames(&self) -> Vec<Frame> {
-        let frames = &self.tensors["frames"];
-        let (n, height, width, _) = frames.dims4().unwrap();
-        (0..n)
-            .map(|i| {
-                let rgb = frames.get(i).unwrap().flatten_all().unwrap().to_vec1::<u8>().unwrap();
-                Frame::new(rgb, width, height, i as f64 / self.rate()).unwrap()
-            })
-            .collect()
-    }
-
-    fn picture(&self) -> Picture {
-        self.model.picture(&self.frames()[0]).unwrap()
-    }
-
-    fn units(&self) -> Tensor {
-        self.model.encode_frames(&self.frames(), &self.picture(), &Cancel::new()).unwrap()
-    }
-
-    fn stream(&self, method: &str, compat: bool) -> Stream {
-        let options = StreamOptions { mrope_compat: compat, ..StreamOptions::default() };
-        Stream::open(self.model.clone(), internal(method), options).unwrap()
-    }
-
-    fn questions(&self) -> impl Iterator<Item = (usize, &Value, &str)> {
-        let questions = self.expected["questions"].as_array().unwrap().iter();
-        questions.enumerate().map(|(i, q)| (i, q, q["question"].as_str().unwrap()))
-    }
-}
-
 /// The two rules for the position of what follows a video, as the fixtures name them.
 const RULES: [(&str, bool); 2] = [("", false), ("compat_", true)];
-
-fn ids(value: &Value) -> Vec<u32> {
-    value.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
-}
-
-fn flat(tensor: &Tensor) -> Vec<f32> {
-    tensor.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap()
-}
-
-fn ask(stream: &Stream, text: &str, max_tokens: usize) -> Answer {
-    let question = Question { keep_logits: true, ..Question::new(text).max_tokens(max_tokens) };
-    stream.ask(&question, |_| {}).unwrap()
-}
-
-fn first_logits(stream: &Stream, text: &str) -> Vec<f32> {
-    ask(stream, text, 1).first_logits.unwrap()
-}
-
-/// Plain causal attention with given positions: what a stock decoder does.
-struct Causal<'a> {
-    model: &'a VideoLlm,
-    positions: Positions,
-}
-
-impl Attend for Causal<'_> {
-    fn attend(&mut self, _: usize, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
-        let rope = self.model.decoder().rope();
-        let (q, k) = (rope.rotate(q, &self.positions)?, rope.rotate(k, &self.positions)?);
-        let visible = Visible::Window { offset: 0, width: usize::MAX };
-        attention::attend(&[Stage { q: &q, k: &k, v, visible }], self.model.decoder().scale())
-    }
-}
-
-/// The method as it is where there is no text-image model to rank with.
-fn internal(method: &str) -> Recipe {
-    let mut recipe = Recipe::named(method).unwrap();
-    if recipe.options().iter().any(|option| option.name == "experts") {
-        recipe.set("experts", "internal").unwrap();
-    }
-    recipe
-}
 
 #[test]
 fn pixels_are_those_of_the_processor() {
     for name in ALL {
-        let fixture = Fixture::open(name);
-        let picture = fixture.picture();
-        let grid = ids(&fixture.expected["grid"]);
-        assert_eq!([picture.rows * 2, picture.cols * 2], [grid[1] as usize, grid[2] as usize]);
-        let vision = fixture.model.vision();
-        let made = vision.pixels(&fixture.frames(), &picture, &Device::Cpu).unwrap();
-        let expected = &fixture.tensors["pixel_values"];
-        assert_eq!(made.dims(), expected.dims());
-        assert_close(&flat(&made), &flat(expected), 1e-5, name);
+        Fixture::open(name).assert_pixels(name);
     }
 }
 
 #[test]
 fn unit_tokens_agree_in_a_batch_and_alone() {
     for name in ALL {
-        let fixture = Fixture::open(name);
-        let units = fixture.units();
-        assert_eq!(units.dims(), fixture.tensors["pooled"].dims());
-        assert_close(&flat(&units), &flat(&fixture.tensors["pooled"]), 1e-4, name);
-        for (i, pair) in fixture.frames().chunks(2).enumerate() {
-            let alone = fixture.model.encode_frames(pair, &fixture.picture(), &Cancel::new());
-            let batched = flat(&units.get(i).unwrap());
-            assert_close(&flat(&alone.unwrap()), &batched, 1e-5, &format!("{name} unit {i}"));
-        }
+        Fixture::open(name).assert_units(name);
     }
 }
 
@@ -197,24 +85,8 @@ fn prompt_ids_positions_and_all_logits_agree() {
 fn a_stream_that_keeps_everything_answers_like_stock_generate() {
     for name in ALL {
         let fixture = Fixture::open(name);
-        for (rule, compat) in RULES {
-            let mut stream = fixture.stream("full", compat);
-            stream.push_frames(&fixture.frames()).unwrap();
-            for (i, question, text) in fixture.questions() {
-                let what = format!("{name} {rule}{text}");
-                let answer = ask(&stream, text, 12);
-                let mut wanted = ids(&question[format!("{rule}greedy_ids")]);
-                let ended = question[format!("{rule}stopped_at_eos")].as_bool().unwrap();
-                if ended {
-                    wanted.pop();
-                }
-                assert_eq!(answer.ids, wanted, "{what}");
-                assert_eq!(answer.finish, if ended { Finish::Stop } else { Finish::Length });
-                let expected = flat(&fixture.tensors[&format!("{rule}logits_q{i}")]);
-                let last =
-                    &expected[expected.len() - answer.first_logits.as_ref().unwrap().len()..];
-                assert_close(&answer.first_logits.unwrap(), last, 1e-4, &what);
-            }
+        for rule in RULES {
+            fixture.assert_answers(rule, 12, name);
         }
     }
 }
@@ -277,7 +149,7 @@ fn how_frames_are_pushed_does_not_matter() {
     let frames = [fixture.frames(), fixture.frames()].concat();
     for method in ["full", "rekv", "streamkv"] {
         let run = |sizes: &[usize]| {
-            let mut stream = fixture.stream(method, false);
+            let mut stream = fixture.stream(internal(method), false);
             let mut rest = &frames[..];
             for &size in sizes.iter().cycle() {
                 let (now, later) = rest.split_at(size.min(rest.len()));
@@ -302,7 +174,7 @@ fn a_frame_without_a_partner_is_seen_and_still_gets_one() {
     let fixture = Fixture::open("qwen-wide");
     let frames = fixture.frames();
     for method in ["full", "streamkv"] {
-        let mut stream = fixture.stream(method, false);
+        let mut stream = fixture.stream(internal(method), false);
         stream.push_frames(&frames[..4]).unwrap();
         let before = first_logits(&stream, "what?");
         stream.push(&frames[4]).unwrap();
@@ -313,7 +185,7 @@ fn a_frame_without_a_partner_is_seen_and_still_gets_one() {
         assert_eq!(stream.stats().units, units, "and keeps nothing");
         // Frame 5 joins frame 4: the same as if nobody had asked in between.
         stream.push(&frames[0]).unwrap();
-        let mut unasked = fixture.stream(method, false);
+        let mut unasked = fixture.stream(internal(method), false);
         unasked.push_frames(&[&frames[..], &frames[..1]].concat()).unwrap();
         let (asked, unasked) = (first_logits(&stream, "what?"), first_logits(&unasked, "what?"));
         assert_close(&asked, &unasked, 1e-4, method);
@@ -323,7 +195,7 @@ fn a_frame_without_a_partner_is_seen_and_still_gets_one() {
 #[test]
 fn the_end_of_the_stream_takes_the_last_frame_in() {
     let fixture = Fixture::open("qwen-wide");
-    let mut stream = fixture.stream("rekv", false);
+    let mut stream = fixture.stream(internal("rekv"), false);
     stream.push_frames(&fixture.frames()).unwrap();
     let open = ask(&stream, "what?", 4);
     stream.flush().unwrap();
@@ -343,7 +215,7 @@ fn every_method_answers_and_keeps_units_whole_unless_it_thins_them() {
     let frames: Vec<Frame> = (0..8).flat_map(|_| fixture.frames()).collect();
     let tokens = fixture.picture().tokens();
     for &method in Recipe::names() {
-        let mut stream = fixture.stream(method, false);
+        let mut stream = fixture.stream(internal(method), false);
         stream.push_frames(&frames).unwrap();
         let answer = ask(&stream, "What color was the ring?", 6);
         assert!(!answer.ids.is_empty() && !answer.evidence.is_empty(), "{method}");
@@ -361,7 +233,7 @@ fn every_method_answers_and_keeps_units_whole_unless_it_thins_them() {
 fn retrieving_everything_equals_keeping_everything() {
     let fixture = Fixture::open("qwen-wide");
     let logits = |method| {
-        let mut stream = fixture.stream(method, false);
+        let mut stream = fixture.stream(internal(method), false);
         stream.push_frames(&fixture.frames()).unwrap();
         first_logits(&stream, "What color was the ring?")
     };
@@ -405,7 +277,7 @@ fn frames_ages_apart_are_seen_and_asked_about() {
     let fixture = Fixture::open("qwen-wide");
     for spacing in [1e18, 1e30, 1e308, -1e18, -1e308, 5e-324] {
         for &method in Recipe::names() {
-            let mut stream = fixture.stream(method, false);
+            let mut stream = fixture.stream(internal(method), false);
             for (i, frame) in fixture.frames().into_iter().enumerate() {
                 let time = (i as f64 - 2.0) * spacing;
                 let rgb = frame.rgb().to_vec();
@@ -453,7 +325,7 @@ fn a_frame_of_another_shape_is_fitted_in_between_black_bars() {
     let expected = (64.0 / 90.0) * (64.0 / 90.0);
     assert!((portrait - expected).abs() < 0.02, "{portrait} is not {expected}");
 
-    let mut stream = fixture.stream("rekv", false);
+    let mut stream = fixture.stream(internal("rekv"), false);
     stream.push_frames(&fixture.frames()).unwrap();
     stream.push_frames(&[white(64, 90), white(1, 150), white(300, 20)]).unwrap();
     assert_eq!(ask(&stream, "what?", 2).layers[0].retrieved.len(), 4);
@@ -462,7 +334,7 @@ fn a_frame_of_another_shape_is_fitted_in_between_black_bars() {
 #[test]
 fn a_new_stream_may_have_another_shape() {
     let fixture = Fixture::open("qwen-wide");
-    let mut stream = fixture.stream("full", false);
+    let mut stream = fixture.stream(internal("full"), false);
     let high = |time| Frame::new(vec![90; 3 * 60 * 170], 60, 170, time).unwrap();
     stream.push_frames(&[high(0.0), high(1.0)]).unwrap();
     let prefix = stream.memory().held().prefix_tokens();
@@ -470,7 +342,7 @@ fn a_new_stream_may_have_another_shape() {
     stream.clear().unwrap();
     stream.push_frames(&fixture.frames()).unwrap();
     assert_eq!(ask(&stream, "what?", 1).layers[0].context_tokens, prefix + 3 * 6);
-    let mut fresh = fixture.stream("full", false);
+    let mut fresh = fixture.stream(internal("full"), false);
     fresh.push_frames(&fixture.frames()).unwrap();
     assert_eq!(first_logits(&stream, "what?"), first_logits(&fresh, "what?"));
 }
@@ -478,7 +350,7 @@ fn a_new_stream_may_have_another_shape() {
 #[test]
 fn a_frame_that_is_no_picture_is_refused() {
     let fixture = Fixture::open("qwen-wide");
-    let mut stream = fixture.stream("full", false);
+    let mut stream = fixture.stream(internal("full"), false);
     let thin = Frame::new(vec![0; 3 * 2 * 500], 500, 2, 1.5).unwrap();
     let message = stream.push(&thin).unwrap_err().to_string();
     assert!(message.contains("1.500 s") && message.contains("500x2"), "{message}");

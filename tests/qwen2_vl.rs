@@ -4,12 +4,12 @@
 
 mod common;
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use common::against::{Causal, Fixture, ask, first_logits, flat, ids, internal};
 use common::{Copy, assert_close};
 use gststreamkvqa::model::prompt::PromptStyle;
 use gststreamkvqa::model::rope::{Place, Positions};
-use gststreamkvqa::{Cancel, Finish, Frame, Recipe};
+use gststreamkvqa::{Frame, Recipe};
 use serde_json::Value;
 
 /// Several units with an odd number of frames, and one unit of portrait frames.
@@ -21,16 +21,8 @@ const RULES: [(&str, bool); 2] = [("", false), ("compat_", true)];
 fn pixels_and_unit_tokens_agree() {
     for name in ALL {
         let fixture = Fixture::open(name);
-        let picture = fixture.picture();
-        let made = fixture.model.vision().pixels(&fixture.frames(), &picture, &Device::Cpu);
-        assert_close(&flat(&made.unwrap()), &flat(&fixture.tensors["pixel_values"]), 1e-5, name);
-        let units = fixture.units();
-        assert_eq!(units.dims(), fixture.tensors["pooled"].dims());
-        assert_close(&flat(&units), &flat(&fixture.tensors["pooled"]), 1e-4, name);
-        for (i, pair) in fixture.frames().chunks(2).enumerate() {
-            let alone = fixture.model.encode_frames(pair, &picture, &Cancel::new());
-            assert_close(&flat(&alone.unwrap()), &flat(&units.get(i).unwrap()), 1e-5, name);
-        }
+        fixture.assert_pixels(name);
+        fixture.assert_units(name);
     }
 }
 
@@ -79,19 +71,8 @@ fn prompt_ids_positions_and_all_logits_agree() {
 fn a_stream_that_keeps_everything_answers_like_stock_generate() {
     for name in ALL {
         let fixture = Fixture::open(name);
-        for (rule, compat) in RULES {
-            let mut stream = fixture.stream(Recipe::named("full").unwrap(), compat);
-            stream.push_frames(&fixture.frames()).unwrap();
-            for (_, question, text) in fixture.questions() {
-                let answer = ask(&stream, text, 32);
-                let mut wanted = ids(&question[format!("{rule}greedy_ids")]);
-                let ended = question[format!("{rule}stopped_at_eos")].as_bool().unwrap();
-                if ended {
-                    wanted.pop();
-                }
-                assert_eq!(answer.ids, wanted, "{name} {rule}{text}");
-                assert_eq!(answer.finish, if ended { Finish::Stop } else { Finish::Length });
-            }
+        for rule in RULES {
+            fixture.assert_answers(rule, 32, name);
         }
     }
 }

@@ -11,7 +11,7 @@ use common::{Copy, assert_close, fixture};
 use gststreamkvqa::model::prompt::{Form, PromptStyle};
 use gststreamkvqa::model::rope::{Kept, Place, Positions};
 use gststreamkvqa::model::{DTypeChoice, LoadOptions};
-use gststreamkvqa::{Cancel, Finish, Frame, Recipe, Stream, StreamOptions, VideoLlm};
+use gststreamkvqa::{Cancel, Frame, Recipe, Stream, StreamOptions, VideoLlm};
 use serde_json::Value;
 
 /// Odd and even numbers of frames, one unit and several, wide, high and small ones; one every three
@@ -24,30 +24,14 @@ const FORMS: [(&str, bool); 2] = [("", false), ("compat_", true)];
 #[test]
 fn pixels_are_those_of_the_processor() {
     for name in ALL {
-        let fixture = Fixture::open(name);
-        let picture = fixture.picture();
-        let grid = ids(&fixture.expected["grid"]);
-        assert_eq!([picture.rows * 2, picture.cols * 2], [grid[1] as usize, grid[2] as usize]);
-        let vision = fixture.model.vision();
-        let made = vision.pixels(&fixture.frames(), &picture, &Device::Cpu).unwrap();
-        let expected = &fixture.tensors["pixel_values"];
-        assert_eq!(made.dims(), expected.dims());
-        assert_close(&flat(&made), &flat(expected), 1e-5, name);
+        Fixture::open(name).assert_pixels(name);
     }
 }
 
 #[test]
 fn unit_tokens_of_all_depths_agree_in_a_batch_and_alone() {
     for name in ALL {
-        let fixture = Fixture::open(name);
-        let units = fixture.units();
-        assert_eq!(units.dims(), fixture.tensors["pooled"].dims());
-        assert_close(&flat(&units), &flat(&fixture.tensors["pooled"]), 1e-4, name);
-        for (i, pair) in fixture.frames().chunks(2).enumerate() {
-            let alone = fixture.model.encode_frames(pair, &fixture.picture(), &Cancel::new());
-            let batched = flat(&units.get(i).unwrap());
-            assert_close(&flat(&alone.unwrap()), &batched, 1e-5, &format!("{name} unit {i}"));
-        }
+        Fixture::open(name).assert_units(name);
     }
 }
 
@@ -116,24 +100,8 @@ fn prompt_ids_positions_and_all_logits_agree() {
 fn a_stream_that_keeps_everything_answers_like_stock_generate() {
     for name in ALL {
         let fixture = Fixture::open(name);
-        for (rule, compat) in FORMS {
-            let mut stream = fixture.stream(Recipe::named("full").unwrap(), compat);
-            stream.push_frames(&fixture.frames()).unwrap();
-            for (i, question, text) in fixture.questions() {
-                let what = format!("{name} {rule}{text}");
-                let answer = ask(&stream, text, 32);
-                let mut wanted = ids(&question[format!("{rule}greedy_ids")]);
-                let ended = question[format!("{rule}stopped_at_eos")].as_bool().unwrap();
-                assert!(ended || wanted.len() == 32);
-                if ended {
-                    wanted.pop();
-                }
-                assert_eq!(answer.ids, wanted, "{what}");
-                assert_eq!(answer.finish, if ended { Finish::Stop } else { Finish::Length });
-                let expected = flat(&fixture.tensors[&format!("{rule}logits_q{i}")]);
-                let found = answer.first_logits.unwrap();
-                assert_close(&found, &expected[expected.len() - found.len()..], 1e-4, &what);
-            }
+        for rule in FORMS {
+            fixture.assert_answers(rule, 32, name);
         }
     }
 }

@@ -4,18 +4,18 @@
 
 use std::collections::HashMap;
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use gststreamkvqa::model::LoadOptions;
 use gststreamkvqa::model::attention::{self, Stage, Visible};
 use gststreamkvqa::model::decoder::Attend;
 use gststreamkvqa::model::rope::Positions;
 use gststreamkvqa::model::vision::{Moment, Picture};
 use gststreamkvqa::{
-    Answer, Cancel, Frame, Question, Recipe, Result, Stream, StreamOptions, VideoLlm,
+    Answer, Cancel, Finish, Frame, Question, Recipe, Result, Stream, StreamOptions, VideoLlm,
 };
 use serde_json::Value;
 
-use super::{fixture, tensors};
+use super::{assert_close, fixture, tensors};
 
 pub struct Fixture {
     pub model: VideoLlm,
@@ -72,6 +72,57 @@ impl Fixture {
     pub fn stream(&self, recipe: Recipe, compat: bool) -> Stream {
         let options = StreamOptions { mrope_compat: compat, ..StreamOptions::default() };
         Stream::open(self.model.clone(), recipe, options).unwrap()
+    }
+
+    /// Pixels are those of the processor, where there is a grid of patches that is the same as well.
+    #[track_caller]
+    pub fn assert_pixels(&self, what: &str) {
+        let picture = self.picture();
+        if self.expected["grid"].is_array() {
+            let grid = ids(&self.expected["grid"]);
+            assert_eq!([picture.rows * 2, picture.cols * 2], [grid[1] as usize, grid[2] as usize]);
+        }
+        let made = self.model.vision().pixels(&self.frames(), &picture, &Device::Cpu).unwrap();
+        let expected = &self.tensors["pixel_values"];
+        assert_eq!(made.dims(), expected.dims(), "{what}");
+        assert_close(&flat(&made), &flat(expected), 1e-5, what);
+    }
+
+    /// Unit tokens are those of transformers, in a batch and alone.
+    #[track_caller]
+    pub fn assert_units(&self, what: &str) {
+        let (units, expected) = (self.units(), &self.tensors["pooled"]);
+        assert_eq!(units.dims(), expected.dims(), "{what}");
+        assert_close(&flat(&units), &flat(expected), 1e-4, what);
+        for (i, own) in self.frames().chunks(self.model.frames_per_unit()).enumerate() {
+            let alone = self.model.encode_frames(own, &self.picture(), &Cancel::new()).unwrap();
+            let batched = flat(&units.get(i).unwrap());
+            assert_close(&flat(&alone), &batched, 1e-5, &format!("{what} unit {i}"));
+        }
+    }
+
+    /// A stream that keeps everything says word for word what stock `generate` does, up to so many
+    /// tokens, and its first logits are those of transformers. `rule`: how the fixture names what
+    /// `compat` switches.
+    #[track_caller]
+    pub fn assert_answers(&self, (rule, compat): (&str, bool), tokens: usize, what: &str) {
+        let mut stream = self.stream(Recipe::named("full").unwrap(), compat);
+        stream.push_frames(&self.frames()).unwrap();
+        for (i, question, text) in self.questions() {
+            let what = format!("{what} {rule}{text}");
+            let answer = ask(&stream, text, tokens);
+            let mut wanted = ids(&question[format!("{rule}greedy_ids")]);
+            let ended = question[format!("{rule}stopped_at_eos")].as_bool().unwrap();
+            assert!(ended || wanted.len() == tokens, "{what}");
+            if ended {
+                wanted.pop();
+            }
+            assert_eq!(answer.ids, wanted, "{what}");
+            assert_eq!(answer.finish, if ended { Finish::Stop } else { Finish::Length });
+            let expected = flat(&self.tensors[&format!("{rule}logits_q{i}")]);
+            let found = answer.first_logits.unwrap();
+            assert_close(&found, &expected[expected.len() - found.len()..], 1e-4, &what);
+        }
     }
 
     pub fn questions(&self) -> impl Iterator<Item = (usize, &Value, &str)> {

@@ -19,6 +19,8 @@ use crate::model::gate::gated;
 use crate::model::linear::{Linear, linear};
 use crate::model::picture::Picture;
 use crate::model::rope::{Place, Positions, Rope};
+use crate::model::vision::merged::embedding;
+use crate::model::vision::patched;
 use crate::model::vision::turned::{Attention, How, THETA, Windows};
 
 /// Not in the config: transformers fixes it.
@@ -136,7 +138,7 @@ impl Merger {
 }
 
 /// Patch embedding, layers and merger.
-pub struct QwenVit {
+pub struct Tower {
     /// A convolution whose stride is its size: one product over the patches.
     embed: Linear,
     rope: Rope,
@@ -145,25 +147,24 @@ pub struct QwenVit {
     cfg: Config,
 }
 
-impl QwenVit {
-    pub(crate) fn new(cfg: &Config, vb: VarBuilder) -> Result<Self> {
-        let (width, side) = (cfg.hidden_size, cfg.patch_size);
-        let shape = (width, 3, cfg.frames_per_unit, side, side);
-        let weight = vb.get(shape, "patch_embed.proj.weight")?;
-        let weight = weight.reshape((width, 3 * cfg.frames_per_unit * side * side))?;
+impl Tower {
+    pub fn new(cfg: &Config, vb: VarBuilder) -> Result<Self> {
+        let patch = (cfg.hidden_size, cfg.frames_per_unit, cfg.patch_size);
         let blocks = (0..cfg.layers).map(|i| Block::new(cfg, vb.pp("blocks").pp(i)));
         Ok(Self {
-            embed: Linear::new(weight, None),
-            rope: Rope::axial(width / cfg.heads, THETA, vb.device())?,
+            embed: embedding(patch, false, vb.pp("patch_embed").pp("proj"))?,
+            rope: Rope::axial(cfg.hidden_size / cfg.heads, THETA, vb.device())?,
             blocks: blocks.collect::<candle_core::Result<_>>()?,
             merger: Merger::new(cfg, vb.pp("merger"))?,
             cfg: cfg.clone(),
         })
     }
+}
 
+impl patched::Tower for Tower {
     /// Features `[u, n, D]` of patches `[u * n, 3 * T * p * p]`, which come and go token by token,
     /// row by row.
-    pub fn forward(&self, pixels: &Tensor, picture: &Picture, cancel: &Cancel) -> Result<Tensor> {
+    fn forward(&self, pixels: &Tensor, picture: &Picture, cancel: &Cancel) -> Result<Tensor> {
         let (merge, width) = (self.cfg.merge, self.cfg.hidden_size);
         let (tokens, patches) = (picture.tokens(), picture.tokens() * merge * merge);
         let units = pixels.dim(0)? / patches;
@@ -185,8 +186,7 @@ impl QwenVit {
         Ok(reorder(&x, order.back())?.reshape((units, patches, width))?)
     }
 
-    /// Unit tokens `[u, M, C]` of features.
-    pub fn merge(&self, features: &Tensor) -> Result<Tensor> {
+    fn merge(&self, features: &Tensor) -> Result<Tensor> {
         let (units, patches, width) = features.dims3()?;
         let parts = self.cfg.merge * self.cfg.merge;
         let x = self.merger.norm.forward(features)?;

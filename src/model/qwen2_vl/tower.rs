@@ -11,6 +11,7 @@ use crate::model::linear::Linear;
 use crate::model::picture::Picture;
 use crate::model::rope::{Positions, Rope};
 use crate::model::vision::merged::{Block, Merger, embedding};
+use crate::model::vision::patched;
 use crate::model::vision::turned::{How, THETA, Windows, places};
 
 /// Patch embedding, layers and merger.
@@ -39,9 +40,11 @@ impl Tower {
             merge: cells.merge,
         })
     }
+}
 
+impl patched::Tower for Tower {
     /// Features `[u, n, D]` of patches `[u * n, 3 * T * p * p]`, token by token, row by row.
-    pub fn forward(&self, pixels: &Tensor, picture: &Picture, cancel: &Cancel) -> Result<Tensor> {
+    fn forward(&self, pixels: &Tensor, picture: &Picture, cancel: &Cancel) -> Result<Tensor> {
         let patches = picture.tokens() * self.merge * self.merge;
         let units = pixels.dim(0)? / patches;
         let positions = Positions::listed(places(picture.rows, picture.cols, self.merge));
@@ -55,8 +58,7 @@ impl Tower {
         Ok(x.reshape((units, patches, ()))?)
     }
 
-    /// Unit tokens `[u, M, C]` of features.
-    pub fn merge(&self, features: &Tensor) -> Result<Tensor> {
+    fn merge(&self, features: &Tensor) -> Result<Tensor> {
         self.merger.forward(features)
     }
 }

@@ -5,16 +5,14 @@
 mod config;
 mod tower;
 
-use candle_core::{Device, Tensor};
 use candle_nn::VarBuilder;
 
 use self::config::Config;
 pub(super) use self::config::checked;
 use self::tower::Tower;
+use super::vision::patched::Patched;
 use super::vision::{Moment, Picture, Plan, Told, Vision};
-use crate::cancel::Cancel;
 use crate::error::Result;
-use crate::frame::Frame;
 use crate::model::checkpoint::{ProcessorConfig, Settings};
 use crate::model::preprocess::patches::Patches;
 use crate::model::rope::Layout;
@@ -51,7 +49,14 @@ impl Plan for Config {
 
     fn build(&self, processor: &ProcessorConfig, vb: VarBuilder) -> Result<Box<dyn Vision>> {
         let patches = Patches::new(&self.cells(), processor);
-        Ok(Box::new(Qwen3 { patches, tower: Tower::new(self, vb.pp("visual"))? }))
+        let tower = Tower::new(self, vb.pp("visual"))?;
+        // Time stands in the words, so neither the rate nor `compat` changes where tokens stand.
+        let layout = |&Picture { rows, cols, .. }: &Picture, _: f64, _: bool| Layout::Lines {
+            rows,
+            cols,
+            words: 0,
+        };
+        Ok(Box::new(Patched { patches, tower, layout }))
     }
 }
 
@@ -76,54 +81,6 @@ const TEMPLATE: &str = "{% for message in messages %}\
     {% else %}{{ part['text'] }}{% endif %}{% endfor %}\
     {{ '<|im_end|>\n' }}{% endfor %}\
     {% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
-
-struct Qwen3 {
-    patches: Patches,
-    tower: Tower,
-}
-
-impl Vision for Qwen3 {
-    fn frames_per_unit(&self) -> usize {
-        self.patches.frames
-    }
-
-    fn vectors(&self) -> usize {
-        self.tower.vectors()
-    }
-
-    fn picture(&self, first: &Frame) -> Result<Picture> {
-        self.patches.picture(first)
-    }
-
-    fn check(&self, frame: &Frame) -> Result<()> {
-        self.patches.check(frame)
-    }
-
-    fn resolution(&self, width: usize, height: usize) -> (usize, usize) {
-        self.patches.resolution(width, height)
-    }
-
-    fn patches(&self, picture: &Picture) -> usize {
-        self.patches.count(picture)
-    }
-
-    fn pixels(&self, frames: &[Frame], picture: &Picture, device: &Device) -> Result<Tensor> {
-        self.patches.pixels(frames, picture, device)
-    }
-
-    fn features(&self, pixels: &Tensor, picture: &Picture, cancel: &Cancel) -> Result<Tensor> {
-        self.tower.forward(pixels, picture, cancel)
-    }
-
-    fn tokens(&self, features: &Tensor, _: &Picture) -> Result<Tensor> {
-        self.tower.merge(features)
-    }
-
-    /// Time stands in the words, so neither the rate nor `compat` changes where tokens stand.
-    fn layout(&self, picture: &Picture, _: f64, _: bool) -> Layout {
-        Layout::Lines { rows: picture.rows, cols: picture.cols, words: 0 }
-    }
-}
 
 #[cfg(test)]
 mod tests {

@@ -12,6 +12,7 @@ use crate::model::linear::{Linear, activated};
 use crate::model::picture::Picture;
 use crate::model::rope::{Positions, Rope};
 use crate::model::vision::merged::{Activated, Block, Merger, Names, embedding};
+use crate::model::vision::patched;
 use crate::model::vision::turned::{How, THETA, Windows, places};
 
 const NAMES: Names = ["linear_fc1", "linear_fc2"];
@@ -54,15 +55,16 @@ impl Tower {
             cfg: cfg.clone(),
         })
     }
+}
 
-    /// Vectors of a token.
-    pub fn vectors(&self) -> usize {
+impl patched::Tower for Tower {
+    fn vectors(&self) -> usize {
         1 + self.deep.len()
     }
 
     /// Features `[u, n, D * vectors]` of patches `[u * n, 3 * T * p * p]`, token by token, row by row:
     /// what the last layer makes of each, then what those of DeepStack do.
-    pub fn forward(&self, pixels: &Tensor, picture: &Picture, cancel: &Cancel) -> Result<Tensor> {
+    fn forward(&self, pixels: &Tensor, picture: &Picture, cancel: &Cancel) -> Result<Tensor> {
         let merge = self.cfg.cells().merge;
         let patches = picture.tokens() * merge * merge;
         let units = pixels.dim(0)? / patches;
@@ -87,15 +89,16 @@ impl Tower {
         Ok(Tensor::cat(&deep, 1)?.reshape((units, patches, ()))?)
     }
 
-    /// Unit tokens `[u, M, C * vectors]` of features.
-    pub fn merge(&self, features: &Tensor) -> Result<Tensor> {
+    fn merge(&self, features: &Tensor) -> Result<Tensor> {
         let width = self.cfg.sizes.hidden;
         let mergers = std::iter::once(&self.merger).chain(&self.deep).enumerate();
         let tokens =
             mergers.map(|(at, merger)| merger.forward(&features.narrow(2, at * width, width)?));
         Ok(Tensor::cat(&tokens.collect::<Result<Vec<_>>>()?, 2)?)
     }
+}
 
+impl Tower {
     /// The position table `[n, D]` stretched over a picture of so many patches, read at these rows and
     /// columns: corners meet corners, between entries it is linear.
     fn stretched(

@@ -3,6 +3,7 @@
 //! checked into, and a [`Vision`], which is built from it.
 
 pub(super) mod merged;
+pub(super) mod patched;
 pub mod reuse;
 pub(super) mod squares;
 pub(super) mod together;
