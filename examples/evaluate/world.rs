@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 use everyday::Atlas;
+use worlds::{Question, QuestionKind, QuestionOptions, When, Wording};
 
 /// The size the videos are painted at; the model's own processor takes it from there.
 pub const PAINTED: (usize, usize) = (160, 120);
@@ -110,25 +111,26 @@ impl Video<'_> {
     }
 }
 
-/// The questions about a stream of a world: each has types of its own, with the same names.
-macro_rules! asked {
-    ($world:ident, $stream:expr, $drawn:expr) => {{
-        use $world::{Kind, QuestionOptions, When, Wording};
-        let options = QuestionOptions {
-            count: $drawn.per_kind * Kind::ALL.len(),
-            when: if $drawn.at_end { When::End } else { When::Anytime },
-            wording: if $drawn.held_out_wording { Wording::HeldOut } else { Wording::Trained },
+impl Drawn {
+    fn asking<K: QuestionKind>(self) -> QuestionOptions<K> {
+        QuestionOptions {
+            count: self.per_kind * K::ALL.len(),
+            when: if self.at_end { When::End } else { When::Anytime },
+            wording: if self.held_out_wording { Wording::HeldOut } else { Wording::Trained },
             ..QuestionOptions::default()
-        };
-        let asked = $stream.questions(0, &options).into_iter().map(|question| Asked {
-            kind: question.kind.name(),
-            text: question.text,
-            answer: question.answer,
-            after_frame: question.after_frame,
-            relevant: question.relevant,
-        });
-        asked.collect()
-    }};
+        }
+    }
+}
+
+fn asked<K: QuestionKind>(questions: Vec<Question<K>>) -> Vec<Asked> {
+    let asked = questions.into_iter().map(|question| Asked {
+        kind: question.kind.name(),
+        text: question.text,
+        answer: question.answer,
+        after_frame: question.after_frame,
+        relevant: question.relevant,
+    });
+    asked.collect()
 }
 
 /// A world with what it takes to paint it.
@@ -163,7 +165,7 @@ impl World {
                 let Drawn { frames, held_out, .. } = drawn;
                 let options = toyworld::StreamOptions { frames, held_out, ..Default::default() };
                 let stream = toyworld::Stream::generate(seed, &options);
-                let questions = asked!(toyworld, stream, drawn);
+                let questions = asked(stream.questions(0, &drawn.asking()));
                 Video { paint: Box::new(move |i| stream.frame(i, width, height)), questions }
             }
             Self::Everyday(atlas, styles) => {
@@ -177,7 +179,7 @@ impl World {
                     options.styles.clone_from(styles);
                 }
                 let stream = everyday::Stream::generate(seed, &options);
-                let questions = asked!(everyday, stream, drawn);
+                let questions = asked(stream.questions(0, &drawn.asking()));
                 let paint = move |index| stream.frame(atlas, index, width, height);
                 Video { paint: Box::new(paint), questions }
             }

@@ -6,10 +6,9 @@ use std::ops::Range;
 
 use clap::Args;
 use everyday::{
-    Atlas, Camera, Clip, Kind, Pool, Question, QuestionOptions, Rng, Stream, StreamOptions, Style,
-    derive, labels, model_frame, seeds, vision_shot,
+    Atlas, Camera, Clip, Kind, Pool, Question, QuestionOptions, Rng, Stream, StreamLine,
+    StreamOptions, Style, derive, labels, model_frame, seeds, vision_shot,
 };
-use serde::Serialize;
 
 use crate::parse_kind;
 
@@ -99,16 +98,6 @@ pub fn pool(
     out.flush()
 }
 
-/// A question as one array: kind, text, answer, after frame, relevant frames.
-type QuestionRow = (Kind, String, String, usize, Vec<[usize; 2]>);
-
-/// A line of `streams`.
-#[derive(Serialize)]
-struct StreamLine {
-    frames: Vec<usize>,
-    questions: Vec<QuestionRow>,
-}
-
 pub fn streams(mut out: impl Write, args: &StreamsArgs) -> io::Result<()> {
     if args.min_frames == 0 || args.min_frames > args.frames || args.batch == 0 || args.cameras == 0
     {
@@ -140,7 +129,8 @@ pub fn streams(mut out: impl Write, args: &StreamsArgs) -> io::Result<()> {
         } else {
             vec![true; stream.frames()]
         };
-        serde_json::to_writer(&mut out, &line(&stream, questions, &kept))?;
+        let pool_frame = |index| stream.pool_frame(index);
+        serde_json::to_writer(&mut out, &StreamLine::new(&kept, pool_frame, questions))?;
         out.write_all(b"\n")?;
     }
     out.flush()
@@ -160,25 +150,4 @@ fn keep_some(stream: &Stream, questions: &[Question], rng: &mut Rng) -> Vec<bool
         }
     }
     kept
-}
-
-fn line(stream: &Stream, questions: Vec<Question>, kept: &[bool]) -> StreamLine {
-    // rank[i]: how many frames before frame i are kept.
-    let mut rank = vec![0];
-    rank.extend(kept.iter().scan(0, |count, &kept| {
-        *count += usize::from(kept);
-        Some(*count)
-    }));
-    let row = |question: Question| {
-        let relevant =
-            question.relevant.iter().map(|range| [rank[range.start], rank[range.end]]).collect();
-        (question.kind, question.text, question.answer, rank[question.after_frame], relevant)
-    };
-    StreamLine {
-        frames: (0..stream.frames())
-            .filter(|&index| kept[index])
-            .map(|index| stream.pool_frame(index))
-            .collect(),
-        questions: questions.into_iter().map(row).collect(),
-    }
 }

@@ -5,15 +5,13 @@ mod feed;
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::ops::Range;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use everyday::{
     Atlas, Kind, Noun, QuestionOptions, Stream, StreamOptions, Style, When, Wording, seeds,
-    vision_shot, vocabulary,
+    vision_shot, vocabulary, write_questions,
 };
-use serde::Serialize;
 
 #[derive(Parser)]
 #[command(version, about)]
@@ -186,10 +184,10 @@ fn main() -> io::Result<()> {
                 when: if at_end { When::End } else { When::Anytime },
                 wording: if held_out_wording { Wording::HeldOut } else { Wording::Trained },
             };
-            let stream = stream.stream();
+            let questions = stream.stream().questions(0, &options);
             match path {
-                Some(path) => write_questions(File::create(path)?, &stream, &options),
-                None => write_questions(out, &stream, &options),
+                Some(path) => write_questions(File::create(path)?, questions),
+                None => write_questions(out, questions),
             }
         }
         Command::Frames { stream, size } => write_frames(out, &atlas()?, &stream.stream(), size),
@@ -204,40 +202,6 @@ fn main() -> io::Result<()> {
         io::ErrorKind::BrokenPipe => Ok(()),
         _ => Err(error),
     })
-}
-
-/// A line of `questions`: what `questions-file` of the element reads, and the truth.
-#[derive(Serialize)]
-struct QuestionLine<'a> {
-    question: &'a str,
-    /// Seconds; between the last frame the question may know and the next.
-    at: f64,
-    tag: &'a str,
-    answer: &'a str,
-    after_frame: usize,
-    relevant: &'a [Range<usize>],
-}
-
-fn write_questions(
-    mut out: impl Write,
-    stream: &Stream,
-    options: &QuestionOptions,
-) -> io::Result<()> {
-    let mut questions = stream.questions(0, options);
-    questions.sort_by_key(|question| question.after_frame);
-    for question in &questions {
-        let line = QuestionLine {
-            question: &question.text,
-            at: question.after_frame as f64 + 0.5,
-            tag: question.kind.name(),
-            answer: &question.answer,
-            after_frame: question.after_frame,
-            relevant: &question.relevant,
-        };
-        serde_json::to_writer(&mut out, &line)?;
-        out.write_all(b"\n")?;
-    }
-    out.flush()
 }
 
 fn write_frames(

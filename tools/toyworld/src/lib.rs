@@ -28,9 +28,9 @@ mod vocabulary;
 
 pub use camera_roll::{labels, model_frame, paint_size, vision_index, vision_scene};
 pub use pool::{Pool, pool_scene};
-pub use question::{Kind, MAX_COUNT, Question, QuestionOptions, When, Wording};
+pub use question::{Kind, MAX_COUNT, Question, QuestionOptions};
 pub use render::render;
 pub use scene::{Backdrop, MAX_FRAMES, MIN_FRAMES, Object, Placement, Scene, SceneOptions};
 pub use stream::{FreshScenes, SceneSource, Shot, Stream, StreamOptions};
 pub use vocabulary::{Background, Color, HELD_OUT, Key, Place, Shape};
-pub use worlds::{Camera, Rng, derive, resize, seeds};
+pub use worlds::{Camera, Rng, StreamLine, When, Wording, derive, resize, seeds, write_questions};

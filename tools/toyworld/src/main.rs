@@ -3,14 +3,13 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::ops::Range;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use serde::Serialize;
 use toyworld::{
-    Key, Kind, MAX_FRAMES, Pool, Question, QuestionOptions, Rng, Scene, Stream, StreamOptions,
-    When, Wording, derive, labels, model_frame, pool_scene, seeds, vision_index, vision_scene,
+    Key, Kind, MAX_FRAMES, Pool, Question, QuestionOptions, Rng, Scene, Stream, StreamLine,
+    StreamOptions, When, Wording, derive, labels, model_frame, pool_scene, seeds, vision_index,
+    vision_scene, write_questions,
 };
 
 #[derive(Parser)]
@@ -162,9 +161,10 @@ fn main() -> io::Result<()> {
                 wording: if held_out_wording { Wording::HeldOut } else { Wording::Trained },
                 ..QuestionOptions::default()
             };
+            let questions = stream.stream().questions(0, &options);
             match path {
-                Some(path) => write_questions(File::create(path)?, &stream.stream(), &options),
-                None => write_questions(out, &stream.stream(), &options),
+                Some(path) => write_questions(File::create(path)?, questions),
+                None => write_questions(out, questions),
             }
         }
         Command::Frames { stream, size } => write_frames(out, &stream.stream(), size),
@@ -201,16 +201,6 @@ fn write_pool(mut out: impl Write, seed: u64, scenes: u64, size: usize) -> io::R
     out.flush()
 }
 
-/// A question as one array: kind, text, answer, after frame, relevant frames.
-type QuestionRow = (Kind, String, String, usize, Vec<[usize; 2]>);
-
-/// A line of `streams`.
-#[derive(Serialize)]
-struct StreamLine {
-    frames: Vec<usize>,
-    questions: Vec<QuestionRow>,
-}
-
 fn write_streams(mut out: impl Write, args: &StreamsArgs) -> io::Result<()> {
     let pool = Pool::new(args.pool_seed, args.scenes);
     // Order questions are the hard ones: they are asked twice as often.
@@ -232,7 +222,12 @@ fn write_streams(mut out: impl Write, args: &StreamsArgs) -> io::Result<()> {
         } else {
             vec![true; stream.frames()]
         };
-        serde_json::to_writer(&mut out, &line(&stream, questions, &pool, &kept))?;
+        let pool_frame = |index: usize| {
+            let shot = stream.shot_at(index);
+            let scene = pool.index_of(&shot.scene).expect("the scene is of this pool");
+            scene * MAX_FRAMES + shot.offset + index - shot.start
+        };
+        serde_json::to_writer(&mut out, &StreamLine::new(&kept, pool_frame, questions))?;
         out.write_all(b"\n")?;
     }
     out.flush()
@@ -250,66 +245,6 @@ fn keep_some(stream: &Stream, questions: &[Question], rng: &mut Rng) -> Vec<bool
         }
     }
     kept
-}
-
-fn line(stream: &Stream, questions: Vec<Question>, pool: &Pool, kept: &[bool]) -> StreamLine {
-    // rank[i]: how many frames before frame i are kept.
-    let mut rank = vec![0];
-    rank.extend(kept.iter().scan(0, |count, &kept| {
-        *count += usize::from(kept);
-        Some(*count)
-    }));
-    let pool_frame = |index: usize| {
-        let shot = stream.shot_at(index);
-        let scene = pool.index_of(&shot.scene).expect("the scene is of this pool");
-        scene * MAX_FRAMES + shot.offset + index - shot.start
-    };
-    let ranked = |range: &Range<usize>| [rank[range.start], rank[range.end]];
-    StreamLine {
-        frames: (0..stream.frames()).filter(|&index| kept[index]).map(pool_frame).collect(),
-        questions: questions
-            .into_iter()
-            .map(|question| {
-                let relevant = question.relevant.iter().map(ranked).collect();
-                let after = rank[question.after_frame];
-                (question.kind, question.text, question.answer, after, relevant)
-            })
-            .collect(),
-    }
-}
-
-/// A line of a questions file: what the element reads, and what the answer should be.
-#[derive(Serialize)]
-struct QuestionLine<'a> {
-    question: &'a str,
-    /// Running time in seconds: half a second after the frame it is asked after.
-    at: f64,
-    tag: &'a str,
-    answer: &'a str,
-    after_frame: usize,
-    relevant: &'a [Range<usize>],
-}
-
-fn write_questions(
-    mut out: impl Write,
-    stream: &Stream,
-    options: &QuestionOptions,
-) -> io::Result<()> {
-    let mut questions = stream.questions(0, options);
-    questions.sort_by_key(|question| question.after_frame);
-    for question in &questions {
-        let line = QuestionLine {
-            question: &question.text,
-            at: question.after_frame as f64 + 0.5,
-            tag: question.kind.name(),
-            answer: &question.answer,
-            after_frame: question.after_frame,
-            relevant: &question.relevant,
-        };
-        serde_json::to_writer(&mut out, &line)?;
-        out.write_all(b"\n")?;
-    }
-    out.flush()
 }
 
 fn write_frames(mut out: impl Write, stream: &Stream, size: (usize, usize)) -> io::Result<()> {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::stream::{Shot, Stream};
 use crate::vocabulary::{Key, Shape};
-use worlds::{Rng, derive};
+use worlds::{Rng, When, Wording, derive};
 
 /// Counting is trained and asked up to here.
 pub const MAX_COUNT: usize = 5;
@@ -140,56 +140,18 @@ impl Kind {
     }
 }
 
-/// Which wordings to use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wording {
-    /// Those of the training.
-    Trained,
-    /// The one per kind that training never reads.
-    HeldOut,
-}
-
-/// When questions are asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum When {
-    /// After a random frame of the stream.
-    Anytime,
-    /// After its last frame.
-    End,
-}
-
 /// How questions are drawn.
-#[derive(Clone, Debug)]
-pub struct QuestionOptions {
-    pub count: usize,
-    /// Draws one kind after another from this list; repeat a kind to weigh it.
-    pub kinds: Vec<Kind>,
-    pub when: When,
-    pub wording: Wording,
-}
-
-impl Default for QuestionOptions {
-    fn default() -> Self {
-        Self {
-            count: Kind::ALL.len(),
-            kinds: Kind::ALL.to_vec(),
-            when: When::Anytime,
-            wording: Wording::Trained,
-        }
-    }
-}
+pub type QuestionOptions = worlds::QuestionOptions<Kind>;
 
 /// A question and its answer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Question {
-    pub kind: Kind,
-    pub text: String,
-    /// One or two lower-case words.
-    pub answer: String,
-    /// The newest frame the question may know.
-    pub after_frame: usize,
-    /// The frames that hold the answer; empty where the answer is that there are none.
-    pub relevant: Vec<Range<usize>>,
+pub type Question = worlds::Question<Kind>;
+
+impl worlds::QuestionKind for Kind {
+    const ALL: &[Self] = Self::ALL;
+
+    fn name(self) -> &'static str {
+        self.name()
+    }
 }
 
 /// What is true of a stream at one moment and worth asking.
