@@ -62,16 +62,23 @@ def by_kind(right: torch.Tensor, batch: Batch, into: dict[str, list[bool]]) -> N
 
 @dataclass
 class Stage:
-    """Streams up to `frames` long until this share of the time is spent."""
+    """Streams up to `frames` long until this share of the time is spent, asked the program's own mix
+    of questions or these kinds."""
 
     frames: int
+    kinds: list[str]
     until: float
 
 
 def parse_curriculum(text: str) -> list[Stage]:
-    """"16:0.1,32:1" is 16 frames for a tenth of the time, then 32."""
-    pairs = (part.split(":") for part in text.split(","))
-    return [Stage(int(frames), float(until)) for frames, until in pairs]
+    """"2@now+where_now:0.1,32:1" is two frames and two kinds for a tenth of the time, then 32 frames
+    and all kinds."""
+    stages = []
+    for part in text.split(","):
+        what, until = part.split(":")
+        frames, _, kinds = what.partition("@")
+        stages.append(Stage(int(frames), kinds.split("+") if kinds else [], float(until)))
+    return stages
 
 
 @dataclass
@@ -133,11 +140,11 @@ class Trainer:
 
     def batch_size(self, frames: int) -> int:
         """Short streams come in greater number: a step costs about the same."""
-        return self.arguments.streams * max(1, min(2, 64 // frames))
+        return self.arguments.streams * max(1, min(8, 64 // frames))
 
     def training(self, stage: Stage):
         """Endless batches of a stage."""
-        kinds = ["--kinds", self.arguments.kinds] if self.arguments.kinds else []
+        kinds = ["--kinds", ",".join(stage.kinds)] if stage.kinds else []
         return self.batches(self.first_seed(), stage.frames, stage.frames // 2, *kinds)
 
     def first_seed(self) -> int:
@@ -234,7 +241,6 @@ def parser(doc: str, **defaults: object) -> argparse.ArgumentParser:
     parser.add_argument("--curriculum", default="16:0.2,32:0.5,64:1", help="frames:until, ...")
     parser.add_argument("--streams", type=int, default=4, help="streams per rank and step")
     parser.add_argument("--questions", type=int, default=24)
-    parser.add_argument("--kinds", help="the mix of questions, if not the program's own")
     parser.add_argument("--every", type=int, default=300, help="steps between checkpoints")
     parser.add_argument("--validation", type=int, default=96, help="streams of validation")
     parser.add_argument("--lr", type=float, default=2e-3)
