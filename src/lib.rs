@@ -39,6 +39,7 @@ pub use evidence::Evidence;
 pub use frame::Frame;
 pub use memory::recipe::Recipe;
 pub use model::generate::{Finish, Sampling};
+pub use model::verdict::Choice;
 pub use model::{LoadOptions, VideoLlm};
 pub use stream::{Answer, Question, ReuseOptions, SkipOptions, Stream, StreamOptions};
 

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 pub use self::alike::SkipOptions;
 use self::alike::{Run, Sieve, Sifted};
+use self::answer::Said;
 pub use self::answer::{Answer, LayerContext, Question, Timings};
 pub use self::opening::StreamOptions;
 use self::opening::{empty_memory, form, outside, unused};
@@ -27,11 +28,12 @@ use crate::memory::intake::{Encoded, FrameTokens, Segment, Segmenter};
 use crate::memory::recipe::Recipe;
 use crate::memory::store::StoreStats;
 use crate::memory::unit::{Kind, Unit};
-use crate::model::generate::{Generated, History, Request, generate};
+use crate::model::generate::{History, Request, generate};
 use crate::model::kernels;
 use crate::model::prompt::Tail;
 use crate::model::rope::{Kept, Layout};
 use crate::model::text_image::TextImage;
+use crate::model::verdict::weigh;
 use crate::model::vision::Picture;
 use crate::model::vision::reuse::Reuse;
 pub use crate::model::vision::reuse::ReuseOptions;
@@ -264,27 +266,37 @@ impl Stream {
         let positions = positions.unwrap_or(0).saturating_add(prompt.dim(0)?);
         self.notices.length(&self.model, &self.recipe, positions, self.held_frames());
         let mut answering = Answering::new(self.memory.held(), &contexts, room, &self.cancel);
-        let request = Request {
-            prompt: &prompt,
-            before: self.history(&tail, branch.as_deref())?,
-            max_tokens: question.max_tokens.min(Question::MAX_TOKENS),
-            sampling: question.sampling,
+        let said = if question.choices.is_empty() {
+            let request = Request {
+                prompt: &prompt,
+                before: self.history(&tail, branch.as_deref())?,
+                max_tokens: question.max_tokens.min(Question::MAX_TOKENS),
+                sampling: question.sampling,
+            };
+            Said::from(generate(&self.model, &request, &mut answering, &self.cancel, on_token)?)
+        } else {
+            let choices = &question.choices;
+            let said =
+                Said::from(weigh(&self.model, &prompt, choices, &mut answering, &self.cancel)?);
+            on_token(&said.text);
+            said
         };
-        let generated = generate(&self.model, &request, &mut answering, &self.cancel, on_token)?;
         let evidence = evidence::stretches(&answering.into_mass()?, |id| view.unit(id));
         let timings = Timings {
             branch: branched,
             retrieve: retrieved - branched,
-            prefill: generated.prefill,
-            decode: generated.decode,
-            first_token: retrieved + generated.prefill,
+            prefill: said.prefill,
+            decode: said.decode,
+            first_token: retrieved + said.prefill,
         };
-        let Generated { text, ids, finish, first_logits, .. } = generated;
+        let Said { text, ids, finish, confidence, choices, first_logits, .. } = said;
         Ok(Answer {
             text,
             ids,
             evidence,
             finish,
+            confidence,
+            choices,
             timings,
             layers: contexts.iter().map(LayerContext::of).collect(),
             open_units: branch.as_ref().map_or_else(Vec::new, |branch| branch.units.clone()),

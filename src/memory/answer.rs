@@ -15,6 +15,7 @@ use crate::memory::store::Tail;
 use crate::model::attention::Visible;
 use crate::model::decoder::Attend;
 use crate::model::rope::Positions;
+use crate::model::verdict::Rewind;
 
 /// What stands behind one layer's context.
 struct Own {
@@ -79,6 +80,18 @@ impl<'a> Answering<'a> {
         let looked = received(&last, &context.kv.k, Visible::All, scale, heads)?;
         self.looked.push((layer, looked));
         Ok(())
+    }
+}
+
+impl Rewind for Answering<'_> {
+    fn tokens(&self) -> usize {
+        self.own.first().map_or(0, |own| own.tail.tokens())
+    }
+
+    fn rewind(&mut self, tokens: usize) {
+        for own in &mut self.own {
+            own.next -= own.tail.truncate(tokens);
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use candle_core::Tensor;
+use candle_core::{D, DType, Tensor};
 
 use super::choice::Chooser;
 pub use super::choice::{History, Sampling};
@@ -64,6 +64,9 @@ pub struct Generated {
     pub finish: Finish,
     /// `[vocab]`: what the first token was chosen from, before any rule.
     pub first_logits: Vec<f32>,
+    /// Mean natural logarithm of the probabilities that the model itself, before any rule, gave these
+    /// tokens; `None`: there is none.
+    pub confidence: Option<f64>,
     /// Up to the choice of the first token.
     pub prefill: Duration,
     /// From there to the end.
@@ -87,13 +90,15 @@ pub fn generate<A: Attend + ?Sized>(
     let start = Instant::now();
     let Request { prompt, before, max_tokens, sampling } = request;
     let mut chooser = Chooser::new(model.generation(), model.prompts().ends(), before, *sampling);
-    let first_logits: Vec<f32> = next_logits(model, prompt, attend)?.to_vec1()?;
+    let mut logits = next_logits(model, prompt, attend)?;
+    let first_logits: Vec<f32> = logits.to_vec1()?;
     let mut token = chooser.next(first_logits.clone())?;
     let prefill = start.elapsed();
 
     let mut ids = Vec::new();
     let mut text = Text::new(model, on_token);
     let mut guard = LoopGuard::default();
+    let mut sure = Sureness::default();
     let mut finish = Finish::Length;
     while ids.len() < *max_tokens {
         if model.prompts().is_end(token) {
@@ -102,6 +107,7 @@ pub fn generate<A: Attend + ?Sized>(
         }
         ids.push(token);
         text.push(token);
+        sure.add(&logits, token)?;
         if ids.len() == *max_tokens {
             break;
         }
@@ -110,16 +116,17 @@ pub fn generate<A: Attend + ?Sized>(
             break;
         }
         cancel.check()?;
-        let logits = next_logits(model, &model.decoder().embed(&[token])?, attend)?;
+        logits = next_logits(model, &model.decoder().embed(&[token])?, attend)?;
         token = chooser.next_of(&logits)?;
     }
     let text = text.finish(&ids)?;
+    let confidence = sure.mean(ids.len())?;
     let decode = start.elapsed() - prefill;
-    Ok(Generated { ids, text, finish, first_logits, prefill, decode })
+    Ok(Generated { ids, text, finish, first_logits, confidence, prefill, decode })
 }
 
 /// Scores `[vocab]` of the token after the last row of `embeds`.
-fn next_logits<A: Attend + ?Sized>(
+pub(super) fn next_logits<A: Attend + ?Sized>(
     model: &VideoLlm,
     embeds: &Tensor,
     attend: &mut A,
@@ -127,6 +134,33 @@ fn next_logits<A: Attend + ?Sized>(
     let hidden = model.decoder().forward(embeds, attend)?;
     let last = hidden.dim(0)?.saturating_sub(1);
     Ok(model.decoder().logits(&hidden.narrow(0, last, 1)?)?.squeeze(0)?)
+}
+
+/// Gathers how likely the model found what was said; read once, at the end.
+#[derive(Default)]
+struct Sureness {
+    /// `[1]`
+    sum: Option<Tensor>,
+}
+
+impl Sureness {
+    /// Of scores `[vocab]`.
+    fn add(&mut self, scores: &Tensor, token: u32) -> Result<()> {
+        let scores = scores.to_dtype(DType::F32)?;
+        let said = scores.narrow(0, token as usize, 1)?;
+        let likely = said.broadcast_sub(&scores.log_sum_exp(D::Minus1)?)?;
+        self.sum = Some(match self.sum.take() {
+            Some(sum) => (sum + likely)?,
+            None => likely,
+        });
+        Ok(())
+    }
+
+    fn mean(self, tokens: usize) -> Result<Option<f64>> {
+        let Some(sum) = self.sum else { return Ok(None) };
+        let sum: Vec<f32> = sum.to_vec1()?;
+        Ok(sum.first().map(|&sum| f64::from(sum) / tokens.max(1) as f64))
+    }
 }
 
 /// Knows an answer that will not end: its last tokens are one phrase, again and again.

@@ -36,6 +36,7 @@ pub(crate) mod side_by_side;
 pub(crate) mod sound;
 pub mod stage;
 pub mod text_image;
+pub mod verdict;
 mod video_llm;
 pub mod vision;
 mod worth;

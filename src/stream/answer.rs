@@ -6,13 +6,16 @@ use std::time::Duration;
 use crate::evidence::Evidence;
 use crate::memory::find::Context;
 use crate::memory::unit::Unit;
-use crate::model::generate::{Finish, Sampling};
+use crate::model::generate::{Finish, Generated, Sampling};
+use crate::model::verdict::{Choice, Verdict};
 
 /// A question about everything pushed so far.
 #[derive(Clone, Debug)]
 pub struct Question {
     pub text: String,
     pub max_tokens: usize,
+    /// The answer is one of these, by the model's own probabilities; empty: the answer is free.
+    pub choices: Vec<String>,
     /// Keep the logits of the first answer token in the [`Answer`].
     pub keep_logits: bool,
     /// Draw tokens; `None`: take the best each time.
@@ -26,11 +29,17 @@ impl Question {
 
     pub fn new(text: impl Into<String>) -> Self {
         let max_tokens = Self::DEFAULT_MAX_TOKENS;
-        Self { text: text.into(), max_tokens, keep_logits: false, sampling: None }
+        let text = text.into();
+        Self { text, max_tokens, choices: Vec::new(), keep_logits: false, sampling: None }
     }
 
     pub fn max_tokens(self, max_tokens: usize) -> Self {
         Self { max_tokens, ..self }
+    }
+
+    /// The same with the answers to choose from.
+    pub fn choices<T: Into<String>>(self, choices: impl IntoIterator<Item = T>) -> Self {
+        Self { choices: choices.into_iter().map(Into::into).collect(), ..self }
     }
 }
 
@@ -72,6 +81,11 @@ pub struct Answer {
     pub ids: Vec<u32>,
     pub evidence: Vec<Evidence>,
     pub finish: Finish,
+    /// Mean natural logarithm of the probabilities that the model gave the tokens of the answer: 0 is
+    /// certain. `None`: the answer is empty.
+    pub confidence: Option<f64>,
+    /// How likely each of the question's choices is; empty if it has none.
+    pub choices: Vec<Choice>,
     pub timings: Timings,
     pub layers: Vec<LayerContext>,
     /// Units of the segment that was still open, as the answer saw them. Their ids are those that
@@ -79,4 +93,33 @@ pub struct Answer {
     pub open_units: Vec<Unit>,
     /// `[vocab]`, if the question asked for it.
     pub first_logits: Option<Vec<f32>>,
+}
+
+/// An answer as it came out of the model, free or chosen.
+pub(super) struct Said {
+    pub text: String,
+    pub ids: Vec<u32>,
+    pub finish: Finish,
+    pub confidence: Option<f64>,
+    pub choices: Vec<Choice>,
+    pub first_logits: Vec<f32>,
+    pub prefill: Duration,
+    pub decode: Duration,
+}
+
+impl From<Generated> for Said {
+    fn from(generated: Generated) -> Self {
+        let Generated { ids, text, finish, first_logits, confidence, prefill, decode } = generated;
+        let choices = Vec::new();
+        Self { text, ids, finish, confidence, choices, first_logits, prefill, decode }
+    }
+}
+
+impl From<Verdict> for Said {
+    fn from(verdict: Verdict) -> Self {
+        let Verdict { choices, best, ids, confidence, first_logits, prefill, decode } = verdict;
+        let text = choices.get(best).map_or_else(String::new, |choice| choice.text.clone());
+        let (confidence, finish) = (Some(confidence), Finish::Stop);
+        Self { text, ids, finish, confidence, choices, first_logits, prefill, decode }
+    }
 }

@@ -232,6 +232,13 @@ impl Tail {
         Ok(())
     }
 
+    /// Forgets all but the first so many; how many were forgotten.
+    pub fn truncate(&mut self, tokens: usize) -> usize {
+        let forgotten = self.len.saturating_sub(tokens);
+        self.len -= forgotten;
+        forgotten
+    }
+
     pub fn view(&self) -> Result<Kv> {
         Ok(Kv {
             k: self.buffer.k.narrow(1, 0, self.len)?,
