@@ -3,6 +3,7 @@
 
 mod alike;
 mod answer;
+mod changes;
 mod opening;
 
 use std::sync::Arc;
@@ -15,6 +16,7 @@ pub use self::alike::SkipOptions;
 use self::alike::{Run, Sieve, Sifted};
 use self::answer::Said;
 pub use self::answer::{Answer, LayerContext, Question, Timings};
+use self::changes::Changes;
 pub use self::opening::StreamOptions;
 use self::opening::{empty_memory, form, outside, unused};
 use crate::cancel::Cancel;
@@ -52,6 +54,8 @@ pub struct StreamStats {
     /// Units (frames and summaries) that at least one layer still holds.
     pub units: u64,
     pub segments: u64,
+    /// How often the picture has changed since [`Stream::watch_changes`].
+    pub changes: u64,
     /// Frames waiting in the open segment.
     pub open_frames: u64,
     /// Bytes of stored keys and values in all tiers, windows and sinks included.
@@ -70,6 +74,7 @@ pub struct Stream {
     outside: Option<Arc<TextImage>>,
     sieve: Sieve,
     reuse: Reuse,
+    changes: Changes,
     /// Frames taken into units.
     frames: u64,
     /// Frames that wait for the rest of their unit.
@@ -126,6 +131,7 @@ impl Stream {
             outside: outside(&model, &recipe, &options)?,
             sieve: Sieve::default(),
             reuse: Reuse::new(options.reuse),
+            changes: Changes::default(),
             frames: 0,
             pending: Vec::new(),
             picture: None,
@@ -140,6 +146,14 @@ impl Stream {
     /// The flag that the following calls obey.
     pub fn set_cancel(&mut self, cancel: Cancel) {
         self.cancel = cancel;
+    }
+
+    /// Counts from now on how often the picture changes ([`StreamStats::changes`]).
+    ///
+    /// # Errors
+    /// As [`Recipe::for_model`].
+    pub fn watch_changes(&mut self) -> Result<()> {
+        self.changes.watch(&self.recipe, &self.model)
     }
 
     pub fn model(&self) -> &VideoLlm {
@@ -312,6 +326,7 @@ impl Stream {
             reused: self.reuse.total(),
             units: self.memory.units().len() as u64,
             segments: self.memory.segments(),
+            changes: self.changes.total(),
             open_frames: (self.segmenter.open_frames().len() + self.pending.len()) as u64,
             bytes: store.bytes(),
             store,
@@ -408,6 +423,7 @@ impl Stream {
         self.segmenter = segmenter(&self.model, &self.recipe);
         self.sieve = Sieve::default();
         self.reuse = Reuse::new(self.options.reuse);
+        self.changes.forget();
         self.pending.clear();
         self.picture = None;
         self.frames = 0;
@@ -450,6 +466,9 @@ impl Stream {
         self.segmenter.foresee(&units)?;
         for unit in units {
             self.frames = unit.frames.end;
+            if let Some(mean) = &unit.mean {
+                self.changes.see(mean);
+            }
             if let Some(segment) = self.segmenter.push(unit)? {
                 self.remember(&segment)?;
             }
@@ -468,7 +487,8 @@ impl Stream {
     fn units(&self, tokens: &Tensor, frames: &[Frame], runs: &[Run]) -> Result<Vec<FrameTokens>> {
         let per_unit = self.model.frames_per_unit();
         // One read a batch: with what will be compared, if anything will.
-        let (finite, means) = match self.segmenter.compares_means() {
+        let compared = self.segmenter.compares_means() || self.changes.are_watched();
+        let (finite, means) = match compared {
             true => {
                 let mut means: Vec<Vec<f32>> = tokens.to_dtype(DType::F32)?.mean(1)?.to_vec2()?;
                 let finite = |mean: &Vec<f32>| mean.iter().all(|x| x.is_finite());

@@ -10,12 +10,15 @@ use gstreamer as gst;
 use serde_json::json;
 
 use super::bus::{known, seconds};
+use super::condition::Turn;
 use super::question::{Question, next_id, without_nul};
-use super::timeline::{Moment, Timeline};
-use crate::{Answer, Finish};
+use super::timeline::{Moment, Stretch, Timeline};
+use crate::{Answer, Choice, Finish};
 
 /// Name of the element message and of the structure in the `answer` signal.
 pub(super) const MESSAGE_NAME: &str = "streamkvqa/answer";
+/// The same of news of a standing question, and of the `alert` signal.
+pub(super) const ALERT_NAME: &str = "streamkvqa/alert";
 /// Name of the custom meta on the next video buffer.
 pub(super) const META_NAME: &str = "StreamKvqaAnswerMeta";
 
@@ -65,9 +68,7 @@ impl Asked {
 /// A stretch of the video that an answer looked at.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Span {
-    start: ClockTime,
-    end: ClockTime,
-    stream: Option<(ClockTime, ClockTime)>,
+    stretch: Stretch,
     score: f64,
 }
 
@@ -85,6 +86,9 @@ pub(super) struct Record {
     pub tokens: usize,
     /// Why the answer ended, if there is one.
     pub finish: Option<Finish>,
+    /// See [`Answer::confidence`].
+    pub confidence: Option<f64>,
+    pub choices: Vec<Choice>,
     pub latency: Duration,
 }
 
@@ -99,6 +103,8 @@ impl Record {
             evidence: Vec::new(),
             tokens: 0,
             finish: None,
+            confidence: None,
+            choices: Vec::new(),
             latency: Duration::ZERO,
             asked,
         }
@@ -110,15 +116,17 @@ impl Record {
     }
 
     pub fn answered(asked: Asked, answer: &Answer, timeline: &Timeline) -> Self {
-        let evidence = answer.evidence.iter().map(|evidence| {
-            let (start, end, stream) = timeline.locate(evidence.start, evidence.end);
-            Span { start, end, stream, score: evidence.score }
+        let evidence = answer.evidence.iter().map(|evidence| Span {
+            stretch: timeline.locate(evidence.start, evidence.end),
+            score: evidence.score,
         });
         Self {
             text: without_nul(&answer.text),
             evidence: evidence.collect(),
             tokens: answer.ids.len(),
             finish: Some(answer.finish),
+            confidence: answer.confidence,
+            choices: answer.choices.clone(),
             latency: asked.since.elapsed(),
             ..Self::unanswered(asked, Status::Ok)
         }
@@ -126,6 +134,12 @@ impl Record {
 
     fn is_truncated(&self) -> bool {
         self.finish == Some(Finish::Length)
+    }
+
+    /// How likely the answer is among the question's choices, if it has some.
+    fn probability(&self) -> Option<f64> {
+        let own = |choice: &&Choice| without_nul(&choice.text) == self.text;
+        self.choices.iter().find(own).map(|choice| choice.probability)
     }
 
     fn question(&self) -> &Question {
@@ -164,16 +178,16 @@ impl Record {
             fields.push(("answered-at", answered.running.nseconds().to_send_value()));
         }
         let evidence = self.evidence.iter().map(|span| {
-            let mut structure = gst::Structure::builder("evidence")
-                .field("start", span.start.nseconds())
-                .field("end", span.end.nseconds())
+            let Stretch { start, end } = span.stretch;
+            let structure = gst::Structure::builder("evidence")
+                .field("start", start.running.nseconds())
+                .field("end", end.running.nseconds())
                 .field("score", span.score)
-                .build();
-            if let Some((start, end)) = span.stream {
-                structure.set("start-stream", start.nseconds());
-                structure.set("end-stream", end.nseconds());
-            }
-            structure.to_send_value()
+                .field_if_some("start-stream", start.stream.map(ClockTime::nseconds))
+                .field_if_some("end-stream", end.stream.map(ClockTime::nseconds))
+                .field_if_some("start-wall-clock", start.wall)
+                .field_if_some("end-wall-clock", end.wall);
+            structure.build().to_send_value()
         });
         fields.extend([
             ("evidence", gst::List::new(evidence).to_send_value()),
@@ -185,7 +199,77 @@ impl Record {
         if let Some(finish) = self.finish {
             fields.push(("finish", finish.name().to_send_value()));
         }
+        if let Some(confidence) = self.confidence {
+            fields.push(("confidence", confidence.to_send_value()));
+        }
+        if let Some(probability) = self.probability() {
+            let choices = self.choices.iter().map(|choice| {
+                let choice = gst::Structure::builder("choice")
+                    .field("answer", without_nul(&choice.text))
+                    .field("probability", choice.probability);
+                choice.build().to_send_value()
+            });
+            fields.push(("probability", probability.to_send_value()));
+            fields.push(("choices", gst::List::new(choices).to_send_value()));
+        }
         fields
+    }
+
+    /// News of what a standing question asks about: the structure of its bus message and of the `alert`
+    /// signal.
+    pub fn alert(&self, turn: Turn, element: &str) -> gst::Structure {
+        let (status, since, lasted) = match turn {
+            Turn::Began { since } => ("began", since, None),
+            Turn::Ceased { since, lasted } => ("ceased", since, Some(lasted)),
+        };
+        let mut structure = gst::Structure::new_empty(ALERT_NAME);
+        for (name, value) in self.fields(element) {
+            // Whose it is, and what of the answer bears on it.
+            if !["status", "last", "error", "tokens", "truncated", "finish", "json"].contains(&name)
+            {
+                structure.set_value(name, value);
+            }
+        }
+        let json = known(json!({
+            "element": element,
+            "id": self.question().id,
+            "question": self.question().text,
+            "tag": self.question().tag,
+            "status": status,
+            "since": seconds(since),
+            "lasted": lasted.map(seconds),
+            "answer": self.text,
+            "probability": self.probability(),
+            "confidence": self.confidence,
+            "asked-at": self.asked.at.map(|at| seconds(at.running)),
+            "asked-at-stream": self.asked.at.and_then(|at| at.stream).map(seconds),
+            "wall-clock": self.asked.at.and_then(|at| at.wall).map(|wall| wall as f64 / 1e9),
+            "evidence": self.evidence_json(),
+        }));
+        structure.set("status", status);
+        structure.set("since", since.nseconds());
+        if let Some(lasted) = lasted {
+            structure.set("lasted", lasted.nseconds());
+        }
+        structure.set("json", json.to_string());
+        structure
+    }
+
+    fn evidence_json(&self) -> Vec<serde_json::Value> {
+        let unix = |wall: u64| wall as f64 / 1e9;
+        let span = |span: &Span| {
+            let Stretch { start, end } = span.stretch;
+            known(json!({
+                "start": seconds(start.running),
+                "end": seconds(end.running),
+                "start-stream": start.stream.map(seconds),
+                "end-stream": end.stream.map(seconds),
+                "start-wall-clock": start.wall.map(unix),
+                "end-wall-clock": end.wall.map(unix),
+                "score": span.score,
+            }))
+        };
+        self.evidence.iter().map(span).collect()
     }
 
     /// The structure of the bus message and of the `answer` signal.
@@ -215,15 +299,6 @@ impl Record {
     /// are seconds.
     pub fn json(&self, element: &str) -> String {
         let Asked { question, at, frame_age, .. } = &self.asked;
-        let evidence = self.evidence.iter().map(|span| {
-            known(json!({
-                "start": seconds(span.start),
-                "end": seconds(span.end),
-                "start-stream": span.stream.map(|(start, _)| seconds(start)),
-                "end-stream": span.stream.map(|(_, end)| seconds(end)),
-                "score": span.score,
-            }))
-        });
         let error = match &self.status {
             Status::Error(reason) => Some(without_nul(reason)),
             _ => None,
@@ -242,11 +317,17 @@ impl Record {
             "wall-clock": at.and_then(|at| at.wall).map(|wall| wall as f64 / 1e9),
             "frame-age": frame_age.map(|age| age.as_secs_f64()),
             "answered-at": self.answered.map(|answered| seconds(answered.running)),
-            "evidence": evidence.collect::<Vec<_>>(),
+            "evidence": self.evidence_json(),
             "tokens": self.tokens,
             "latency-ms": self.latency.as_secs_f64() * 1e3,
             "truncated": self.is_truncated(),
             "finish": self.finish.map(Finish::name),
+            "confidence": self.confidence,
+            "probability": self.probability(),
+            "choices": self.probability().map(|_| {
+                let share = |choice: &Choice| (without_nul(&choice.text), json!(choice.probability));
+                self.choices.iter().map(share).collect::<serde_json::Map<_, _>>()
+            }),
         }))
         .to_string()
     }
@@ -264,8 +345,8 @@ impl Record {
                 ("{question}", self.question().text.clone()),
                 ("{answer}", self.text.clone()),
                 ("{tag}", self.question().tag.clone().unwrap_or_default()),
-                ("{start}", time(strongest.map(|span| span.start))),
-                ("{end}", time(strongest.map(|span| span.end))),
+                ("{start}", time(strongest.map(|span| span.stretch.start.running))),
+                ("{end}", time(strongest.map(|span| span.stretch.end.running))),
                 ("{br}", "\n".to_owned()),
                 ("\\n", "\n".to_owned()),
             ]
@@ -299,13 +380,12 @@ mod tests {
     fn record(text: &str) -> Record {
         let question = Question { id: 7, tag: Some("t".into()), ..Question::new("who?").unwrap() };
         let seconds = ClockTime::from_seconds;
+        let moment = |time| Moment { running: seconds(time), stream: None, wall: None };
         let span = |start, end, score| Span {
-            start: seconds(start),
-            end: seconds(end),
-            stream: None,
+            stretch: Stretch { start: moment(start), end: moment(end) },
             score,
         };
-        let at = Some(Moment { running: seconds(90), stream: None, wall: None });
+        let at = Some(moment(90));
         let frame_age = Some(Duration::from_millis(1500));
         let asked = Asked { at, frame_age, ..Asked::of_nothing(Arc::new(question)) };
         Record {

@@ -30,6 +30,13 @@
  * flush, `eos-timeout`, another `question`, or the stop), `dropped` or `error`. Answers to a standing
  * question come before its last word, which is `cancelled`.
  *
+ * ## Standing questions
+ *
+ * `interval` asks again and again, `on` when the picture changes or upstream has seen something
+ * (`trigger-classes`, or a custom event `streamkvqa/trigger`). With `choices` the model decides between
+ * answers; with `when` an element message and signal `streamkvqa/alert`, `alert` say that the answer has
+ * become that one (`status=began`) or no longer is (`ceased`), since when, and on what evidence.
+ *
  * ## Live and not
  *
  * In a live pipeline the video never waits: when the model is slower, the oldest waiting sample is
@@ -106,6 +113,7 @@ use gstreamer_base as gst_base;
 use parking_lot::Mutex;
 
 use super::bus::CAT;
+use super::detections::Detections;
 use super::enums::ResetOn;
 use super::inlet::Inlet;
 use super::outlet::Outlet;
@@ -128,6 +136,7 @@ pub struct StreamKvqa {
     inlet: Inlet,
     outlet: Arc<Outlet>,
     watch: Watch,
+    detections: Mutex<Detections>,
     /// From READY to READY.
     worker: Mutex<Option<Arc<Worker>>>,
     /// Kept over READY, so that a second run need not load again.
@@ -162,6 +171,7 @@ impl ObjectSubclass for StreamKvqa {
             video: Video::default(),
             inlet: Inlet::default(),
             watch: Watch::default(),
+            detections: Mutex::default(),
             worker: Mutex::default(),
             model: Mutex::default(),
         }
@@ -220,8 +230,11 @@ impl ObjectImpl for StreamKvqa {
                 u32::try_from(pending).unwrap_or(u32::MAX).to_value()
             }
             "stats" => {
-                let stats = worker.map(|worker| worker.stats()).unwrap_or_default();
-                stats::structure(&stats, self.video.live().unwrap_or(false)).to_value()
+                let known = |id| worker.as_ref().and_then(|worker| worker.standing(id));
+                let asked = self.inlet.standing().into_iter();
+                let asked: Vec<_> = asked.map(|question| (known(question.id), question)).collect();
+                let stats = worker.as_ref().map(|worker| worker.stats()).unwrap_or_default();
+                stats::structure(&stats, &asked, self.video.live().unwrap_or(false)).to_value()
             }
             _ => self.settings.lock().get(pspec).unwrap_or_else(|| pspec.default_value().clone()),
         }

@@ -12,10 +12,11 @@ use parking_lot::Mutex;
 use super::answer::Status;
 use super::bus::CAT;
 use super::outlet::Outlet;
-use super::question::{Question, When, next_id};
+use super::question::{On, Question, When, next_id};
 use super::schedule::Schedule;
 use super::settings::Settings;
 use super::text_pad::TextPad;
+use super::timeline::Moment;
 use super::worker::{Refused, Worker};
 
 /// Events seen lately; one upstream event arrives once per sink.
@@ -43,6 +44,17 @@ impl Way<'_> {
         if let Err(over) = asked {
             self.outlet.last_word(&over.0);
         }
+    }
+
+    /// Asks about a frame that has just been seen.
+    fn ask_first(&self, questions: Vec<Arc<Question>>, at: Moment) {
+        self.worker.ask_first(questions, at, |asked, newest| {
+            gst::debug!(CAT, "question {} is asked: {:?}", asked.question.id, asked.question.text);
+            // Text is held from where the video has come to.
+            if let (Some(text), Some(newest)) = (self.text, newest) {
+                text.hold(asked.number, newest.running);
+            }
+        });
     }
 
     fn end(&self, question: Arc<Question>, status: Status) {
@@ -130,6 +142,28 @@ impl Inlet {
         }
     }
 
+    /// Whether a question waits for the picture to change.
+    pub fn wants_changes(&self) -> bool {
+        self.schedule.lock().has(|on| on.change)
+    }
+
+    /// The picture has changed.
+    pub fn changed(&self, at: Moment, way: Way) {
+        let questions = self.schedule.lock().on(|on| on.change);
+        way.ask_first(questions, at);
+    }
+
+    /// Something upstream has seen something.
+    pub fn detected(&self, way: Way) {
+        let questions = self.schedule.lock().on(|on: On| on.detection);
+        questions.into_iter().for_each(|question| way.ask(question));
+    }
+
+    /// The questions that stand.
+    pub fn standing(&self) -> Vec<Arc<Question>> {
+        self.schedule.lock().standing()
+    }
+
     /// Asks what never fell due. `lossless` waits until there is room; what there is none for before
     /// the deadline is cancelled.
     pub fn ask_at_end(&self, lossless: bool, deadline: Option<Instant>, way: Way) {
@@ -206,7 +240,16 @@ impl Inlet {
 
 /// What a custom event asks the element of this name; `None` if it is somebody else's.
 pub(super) fn asked_of<'a>(event: &'a gst::EventRef, name: &str) -> Option<&'a gst::StructureRef> {
-    let structure = event.structure().filter(|structure| structure.name() == EVENT_NAME)?;
+    is_for(event, EVENT_NAME, name)
+}
+
+/// What a custom event of this kind says to the element of this name.
+pub(super) fn is_for<'a>(
+    event: &'a gst::EventRef,
+    kind: &str,
+    name: &str,
+) -> Option<&'a gst::StructureRef> {
+    let structure = event.structure().filter(|structure| structure.name() == kind)?;
     let element = structure.get::<Option<String>>("element").ok().flatten();
     element.is_none_or(|element| element == name).then_some(structure)
 }

@@ -22,6 +22,8 @@ pub use enums::{DType, Leaky, PromptStyle, ResetOn, Store, TextFormat, TextTimes
 
 mod answer;
 mod bus;
+mod condition;
+mod detections;
 mod enums;
 mod frame_clock;
 mod imp;

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::answer::{META_NAME, Record, Status};
 use super::bus::{self, CAT};
+use super::condition::Turn;
 use super::enums::TextFormat;
 use super::question::without_nul;
 use super::settings::Settings;
@@ -101,6 +102,17 @@ impl Outlet {
             element.notify("last-answer");
         }
         Self::tell(&element, &record, settings.post_messages);
+    }
+
+    /// Tells of news: to the bus and by the `alert` signal.
+    pub fn alert(&self, record: &Record, turn: Turn) {
+        let Some(element) = self.element.upgrade() else { return };
+        let structure = record.alert(turn, &element.name());
+        gst::info!(CAT, obj = element, "alert {}: {turn:?}", record.asked.question.id);
+        if self.settings.lock().post_messages {
+            bus::message(&element, structure.clone());
+        }
+        element.emit_by_name::<()>("alert", &[&structure]);
     }
 
     /// Says the last word on what ends with the run, or was never part of one: there is no text

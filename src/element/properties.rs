@@ -355,12 +355,27 @@ fn question_properties() -> Vec<glib::ParamSpec> {
             .nick("Questions file")
             .blurb(
                 "JSON Lines, one question each: {\"question\": \"...\", \"at\": s, \"interval\": s, \
-                 \"on-change\": bool, \"tag\": \"...\", \"max-tokens\": n}; only question is needed, \
-                 times are seconds of running time. Without at or interval: asked at the end of the \
-                 stream. on-change reports an answer only if it differs from the last one. Blank \
-                 lines and lines that begin with # are skipped",
+                 \"on\": \"change\" or \"detection\", \"on-change\": bool, \"choices\": [\"...\"], \
+                 \"when\": \"...\", \"for\": s, \"cool-down\": s, \"tag\": \"...\", \"max-tokens\": n}; \
+                 only question is needed, times are seconds of running time. interval asks again and \
+                 again, on when the picture changes or upstream has seen something (trigger-classes); \
+                 with none of these and without at it is asked at the end of the stream. on-change \
+                 reports an answer only if it differs from the last one. choices are the answers that \
+                 the model decides between; an alert is posted when the answer has been the one in \
+                 when for so many seconds, and when it no longer is. Blank lines and lines that begin \
+                 with # are skipped",
             )
             .mutable_ready()
+            .build(),
+        glib::ParamSpecString::builder("trigger-classes")
+            .nick("Trigger classes")
+            .blurb(
+                "Names of what detectors mark on frames (GstVideoRegionOfInterestMeta), with commas \
+                 between them; * is any. When one of these comes, its frame is shown to the model and \
+                 the questions with \"on\": \"detection\" are asked. A custom event streamkvqa/trigger \
+                 does the same without a name",
+            )
+            .mutable_playing()
             .build(),
         glib::ParamSpecUInt::builder("max-pending")
             .nick("Maximum pending questions")

@@ -6,6 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use gst::ClockTime;
 use gstreamer as gst;
 
+use super::condition::Rule;
+use crate::model::verdict;
+
 /// Shorter intervals ask at every frame anyway.
 const MIN_INTERVAL: ClockTime = ClockTime::from_mseconds(1);
 /// The engine sets room aside for the longest answer, so that is not for everyone to say.
@@ -20,8 +23,14 @@ pub(super) struct Question {
     pub text: String,
     pub tag: Option<String>,
     pub when: When,
+    /// What else it is asked on.
+    pub on: On,
     /// Report an answer only if it differs from the last one.
     pub on_change: bool,
+    /// The answer is one of these; empty: it is free.
+    pub choices: Vec<String>,
+    /// What is reported as an alert.
+    pub alert: Option<Rule>,
     /// `None`: the element's.
     pub max_tokens: Option<u32>,
 }
@@ -37,6 +46,95 @@ pub(super) enum When {
     Every { from: Option<ClockTime>, interval: ClockTime },
     /// Once, at the end of the stream.
     AtEnd,
+    /// Whenever there is an occasion, see [`On`].
+    Occasion,
+}
+
+/// Occasions on which a standing question is asked, whatever the time.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct On {
+    /// The picture changes.
+    pub change: bool,
+    /// Something upstream has seen something.
+    pub detection: bool,
+}
+
+impl On {
+    /// # Errors
+    /// Names the word that is none.
+    fn of<T: AsRef<str>>(words: &[T]) -> Result<Self, String> {
+        let mut on = Self::default();
+        for word in words {
+            match word.as_ref() {
+                "change" => on.change = true,
+                "detection" => on.detection = true,
+                word => return Err(format!("`on` is {word:?}; it is \"change\" or \"detection\"")),
+            }
+        }
+        Ok(on)
+    }
+
+    pub fn any(self) -> bool {
+        self.change || self.detection
+    }
+}
+
+/// What is said of a question beside its text, as it was written.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Terms {
+    pub at: Option<ClockTime>,
+    pub interval: Option<ClockTime>,
+    pub on: Vec<String>,
+    pub on_change: bool,
+    pub tag: Option<String>,
+    pub max_tokens: Option<u64>,
+    pub choices: Vec<String>,
+    /// The answer whose beginning and end are alerts.
+    pub when: Option<String>,
+    pub hold: Option<ClockTime>,
+    pub cool_down: Option<ClockTime>,
+}
+
+/// What a question with `when` and without `choices` is answered with.
+const YES_OR_NO: [&str; 2] = ["yes", "no"];
+
+impl Terms {
+    /// The choices, and what of them is an alert.
+    ///
+    /// # Errors
+    /// Names the field that is wrong.
+    fn choices(&self) -> Result<(Vec<String>, Option<Rule>), String> {
+        let choices = self.choices.iter().map(|choice| without_nul(choice.trim()));
+        let mut choices: Vec<String> = choices.collect();
+        let Some(when) = &self.when else {
+            if self.hold.is_some() || self.cool_down.is_some() {
+                return Err("`for` and `cool-down` say nothing without `when`".into());
+            }
+            if !choices.is_empty() {
+                verdict::check(&choices).map_err(|error| reason(&error))?;
+            }
+            return Ok((choices, None));
+        };
+        let is_meant = |choice: &String| choice.to_lowercase() == when.trim().to_lowercase();
+        if choices.is_empty() {
+            choices = YES_OR_NO.map(Into::into).to_vec();
+        }
+        verdict::check(&choices).map_err(|error| reason(&error))?;
+        let Some(when) = choices.iter().find(|choice| is_meant(choice)).cloned() else {
+            let choices = choices.join("\", \"");
+            return Err(format!("`when` is {when:?}, which is none of the choices \"{choices}\""));
+        };
+        let (hold, cool_down) = (self.hold.unwrap_or_default(), self.cool_down.unwrap_or_default());
+        Ok((choices, Some(Rule { when, hold, cool_down })))
+    }
+}
+
+/// What is wrong, without who says so.
+fn reason(error: &crate::EngineError) -> String {
+    match error {
+        crate::EngineError::Question(reason) => reason.clone(),
+        error => error.to_string(),
+    }
 }
 
 impl Question {
@@ -60,8 +158,9 @@ impl Question {
             .ok()
             .flatten()
             .ok_or("the string field `question` is missing")?;
-        let at = time_field(structure, "at")?;
-        let interval = time_field(structure, "interval")?;
+        let (at, interval) = (time_field(structure, "at")?, time_field(structure, "interval")?);
+        let (hold, cool_down) =
+            (time_field(structure, "for")?, time_field(structure, "cool-down")?);
         let max_tokens = match structure.value("max-tokens") {
             Err(_) => None,
             Ok(value) => Some(integer(value).ok_or("`max-tokens` is not a positive integer")?),
@@ -70,27 +169,31 @@ impl Question {
             Err(_) => false,
             Ok(value) => value.get().map_err(|_| "`on-change` is not a boolean")?,
         };
-        let tag = match structure.value("tag") {
-            Err(_) => None,
-            Ok(value) => value.get::<Option<String>>().map_err(|_| "`tag` is not a string")?,
+        let text_of = |name: &str| match structure.value(name) {
+            Err(_) => Ok(None),
+            Ok(value) => {
+                value.get::<Option<String>>().map_err(|_| format!("`{name}` is not a string"))
+            }
         };
-        Self::new(&text)?.with(at, interval, When::Now, on_change, tag, max_tokens)
+        let (tag, when) = (text_of("tag")?, text_of("when")?);
+        let (on, choices) = (words(structure, "on")?, words(structure, "choices")?);
+        let terms =
+            Terms { at, interval, on, on_change, tag, max_tokens, choices, when, hold, cool_down };
+        Self::new(&text)?.with(terms, When::Now)
     }
 
     /// Whether it is asked again and again, and never has had its last answer.
     pub fn is_standing(&self) -> bool {
-        matches!(self.when, When::Every { .. })
+        matches!(self.when, When::Every { .. } | When::Occasion)
     }
 
-    pub fn with(
-        self,
-        at: Option<ClockTime>,
-        interval: Option<ClockTime>,
-        otherwise: When,
-        on_change: bool,
-        tag: Option<String>,
-        max_tokens: Option<u64>,
-    ) -> Result<Self, String> {
+    /// The same under these terms; without a time it is asked as `otherwise` says.
+    ///
+    /// # Errors
+    /// Names the field that is wrong.
+    pub fn with(self, terms: Terms, otherwise: When) -> Result<Self, String> {
+        let (choices, alert) = terms.choices()?;
+        let Terms { at, interval, on_change, tag, max_tokens, .. } = terms;
         if interval.is_some_and(|interval| interval < MIN_INTERVAL) {
             return Err("`interval` is shorter than 0.001 s".into());
         }
@@ -101,13 +204,26 @@ impl Question {
             }
             None => None,
         };
+        let on = On::of(&terms.on)?;
         let when = match (at, interval) {
             (from, Some(interval)) => When::Every { from, interval },
+            (Some(_), None) if on.any() => {
+                return Err(
+                    "`at` is one moment and `on` are others; say `interval` too, or leave \
+                            one of them out"
+                        .into(),
+                );
+            }
             (Some(at), None) => When::At(at),
+            (None, None) if on.any() => When::Occasion,
             (None, None) => otherwise,
         };
         let tag = tag.map(|tag| without_nul(&tag));
-        Ok(Self { when, on_change, tag, max_tokens, ..self })
+        let question = Self { when, on, on_change, tag, max_tokens, choices, alert, ..self };
+        if question.alert.is_some() && !question.is_standing() {
+            return Err("`when` is for standing questions; say `interval` or `on` too".into());
+        }
+        Ok(question)
     }
 }
 
@@ -145,6 +261,22 @@ fn time_field(structure: &gst::StructureRef, name: &str) -> Result<Option<ClockT
     seconds_field(name, seconds).map(Some)
 }
 
+/// One text or a list of them.
+fn words(structure: &gst::StructureRef, name: &str) -> Result<Vec<String>, String> {
+    let Ok(value) = structure.value(name) else { return Ok(Vec::new()) };
+    let fault = || format!("`{name}` is neither a string nor a list of them");
+    if let Ok(text) = value.get::<Option<String>>() {
+        return Ok(text.into_iter().collect());
+    }
+    let all: &[glib::SendValue] = match (value.get::<gst::ListRef>(), value.get::<gst::ArrayRef>())
+    {
+        (Ok(list), _) => list.as_slice(),
+        (_, Ok(array)) => array.as_slice(),
+        _ => return Err(fault()),
+    };
+    all.iter().map(|value| value.get::<String>().map_err(|_| fault())).collect()
+}
+
 pub(super) fn seconds_field(name: &str, seconds: f64) -> Result<ClockTime, String> {
     if !(0.0..=MAX_SECONDS).contains(&seconds) {
         return Err(format!("`{name}` is {seconds}; it is a number of seconds, 0 or more"));
@@ -155,6 +287,46 @@ pub(super) fn seconds_field(name: &str, seconds: f64) -> Result<ClockTime, Strin
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_structure_takes_choices_occasions_and_what_is_an_alert() {
+        gst::init().unwrap();
+        let ask = || gst::Structure::builder("ask").field("question", "is it open?");
+        let read = |structure| Question::from_structure(&structure);
+        let choices = gst::List::new(["Open", "closed"]);
+        let question = read(
+            ask()
+                .field("choices", &choices)
+                .field("when", "open")
+                .field("for", 2.0f64)
+                .field("on", "change")
+                .build(),
+        )
+        .unwrap();
+        assert_eq!(question.choices, ["Open", "closed"]);
+        let rule = question.alert.unwrap();
+        assert_eq!((rule.when.as_str(), rule.hold), ("Open", ClockTime::from_seconds(2)));
+        assert_eq!((question.when, question.on.change), (When::Occasion, true));
+        let array = gst::Array::new(["change", "detection"]);
+        let question =
+            read(ask().field("on", array).field("when", "no").field("interval", 1.0f64).build())
+                .unwrap();
+        assert_eq!(question.choices, ["yes", "no"]);
+        assert!(question.on.change && question.on.detection && question.is_standing());
+        for (structure, said) in [
+            (ask().field("when", "ajar").field("interval", 1.0f64), "`when` is \"ajar\""),
+            (ask().field("when", "yes"), "standing"),
+            (ask().field("for", 1.0f64), "`for`"),
+            (ask().field("on", "motion"), "`on` is \"motion\""),
+            (ask().field("on", "change").field("at", 3.0f64), "`at`"),
+            (ask().field("choices", "yes"), "two"),
+            (ask().field("choices", 7i32), "`choices`"),
+            (ask().field("choices", gst::List::new([1i32, 2])), "`choices`"),
+        ] {
+            let error = read(structure.build()).unwrap_err();
+            assert!(error.contains(said), "{error}");
+        }
+    }
 
     #[test]
     fn a_structure_takes_times_in_ns_and_in_seconds() {

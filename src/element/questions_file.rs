@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::question::{Question, When, seconds_field};
+use super::question::{Question, Terms, When, seconds_field};
 
 /// One line of a questions file.
 #[derive(Deserialize)]
@@ -15,19 +15,53 @@ struct Line {
     at: Option<f64>,
     interval: Option<f64>,
     #[serde(default)]
+    on: Words,
+    #[serde(default)]
     on_change: bool,
     tag: Option<String>,
     max_tokens: Option<u64>,
+    #[serde(default)]
+    choices: Vec<String>,
+    when: Option<String>,
+    r#for: Option<f64>,
+    cool_down: Option<f64>,
+}
+
+/// One word or several.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "`on` is \"change\", \"detection\" or a list of them")]
+enum Words {
+    One(String),
+    Several(Vec<String>),
+}
+
+impl Default for Words {
+    fn default() -> Self {
+        Self::Several(Vec::new())
+    }
 }
 
 impl TryFrom<Line> for Question {
     type Error = String;
 
     fn try_from(line: Line) -> Result<Self, String> {
-        let at = line.at.map(|at| seconds_field("at", at)).transpose()?;
-        let interval = line.interval.map(|time| seconds_field("interval", time)).transpose()?;
-        let question = Self::new(&line.question)?;
-        question.with(at, interval, When::AtEnd, line.on_change, line.tag, line.max_tokens)
+        let time = |name, time: Option<f64>| time.map(|time| seconds_field(name, time)).transpose();
+        let terms = Terms {
+            at: time("at", line.at)?,
+            interval: time("interval", line.interval)?,
+            on: match line.on {
+                Words::One(word) => vec![word],
+                Words::Several(words) => words,
+            },
+            on_change: line.on_change,
+            tag: line.tag,
+            max_tokens: line.max_tokens,
+            choices: line.choices,
+            when: line.when,
+            hold: time("for", line.r#for)?,
+            cool_down: time("cool-down", line.cool_down)?,
+        };
+        Self::new(&line.question)?.with(terms, When::AtEnd)
     }
 }
 
@@ -104,6 +138,30 @@ mod tests {
         let every = When::Every { from: None, interval: ClockTime::from_seconds(10) };
         assert_eq!((questions[1].when, questions[1].on_change), (every, true));
         assert_eq!(questions[2].when, When::AtEnd);
+    }
+
+    #[test]
+    fn a_line_says_what_is_an_alert() {
+        let questions = parse(
+            b"{\"question\": \"open?\", \"on\": [\"change\"], \"choices\": [\"open\", \"closed\"]}\n\
+              {\"question\": \"fire?\", \"interval\": 1, \"on\": \"detection\", \"when\": \"yes\", \
+               \"for\": 2.5, \"cool-down\": 60}",
+        )
+        .unwrap();
+        assert_eq!((questions[0].when, questions[0].alert.is_some()), (When::Occasion, false));
+        let rule = questions[1].alert.as_ref().unwrap();
+        assert_eq!((rule.hold.mseconds(), rule.cool_down.seconds()), (2500, 60));
+        assert!(questions[1].on.detection && !questions[1].on.change);
+        for (line, said) in [
+            (&br#"{"question": "q", "on": 3}"#[..], "`on` is"),
+            (br#"{"question": "q", "on": "motion"}"#, "motion"),
+            (br#"{"question": "q", "interval": 1, "when": "maybe"}"#, "maybe"),
+            (br#"{"question": "q", "when": "yes"}"#, "standing"),
+            (br#"{"question": "q", "interval": 1, "when": "yes", "for": -1}"#, "`for`"),
+        ] {
+            let error = parse(line).unwrap_err();
+            assert!(error.contains(said), "{error}");
+        }
     }
 
     #[test]

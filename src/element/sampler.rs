@@ -7,6 +7,17 @@
 use gst::ClockTime;
 use gstreamer as gst;
 
+/// What speaks for taking a frame off the grid.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Wish {
+    #[default]
+    None,
+    /// A question falls due on it.
+    Asked,
+    /// Something upstream has seen something new on it.
+    Detected,
+}
+
 /// Takes frames on a grid of running time that begins with the first one.
 #[derive(Debug)]
 pub(super) struct Sampler {
@@ -38,9 +49,9 @@ impl Sampler {
         self.taken = None;
     }
 
-    /// Whether the frame is taken. A frame on which a question falls due (`asked`) is taken off the
-    /// grid too, unless the newest sample is less than half a period old.
-    pub fn take(&mut self, running: ClockTime, asked: bool) -> bool {
+    /// Whether the frame is taken. A frame on which a question falls due is taken off the grid too,
+    /// unless the newest sample is less than half a period old; one with something new on it in any case.
+    pub fn take(&mut self, running: ClockTime, wish: Wish) -> bool {
         let anchor = match self.anchor {
             // Time that went back without a new segment: what was due may be hours away.
             Some(anchor)
@@ -59,7 +70,11 @@ impl Sampler {
         let stale = self.taken.is_none_or(|taken| {
             running.saturating_sub(taken).nseconds() >= self.period.nseconds().div_ceil(2)
         });
-        let wanted = on_grid || (asked && stale);
+        let wanted = match wish {
+            Wish::None => on_grid,
+            Wish::Asked => on_grid || stale,
+            Wish::Detected => true,
+        };
         if !wanted {
             return false;
         }
@@ -82,7 +97,7 @@ mod tests {
     }
 
     fn taken(sampler: &mut Sampler, times: impl IntoIterator<Item = u64>) -> Vec<u64> {
-        times.into_iter().filter(|&time| sampler.take(ms(time), false)).collect()
+        times.into_iter().filter(|&time| sampler.take(ms(time), Wish::None)).collect()
     }
 
     #[test]
@@ -100,11 +115,12 @@ mod tests {
     #[test]
     fn a_frame_on_which_a_question_falls_due_is_taken_if_the_last_is_old() {
         let mut sampler = Sampler::new(1.0);
-        assert!(sampler.take(ms(0), false));
-        assert!(!sampler.take(ms(400), true));
-        assert!(sampler.take(ms(500), true));
-        assert!(!sampler.take(ms(900), true));
-        assert!(sampler.take(ms(1000), false));
+        assert!(sampler.take(ms(0), Wish::None));
+        assert!(!sampler.take(ms(400), Wish::Asked));
+        assert!(sampler.take(ms(500), Wish::Asked));
+        assert!(!sampler.take(ms(900), Wish::Asked));
+        assert!(sampler.take(ms(950), Wish::Detected));
+        assert!(sampler.take(ms(1000), Wish::None));
     }
 
     #[test]
@@ -119,7 +135,7 @@ mod tests {
     fn no_time_is_too_far_away() {
         let mut sampler = Sampler::new(1e-9);
         for ns in [u64::MAX - 1, 0, u64::MAX / 2, u64::MAX - 1, 1] {
-            assert!(sampler.take(ClockTime::from_nseconds(ns), true), "{ns}");
+            assert!(sampler.take(ClockTime::from_nseconds(ns), Wish::Asked), "{ns}");
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use gst::ClockTime;
 use gstreamer as gst;
 
-use super::question::{Question, When};
+use super::question::{On, Question, When};
 
 /// The questions whose time has not come, in the order in which it comes.
 #[derive(Debug, Default)]
@@ -28,7 +28,7 @@ impl Schedule {
             When::Now => Some(ClockTime::ZERO),
             When::At(at) => Some(at),
             When::Every { from, .. } => from,
-            When::AtEnd => None,
+            When::AtEnd | When::Occasion => None,
         };
         self.entries.push(Entry { question, due, asked: false });
     }
@@ -91,13 +91,35 @@ impl Schedule {
         Some(entry.question.clone())
     }
 
+    /// The questions that are asked on an occasion of this kind.
+    pub fn on(&mut self, occasion: impl Fn(On) -> bool) -> Vec<Arc<Question>> {
+        let meant = self.entries.iter_mut().filter(|entry| occasion(entry.question.on));
+        meant
+            .map(|entry| {
+                entry.asked = true;
+                entry.question.clone()
+            })
+            .collect()
+    }
+
+    /// Whether there are any.
+    pub fn has(&self, occasion: impl Fn(On) -> bool) -> bool {
+        self.entries.iter().any(|entry| occasion(entry.question.on))
+    }
+
+    /// All that stand.
+    pub fn standing(&self) -> Vec<Arc<Question>> {
+        let standing = self.entries.iter().filter(|entry| entry.question.is_standing());
+        standing.map(|entry| entry.question.clone()).collect()
+    }
+
     /// The next question that the end of the stream makes due: those that never were.
     pub fn next_at_end(&mut self) -> Option<Arc<Question>> {
         let index = self
             .entries
             .iter()
             .enumerate()
-            .filter(|(_, entry)| !entry.asked)
+            .filter(|(_, entry)| !entry.asked && entry.question.when != When::Occasion)
             .min_by_key(|&(index, entry)| (entry.due.unwrap_or(ClockTime::MAX), index))?
             .0;
         let entry = self.entries.get_mut(index)?;
@@ -110,7 +132,8 @@ impl Schedule {
 
     /// Questions that will be asked once or for the first time.
     pub fn owed(&self) -> usize {
-        self.entries.iter().filter(|entry| !entry.asked).count()
+        let owed = |entry: &&Entry| !entry.asked && entry.question.when != When::Occasion;
+        self.entries.iter().filter(owed).count()
     }
 }
 

@@ -75,6 +75,8 @@ pub(super) struct Settings {
     pub question: Option<String>,
     pub question_interval: gst::ClockTime,
     pub questions_file: Option<String>,
+    /// Names with commas between them; `*` is any, and nothing none.
+    pub trigger_classes: String,
     pub post_messages: bool,
     pub text_format: TextFormat,
     pub text_template: String,
@@ -123,6 +125,7 @@ impl Default for Settings {
             question: None,
             question_interval: gst::ClockTime::ZERO,
             questions_file: None,
+            trigger_classes: String::new(),
             post_messages: true,
             text_format: TextFormat::default(),
             text_template: DEFAULT_TEXT_TEMPLATE.into(),
@@ -320,6 +323,9 @@ impl Settings {
             "question" => self.question = read(value),
             "question-interval" => self.question_interval = time(value),
             "questions-file" => self.questions_file = read(value),
+            "trigger-classes" => {
+                self.trigger_classes = read::<Option<String>>(value).unwrap_or_default();
+            }
             "post-messages" => self.post_messages = read(value),
             "text-format" => self.text_format = read(value),
             "text-template" => {
@@ -377,6 +383,7 @@ impl Settings {
             "question" => self.question.to_value(),
             "question-interval" => self.question_interval.nseconds().to_value(),
             "questions-file" => self.questions_file.to_value(),
+            "trigger-classes" => self.trigger_classes.to_value(),
             "post-messages" => self.post_messages.to_value(),
             "text-format" => self.text_format.to_value(),
             "text-template" => self.text_template.to_value(),

@@ -1,13 +1,38 @@
 // SPDX-License-Identifier: MPL-2.0
 //! The property `stats`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use glib::value::ToSendValue;
 use gstreamer as gst;
 
-use super::worker::Stats;
+use super::question::Question;
+use super::worker::{State, Stats};
 
-pub(super) fn structure(stats: &Stats, live: bool) -> gst::Structure {
+/// What a question that stands has come to.
+fn standing(question: &Question, state: Option<&State>) -> glib::SendValue {
+    let (answer, at) = state.and_then(|state| state.answer.clone()).unzip();
+    let began = state.and_then(State::began);
+    let structure = gst::Structure::builder("standing")
+        .field("id", question.id)
+        .field("question", &question.text)
+        .field("tag", question.tag.as_deref().unwrap_or_default())
+        .field("answer", answer.unwrap_or_default())
+        .field_if_some("asked-at", at.flatten().map(gst::ClockTime::nseconds))
+        .field_if_some("when", question.alert.as_ref().map(|rule| rule.when.as_str()))
+        .field("holds", began.is_some())
+        .field_if_some("since", began.map(gst::ClockTime::nseconds));
+    structure.build().to_send_value()
+}
+
+/// `asked`: the questions that stand, each with what its answers have said.
+pub(super) fn structure(
+    stats: &Stats,
+    asked: &[(Option<State>, Arc<Question>)],
+    live: bool,
+) -> gst::Structure {
+    let asked = asked.iter().map(|(state, question)| standing(question, state.as_ref()));
     let Stats { counters, memory, queue, model_users, weights } = stats;
     let mean = |total: Duration, count: u64| {
         if count == 0 { 0.0 } else { total.as_secs_f64() * 1e3 / count as f64 }
@@ -23,6 +48,8 @@ pub(super) fn structure(stats: &Stats, live: bool) -> gst::Structure {
         .field("reused-patches", memory.reused)
         .field("questions", counters.questions)
         .field("answers", counters.answers)
+        .field("standing", gst::List::new(asked))
+        .field("picture-changes", memory.changes)
         .field("queue", *queue as u64)
         .field("memory-bytes", memory.bytes)
         .field("device-bytes", memory.store.device)

@@ -26,11 +26,19 @@ pub(super) struct Moment {
     pub wall: Option<u64>,
 }
 
+/// From one moment to another. Stream time runs forwards here, however it was played.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Stretch {
+    pub start: Moment,
+    pub end: Moment,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Epoch {
     engine: ClockTime,
     running: ClockTime,
     stream: Option<ClockTime>,
+    wall: Option<u64>,
     /// Stream time that passes per running time; negative in reverse playback.
     rate: f64,
     /// The newest frame of the epoch.
@@ -40,6 +48,16 @@ struct Epoch {
 impl Epoch {
     fn running_at(&self, engine: ClockTime) -> ClockTime {
         self.running.saturating_add(engine.saturating_sub(self.engine))
+    }
+
+    fn at(&self, engine: ClockTime) -> Moment {
+        let passed = engine.saturating_sub(self.engine);
+        let stream = self.stream.map(|base| {
+            let passed = passed.nseconds() as f64 * self.rate;
+            nanoseconds((base.nseconds() as f64 + passed) / 1e9)
+        });
+        let wall = self.wall.map(|wall| wall.saturating_add(passed.nseconds()));
+        Moment { running: self.running_at(engine), stream, wall }
     }
 }
 
@@ -80,33 +98,36 @@ impl Timeline {
                 if self.epochs.len() == MAX_EPOCHS {
                     self.epochs.pop_front();
                 }
-                let (running, stream) = (at.running, at.stream);
-                self.epochs.push_back(Epoch { engine, running, stream, rate, last: engine });
+                let Moment { running, stream, wall } = at;
+                self.epochs.push_back(Epoch { engine, running, stream, wall, rate, last: engine });
                 self.broken = false;
             }
         }
         engine.nseconds() as f64 / 1e9
     }
 
-    /// Running times of a stretch from one frame to another in engine time, and stream times where
-    /// there are any. The last frame stands for the time until the next sample.
-    pub fn locate(
-        &self,
-        start: f64,
-        end: f64,
-    ) -> (ClockTime, ClockTime, Option<(ClockTime, ClockTime)>) {
+    /// A stretch from one frame to another in engine time. The last frame stands for the time until the
+    /// next sample.
+    pub fn locate(&self, start: f64, end: f64) -> Stretch {
         let (start, end) = (nanoseconds(start), nanoseconds(end.max(start)));
         let index = self.epochs.partition_point(|epoch| epoch.engine <= start).saturating_sub(1);
-        let Some(epoch) = self.epochs.get(index) else { return (start, end, None) };
+        let Some(epoch) = self.epochs.get(index) else {
+            let unknown = |running| Moment { running, stream: None, wall: None };
+            return Stretch { start: unknown(start), end: unknown(end) };
+        };
         let end = end.saturating_add(self.period);
         let next = self.epochs.get(index + 1).map(|next| next.engine).filter(|next| *next > start);
         let end = next.map_or(end, |next| end.min(next));
-        let stream = |engine: ClockTime| {
-            let passed = engine.saturating_sub(epoch.engine).nseconds() as f64 * epoch.rate;
-            epoch.stream.map(|base| nanoseconds((base.nseconds() as f64 + passed) / 1e9))
-        };
-        let streams = stream(start).zip(stream(end)).map(|(a, b)| (a.min(b), a.max(b)));
-        (epoch.running_at(start), epoch.running_at(end), streams)
+        let (mut start, mut end) = (epoch.at(start), epoch.at(end));
+        if start.stream > end.stream {
+            std::mem::swap(&mut start.stream, &mut end.stream);
+        }
+        Stretch { start, end }
+    }
+
+    /// When a frame of this engine time was.
+    pub fn moment(&self, engine: f64) -> Moment {
+        self.locate(engine, engine).start
     }
 }
 
@@ -132,6 +153,23 @@ mod tests {
         timeline.enter(at, at.running, rate, ClockTime::SECOND)
     }
 
+    /// Running times, and stream times, of a stretch.
+    fn located(timeline: &Timeline, start: f64, end: f64) -> [Option<ClockTime>; 4] {
+        let Stretch { start, end } = timeline.locate(start, end);
+        [Some(start.running), Some(end.running), start.stream, end.stream]
+    }
+
+    #[test]
+    fn wall_time_goes_as_running_time_does() {
+        let mut timeline = Timeline::default();
+        let known = Moment { wall: Some(1_700_000_000_000_000_000), ..at(5, 5) };
+        enter(&mut timeline, known, 1.0);
+        let Stretch { start, end } = timeline.locate(5.5, 6.0);
+        assert_eq!(start.wall, Some(1_700_000_000_500_000_000));
+        assert_eq!(end.wall, Some(1_700_000_002_000_000_000));
+        assert_eq!(timeline.moment(5.0), known);
+    }
+
     #[test]
     fn a_wild_stamp_has_an_epoch_of_its_own() {
         let mut timeline = Timeline::default();
@@ -139,8 +177,8 @@ mod tests {
         enter(&mut timeline, at(5, 5), 1.0);
         assert_eq!(timeline.enter(at(3605, 3605), seconds(6), 1.0, ClockTime::SECOND), 6.0);
         assert_eq!(enter(&mut timeline, at(7, 7), 1.0), 7.0);
-        assert_eq!(timeline.locate(6.0, 6.5).0, seconds(3605));
-        assert_eq!(timeline.locate(7.0, 7.0).0, seconds(7));
+        assert_eq!(timeline.moment(6.0).running, seconds(3605));
+        assert_eq!(timeline.moment(7.0).running, seconds(7));
     }
 
     #[test]
@@ -148,11 +186,11 @@ mod tests {
         let mut timeline = Timeline::default();
         let ms = ClockTime::from_mseconds;
         enter(&mut timeline, at(5, 50), 1.0);
-        let (start, end, stream) = timeline.locate(5.0, 5.0);
-        assert_eq!((start, end, stream), (ms(5000), ms(6000), Some((ms(50_000), ms(51_000)))));
+        let expected = [5000, 6000, 50_000, 51_000].map(|time| Some(ms(time)));
+        assert_eq!(located(&timeline, 5.0, 5.0), expected);
         timeline.break_epoch();
         timeline.enter(at(0, 0), ms(5400), 1.0, ClockTime::SECOND);
-        assert_eq!(timeline.locate(5.0, 5.0).1, ms(5400));
+        assert_eq!(timeline.locate(5.0, 5.0).end.running, ms(5400));
     }
 
     #[test]
@@ -164,21 +202,11 @@ mod tests {
         assert_eq!(enter(&mut timeline, at(0, 100), 2.0), 6.0);
         assert_eq!(enter(&mut timeline, at(2, 104), 2.0), 8.0);
 
-        let seconds = ClockTime::from_seconds;
-        let (start, end, stream) = timeline.locate(1.0, 4.0);
-        assert_eq!(
-            (start, end, stream),
-            (seconds(1), seconds(5), Some((seconds(11), seconds(15))))
-        );
+        let located = |start, end| located(&timeline, start, end).map(|t| t.unwrap().seconds());
+        assert_eq!(located(1.0, 4.0), [1, 5, 11, 15]);
         // Not beyond where the next epoch begins.
-        let (start, end, stream) = timeline.locate(1.0, 5.5);
-        assert_eq!(
-            (start, end, stream),
-            (seconds(1), seconds(6), Some((seconds(11), seconds(16))))
-        );
-        let (start, end, stream) = timeline.locate(6.0, 7.0);
-        assert_eq!((start, end), (seconds(0), seconds(2)));
-        assert_eq!(stream, Some((seconds(100), seconds(104))));
+        assert_eq!(located(1.0, 5.5), [1, 6, 11, 16]);
+        assert_eq!(located(6.0, 7.0), [0, 2, 100, 104]);
     }
 
     #[test]
@@ -186,7 +214,7 @@ mod tests {
         let mut timeline = Timeline::default();
         enter(&mut timeline, at(7, 7), 1.0);
         assert_eq!(enter(&mut timeline, at(3, 3), 1.0), 8.0);
-        assert_eq!(timeline.locate(8.0, 9.0).0.seconds(), 3);
+        assert_eq!(timeline.moment(8.0).running.seconds(), 3);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use super::bus::CAT;
 use super::frame_clock::{FrameClock, MAX_TIME, Pass, Tick};
 use super::picture::{self, Orientation, Shot, Source};
-use super::sampler::Sampler;
+use super::sampler::{Sampler, Wish};
 use super::timeline::Moment;
 
 /// Assumed duration of a frame about which nothing is known.
@@ -84,14 +84,14 @@ impl State {
     }
 
     /// Copies the buffer if it is sampled.
-    fn sight(&mut self, buffer: &gst::BufferRef, time: ClockTime, asked: bool) -> Sight {
+    fn sight(&mut self, buffer: &gst::BufferRef, time: ClockTime, wish: Wish) -> Sight {
         if picture::is_broken(buffer) {
             return Sight::Broken;
         }
         let (Some((_, sampler)), Some(source)) = (&mut self.sampler, &self.source) else {
             return Sight::Unsampled;
         };
-        if !sampler.take(time, asked) {
+        if !sampler.take(time, wish) {
             return Sight::Unsampled;
         }
         let started = Instant::now();
@@ -265,14 +265,14 @@ impl Video {
 
     /// Times the buffer and, if it is sampled, copies it. `None` for one outside of its segment.
     /// `rate` is in samples a second; `None` takes none. `clock` is the running time now, if the
-    /// source is live; `is_due` says whether somebody asks at an element time.
+    /// source is live; `wish` says whether somebody wants to see the frame of an element time.
     pub fn look(
         &self,
         element: &gst::Element,
         buffer: &gst::BufferRef,
         rate: Option<f64>,
         clock: Option<ClockTime>,
-        is_due: impl FnOnce(ClockTime) -> bool,
+        wish: impl FnOnce(ClockTime) -> Wish,
     ) -> Option<Look> {
         let mut guard = self.0.lock();
         let video = &mut *guard;
@@ -314,9 +314,9 @@ impl Video {
             // Should the leap be true, this is the first frame after a hole.
             video.restart_sampling();
         }
-        let asked = is_due(time);
+        let wish = wish(time);
         let sight = match rate {
-            Some(_) => video.sight(buffer, time, asked),
+            Some(_) => video.sight(buffer, time, wish),
             None => Sight::Unsampled,
         };
         let fault = match &sight {

@@ -11,6 +11,7 @@
 //! queue, so a thread that was left behind (see [`Worker::stop`]) cannot touch it.
 
 mod queue;
+mod standing;
 mod thread;
 
 use std::sync::Arc;
@@ -22,6 +23,8 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 pub(super) use self::queue::{Counters, Refused};
 use self::queue::{Job, Queue};
+use self::standing::Standing;
+pub(super) use self::standing::State;
 use super::answer::{Asked, Record, Status};
 use super::bus::CAT;
 use super::outlet::Outlet;
@@ -39,6 +42,14 @@ const CANCEL_GRACE: Duration = Duration::from_secs(1);
 /// The run is over, and with it what was asked of it: nobody has said this yet.
 #[derive(Debug)]
 pub(super) struct Over(pub Box<Record>);
+
+/// What the thread tells whoever knows the questions that stand.
+pub(super) trait Watcher: Send + Sync {
+    /// Whether anybody wants to hear that the picture changes.
+    fn wants_changes(&self) -> bool;
+    /// It has changed at this moment; no frame behind it has been seen.
+    fn changed(&self, at: Moment);
+}
 
 /// How a run ended.
 pub(super) struct Ended {
@@ -74,9 +85,12 @@ pub(super) struct Stats {
 
 /// What the thread, the streaming thread and the application share.
 ///
-/// Lock order: `queue` before `timeline`; neither is held while anything leaves the element.
+/// Lock order: `queue` before `timeline`, `standing` alone; none is held while anything leaves the
+/// element.
 struct Shared {
     outlet: Arc<Outlet>,
+    watcher: Box<dyn Watcher>,
+    standing: Mutex<Standing>,
     /// As they were when the run began.
     settings: Settings,
     queue: Mutex<Queue>,
@@ -99,12 +113,15 @@ impl Worker {
     /// The system has no more threads.
     pub fn start(
         outlet: Arc<Outlet>,
+        watcher: Box<dyn Watcher>,
         settings: Settings,
         key: &LoadKey,
         model: Option<Arc<VideoLlm>>,
     ) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             outlet,
+            watcher,
+            standing: Mutex::default(),
             settings,
             queue: Mutex::default(),
             changed: Condvar::new(),
@@ -308,6 +325,28 @@ impl Worker {
         Ok(())
     }
 
+    /// Queues questions about a frame that has just been seen, in front of all that waits.
+    pub fn ask_first(
+        &self,
+        questions: Vec<Arc<Question>>,
+        at: Moment,
+        prepare: impl Fn(&Asked, Option<Moment>),
+    ) {
+        let mut queue = self.shared.queue.lock();
+        let limit = self.shared.settings.max_pending as usize;
+        for question in questions.into_iter().rev() {
+            let newest = queue.newest;
+            queue.ask_first(question, at, limit, |asked| prepare(asked, newest));
+        }
+        drop(queue);
+        self.shared.changed.notify_all();
+    }
+
+    /// What the answers to a standing question have said so far.
+    pub fn standing(&self, id: u64) -> Option<State> {
+        self.shared.standing.lock().get(id).cloned()
+    }
+
     /// Says the last word on a question of the schedule.
     ///
     /// # Errors
@@ -327,20 +366,23 @@ impl Worker {
     /// end in silence: that is on the schedule, where its last word comes from.
     pub fn cancel(&self, id: u64) -> bool {
         let found = self.shared.queue.lock().cancel(id);
+        self.shared.standing.lock().forget(id);
         self.shared.changed.notify_all();
         found
     }
 
-    /// Waits until no question is pending; cancels what is left at the deadline.
+    /// Waits until no question is pending, nor any frame on which one may be asked; cancels what is left
+    /// at the deadline.
     pub fn drain(&self, deadline: Option<Instant>) -> Drained {
         let started = Instant::now();
+        let asks = self.shared.watcher.wants_changes();
         let mut queue = self.shared.queue.lock();
         let mut told = 0;
         let outcome = loop {
             if queue.refusal().is_some() {
                 break Drained::Interrupted;
             }
-            if queue.pending == 0 {
+            if queue.pending == 0 && !(asks && queue.is_looking()) {
                 break Drained::Done;
             }
             let waited = started.elapsed();

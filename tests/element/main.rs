@@ -13,6 +13,7 @@ mod picture;
 mod questions;
 mod qwen;
 mod settings;
+mod standing;
 mod text;
 mod time;
 mod unseen;

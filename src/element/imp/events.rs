@@ -8,6 +8,7 @@ use gstreamer as gst;
 use gstreamer_base as gst_base;
 
 use super::StreamKvqa;
+use crate::element::detections;
 use crate::element::enums::ResetOn;
 use crate::element::frame_clock::Pass;
 use crate::element::inlet;
@@ -100,6 +101,12 @@ impl StreamKvqa {
 
     /// A custom event, from either side; `None` if it is somebody else's.
     fn ask_event(&self, event: &gst::EventRef) -> Option<bool> {
+        if inlet::is_for(event, detections::EVENT_NAME, &self.obj().name()).is_some() {
+            if self.inlet.is_new_ask(event.seqnum()) {
+                self.detections.lock().call();
+            }
+            return Some(true);
+        }
         let structure = inlet::asked_of(event, &self.obj().name())?;
         if self.inlet.is_new_ask(event.seqnum()) {
             self.ask_structure(structure);

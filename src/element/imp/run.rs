@@ -15,10 +15,12 @@ use crate::element::enums::{ResetOn, TextTimestamp};
 use crate::element::inlet::Way;
 use crate::element::question::Question;
 use crate::element::questions_file::{self, FileError};
+use crate::element::sampler::Wish;
 use crate::element::settings::{DEFAULT_RATE, Fault};
 use crate::element::text_pad::TextPad;
+use crate::element::timeline::Moment;
 use crate::element::video::Sight;
-use crate::element::worker::{Drained, Refused, Worker};
+use crate::element::worker::{Drained, Refused, Watcher, Worker};
 
 /// From start to stop.
 impl StreamKvqa {
@@ -57,7 +59,8 @@ impl StreamKvqa {
         self.watch.open();
         let model = self.model.lock().take().filter(|(old, _)| *old == key).map(|(_, model)| model);
         let outlet = Arc::clone(&self.outlet);
-        let worker = Worker::start(outlet, settings, &key, model).map_err(|error| {
+        let watcher = Box::new(Changes(self.obj().downgrade()));
+        let worker = Worker::start(outlet, watcher, settings, &key, model).map_err(|error| {
             gst::element_imp_error!(self, gst::ResourceError::NoSpaceLeft, ("no thread: {error}"));
             gst::StateChangeError
         })?;
@@ -113,6 +116,23 @@ impl StreamKvqa {
     }
 }
 
+/// Tells the questions that wait for it that the picture has changed.
+struct Changes(glib::WeakRef<crate::element::StreamKvqa>);
+
+impl Watcher for Changes {
+    fn wants_changes(&self) -> bool {
+        self.0.upgrade().is_some_and(|element| element.imp().inlet.wants_changes())
+    }
+
+    fn changed(&self, at: Moment) {
+        let Some(element) = self.0.upgrade() else { return };
+        let imp = element.imp();
+        let Some(worker) = imp.worker() else { return };
+        let text = imp.waiting_text();
+        imp.inlet.changed(at, imp.way(&worker, &text));
+    }
+}
+
 /// The video that passes.
 impl StreamKvqa {
     /// Looks at one buffer; may wait for the engine where nothing may be lost.
@@ -128,8 +148,16 @@ impl StreamKvqa {
         let obj = self.obj();
         let clock = live.then(|| obj.current_running_time()).flatten();
         let rate = settings.active.then(|| worker.rate().unwrap_or(DEFAULT_RATE));
-        let is_due = |time| self.inlet.is_due(time);
-        let seen = self.video.look(obj.upcast_ref(), buffer, rate, clock, is_due);
+        let mut detected = false;
+        let wish = |time| {
+            detected = self.detections.lock().look(buffer, &settings.trigger_classes, time);
+            match (detected, self.inlet.is_due(time)) {
+                (true, _) => Wish::Detected,
+                (_, true) => Wish::Asked,
+                _ => Wish::None,
+            }
+        };
+        let seen = self.video.look(obj.upcast_ref(), buffer, rate, clock, wish);
         let Some(seen) = seen else { return Ok(()) };
         if let Some(away) = seen.away {
             self.video_resumed(away);
@@ -155,7 +183,11 @@ impl StreamKvqa {
         if !broken || worker.has_seen() {
             worker.enter(seen.at, looked)?;
             let waiting = self.waiting_text();
-            self.inlet.ask_due(seen.time, lossless, self.way(worker, &waiting))?;
+            let way = self.way(worker, &waiting);
+            if detected {
+                self.inlet.detected(way);
+            }
+            self.inlet.ask_due(seen.time, lossless, way)?;
         }
         if let Some(text) = self.text() {
             let start = seen.at.running;

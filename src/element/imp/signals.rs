@@ -54,6 +54,7 @@ pub(super) fn all() -> Vec<Signal> {
             })
             .build(),
         Signal::builder("answer").param_types([gst::Structure::static_type()]).build(),
+        Signal::builder("alert").param_types([gst::Structure::static_type()]).build(),
         Signal::builder("token").param_types([u64::static_type(), String::static_type()]).build(),
     ]
 }

@@ -123,6 +123,11 @@ impl Queue {
         (self.frames, self.held) = (0, 0);
     }
 
+    /// Whether there are frames that are not seen yet.
+    pub fn is_looking(&self) -> bool {
+        self.frames > 0 || self.running.as_ref().is_some_and(|running| running.asked.is_none())
+    }
+
     /// Whether a frame of this size has to wait, or to take another's place.
     pub fn is_full(&self, limit: usize, size: usize) -> bool {
         self.frames >= limit || (self.frames > 0 && self.held.saturating_add(size) > MAX_HELD)
@@ -149,12 +154,31 @@ impl Queue {
 
     /// Takes a question in, or says why not. `prepare` is called before anything can come of it.
     pub fn ask(&mut self, question: Arc<Question>, limit: usize, prepare: impl FnOnce(&Asked)) {
+        let frame_age = self.looked.map(|looked| looked.elapsed());
+        let asked = Asked { at: self.newest, frame_age, ..Asked::of_nothing(question) };
+        self.take_in(asked, limit, prepare, VecDeque::push_back);
+    }
+
+    /// The same of a question about a frame that has been seen, in front of all that waits.
+    pub fn ask_first(
+        &mut self,
+        question: Arc<Question>,
+        at: Moment,
+        limit: usize,
+        prepare: impl FnOnce(&Asked),
+    ) {
+        let asked = Asked { at: Some(at), ..Asked::of_nothing(question) };
+        self.take_in(asked, limit, prepare, VecDeque::push_front);
+    }
+
+    fn take_in(
+        &mut self,
+        asked: Asked,
+        limit: usize,
+        prepare: impl FnOnce(&Asked),
+        put: impl FnOnce(&mut VecDeque<Job>, Job),
+    ) {
         self.counters.questions += 1;
-        let asked = Asked {
-            at: self.newest,
-            frame_age: self.looked.map(|looked| looked.elapsed()),
-            ..Asked::of_nothing(question)
-        };
         prepare(&asked);
         let refusal = if let Some(reason) = &self.failure {
             Some(Status::Error(reason.clone()))
@@ -166,7 +190,16 @@ impl Queue {
         self.pending += 1;
         match refusal {
             Some(status) => self.reports.push_back((asked, End::Unanswered(status))),
-            None => self.jobs.push_back(Job::Ask(asked)),
+            None => put(&mut self.jobs, Job::Ask(asked)),
+        }
+    }
+
+    /// Frames that were taken out and come first again.
+    pub fn put_back(&mut self, shots: impl DoubleEndedIterator<Item = (Shot, f64)>) {
+        for (shot, time) in shots.rev() {
+            self.frames += 1;
+            self.held += shot.size();
+            self.jobs.push_front(Job::Frame(shot, time));
         }
     }
 

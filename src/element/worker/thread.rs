@@ -3,7 +3,6 @@
 //! piece of work after the other from the queue. No lock is held while it computes or while
 //! anything leaves the element.
 
-use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -82,8 +81,6 @@ impl Shared {
     fn serve(self: &Arc<Self>) {
         let mut engine: Option<Stream> = None;
         let mut darkroom = Darkroom::new(self.settings.frame_size);
-        // Last answers of the questions that report changes only.
-        let mut known = HashMap::new();
         while let Some(work) = self.next(engine.is_some()) {
             match (work, &mut engine) {
                 (Work::Open(model, cancel), _) => match self.open(&model, cancel) {
@@ -103,7 +100,7 @@ impl Shared {
                     self.see(stream, &mut darkroom, shots, cancel);
                 }
                 (Work::Ask(asked, cancel), Some(stream)) => {
-                    self.answer(stream, asked, cancel, &mut known);
+                    self.answer(stream, asked, cancel);
                 }
                 (Work::Clear(cancel), Some(stream)) => self.forget(stream, cancel),
                 // `next` hands out engine work only where there is an engine.
@@ -233,6 +230,11 @@ impl Shared {
         cancel: Cancel,
     ) {
         stream.set_cancel(cancel.clone());
+        let watching = self.watcher.wants_changes();
+        if watching && let Err(error) = stream.watch_changes() {
+            self.outlet.warn(&error);
+        }
+        let changes = stream.stats().changes;
         let mut shots = shots.into_iter();
         let mut fine = true;
         while fine && shots.len() > 0 && !cancel.is_raised() {
@@ -249,11 +251,22 @@ impl Shared {
                     }
                     Err(error) => self.lose(&error, 1),
                 }
-                if bytes >= MAX_DEVELOPED || cancel.is_raised() {
+                // Whoever asks about a change asks before the next frame.
+                if bytes >= MAX_DEVELOPED || watching || cancel.is_raised() {
                     break;
                 }
             }
             fine = self.encode(stream, &frames, started);
+            if let Some(frame) = frames.last()
+                && watching
+                && stream.stats().changes > changes
+                && !cancel.is_raised()
+            {
+                let at = self.timeline.lock().moment(frame.time());
+                self.queue.lock().put_back(shots);
+                self.watcher.changed(at);
+                break;
+            }
         }
         self.settle(|_| {});
     }
@@ -290,13 +303,7 @@ impl Shared {
         true
     }
 
-    fn answer(
-        &self,
-        stream: &mut Stream,
-        asked: Asked,
-        cancel: Cancel,
-        known: &mut HashMap<u64, String>,
-    ) {
+    fn answer(&self, stream: &mut Stream, asked: Asked, cancel: Cancel) {
         if let Some(fault) = stream.nothing_to_see() {
             let mut reason = match fault {
                 EngineError::Question(reason) => reason,
@@ -317,6 +324,7 @@ impl Shared {
             sampling: settings.sampling(),
             ..crate::Question::new(asked.question.text.clone())
                 .max_tokens(asked.question.max_tokens.unwrap_or(settings.max_tokens) as usize)
+                .choices(asked.question.choices.iter().cloned())
         };
         let started = Instant::now();
         let result = stream.ask(&question, |token| {
@@ -337,9 +345,17 @@ impl Shared {
             Ok(answer) => {
                 let on_change = asked.question.on_change && asked.question.is_standing();
                 let record = Record::answered(asked, &answer, &self.timeline.lock());
-                let unchanged = on_change
-                    && known.insert(id, record.text.clone()).is_some_and(|old| old == record.text);
-                self.deliver(record, silent || unchanged);
+                let (same, turn) = match silent {
+                    true => (false, None),
+                    false => self.standing.lock().see(&record),
+                };
+                let alert = turn.map(|turn| (record.clone(), turn));
+                self.deliver(record, silent || (on_change && same));
+                if let Some((record, turn)) = alert
+                    && !self.queue.lock().stopped
+                {
+                    self.outlet.alert(&record, turn);
+                }
             }
             Err(EngineError::Cancelled) if silent => self.end(asked, End::Silent),
             Err(EngineError::Cancelled) => self.end(asked, End::Unanswered(Status::Cancelled)),
