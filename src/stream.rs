@@ -25,7 +25,7 @@ use crate::evidence;
 use crate::frame::Frame;
 use crate::memory::VideoMemory;
 use crate::memory::answer::Answering;
-use crate::memory::find::{self, Asked, Context, View};
+use crate::memory::find::{self, Asked, Context, View, Within};
 use crate::memory::intake::{Encoded, FrameTokens, Segment, Segmenter};
 use crate::memory::recipe::Recipe;
 use crate::memory::store::StoreStats;
@@ -270,6 +270,14 @@ impl Stream {
         }
 
         let view = self.memory.view(branch.as_deref());
+        let within = question.within.map(|span| Within::of(view, span)).transpose()?;
+        if let (Some((from, to)), Some(true)) =
+            (question.within, within.as_ref().map(Within::is_empty))
+        {
+            let reason = format!("nothing that is remembered was seen from {from:.3} to {to:.3} s");
+            return Err(EngineError::Question(reason));
+        }
+        let view = View { within: within.as_ref(), ..view };
         let contexts = self.look_up(view, &question.text)?;
         let retrieved = asked.elapsed();
 
@@ -295,7 +303,13 @@ impl Stream {
             on_token(&said.text);
             said
         };
-        let evidence = evidence::stretches(&answering.into_mass()?, |id| view.unit(id));
+        let mut evidence = evidence::stretches(&answering.into_mass()?, |id| view.unit(id));
+        if let Some((from, to)) = question.within {
+            // A frame that stands for more time than that lies in it with a part.
+            for stretch in &mut evidence {
+                (stretch.start, stretch.end) = (stretch.start.max(from), stretch.end.min(to));
+            }
+        }
         let timings = Timings {
             branch: branched,
             retrieve: retrieved - branched,

@@ -356,13 +356,16 @@ fn question_properties() -> Vec<glib::ParamSpec> {
             .blurb(
                 "JSON Lines, one question each: {\"question\": \"...\", \"at\": s, \"interval\": s, \
                  \"on\": \"change\" or \"detection\", \"on-change\": bool, \"choices\": [\"...\"], \
-                 \"when\": \"...\", \"for\": s, \"cool-down\": s, \"tag\": \"...\", \"max-tokens\": n}; \
+                 \"when\": \"...\", \"for\": s, \"cool-down\": s, \"from\": s, \"to\": s, \"tag\": \"...\", \
+                 \"max-tokens\": n}; \
                  only question is needed, times are seconds of running time. interval asks again and \
                  again, on when the picture changes or upstream has seen something (trigger-classes); \
                  with none of these and without at it is asked at the end of the stream. on-change \
                  reports an answer only if it differs from the last one. choices are the answers that \
                  the model decides between; an alert is posted when the answer has been the one in \
-                 when for so many seconds, and when it no longer is. Blank lines and lines that begin \
+                 when for so many seconds, and when it no longer is. from and to say which stretch of the video \
+                 the question is about (below 0: before the moment of asking; or a moment of clock time \
+                 such as \"2026-05-01T08:30:00Z\"). Blank lines and lines that begin \
                  with # are skipped",
             )
             .mutable_ready()

@@ -31,6 +31,9 @@ pub(super) struct Question {
     pub choices: Vec<String>,
     /// What is reported as an alert.
     pub alert: Option<Rule>,
+    /// The stretch that it is about; `None`: all that was seen.
+    pub from: Option<Bound>,
+    pub to: Option<Bound>,
     /// `None`: the element's.
     pub max_tokens: Option<u32>,
 }
@@ -79,6 +82,49 @@ impl On {
     }
 }
 
+/// One end of the stretch that a question is about.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Bound {
+    /// Running time.
+    At(ClockTime),
+    /// So long before the moment as of which it is asked.
+    Ago(ClockTime),
+    /// Nanoseconds since 1970.
+    Wall(u64),
+}
+
+impl Bound {
+    /// Seconds of running time; below 0, before the moment of asking.
+    ///
+    /// # Errors
+    /// Names the field.
+    pub fn of_seconds(name: &str, seconds: f64) -> Result<Self, String> {
+        match seconds < 0.0 {
+            true => seconds_field(name, -seconds).map(Self::Ago),
+            false => seconds_field(name, seconds).map(Self::At),
+        }
+    }
+
+    /// A moment of clock time, as in RFC 3339.
+    ///
+    /// # Errors
+    /// Names the field.
+    pub fn of_clock(name: &str, text: &str) -> Result<Self, String> {
+        let time = glib::DateTime::from_iso8601(text.trim(), None).ok();
+        let wall = time.and_then(|time| {
+            let microseconds =
+                i128::from(time.to_unix()) * 1_000_000 + i128::from(time.microsecond());
+            u64::try_from(microseconds * 1000).ok()
+        });
+        wall.map(Self::Wall).ok_or_else(|| {
+            format!(
+                "`{name}` is {text:?}; it is a number of seconds, or a moment with its time zone such \
+                 as \"2026-05-01T08:30:00Z\""
+            )
+        })
+    }
+}
+
 /// What is said of a question beside its text, as it was written.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Terms {
@@ -93,6 +139,8 @@ pub(super) struct Terms {
     pub when: Option<String>,
     pub hold: Option<ClockTime>,
     pub cool_down: Option<ClockTime>,
+    pub from: Option<Bound>,
+    pub to: Option<Bound>,
 }
 
 /// What a question with `when` and without `choices` is answered with.
@@ -177,8 +225,21 @@ impl Question {
         };
         let (tag, when) = (text_of("tag")?, text_of("when")?);
         let (on, choices) = (words(structure, "on")?, words(structure, "choices")?);
-        let terms =
-            Terms { at, interval, on, on_change, tag, max_tokens, choices, when, hold, cool_down };
+        let (from, to) = (bound_field(structure, "from")?, bound_field(structure, "to")?);
+        let terms = Terms {
+            at,
+            interval,
+            on,
+            on_change,
+            tag,
+            max_tokens,
+            choices,
+            when,
+            hold,
+            cool_down,
+            from,
+            to,
+        };
         Self::new(&text)?.with(terms, When::Now)
     }
 
@@ -193,7 +254,16 @@ impl Question {
     /// Names the field that is wrong.
     pub fn with(self, terms: Terms, otherwise: When) -> Result<Self, String> {
         let (choices, alert) = terms.choices()?;
-        let Terms { at, interval, on_change, tag, max_tokens, .. } = terms;
+        let Terms { at, interval, on_change, tag, max_tokens, from, to, .. } = terms;
+        let turned = match (from, to) {
+            (Some(Bound::At(from)), Some(Bound::At(to))) => from > to,
+            (Some(Bound::Ago(from)), Some(Bound::Ago(to))) => from < to,
+            (Some(Bound::Wall(from)), Some(Bound::Wall(to))) => from > to,
+            _ => false,
+        };
+        if turned {
+            return Err("`from` is later than `to`".into());
+        }
         if interval.is_some_and(|interval| interval < MIN_INTERVAL) {
             return Err("`interval` is shorter than 0.001 s".into());
         }
@@ -219,7 +289,8 @@ impl Question {
             (None, None) => otherwise,
         };
         let tag = tag.map(|tag| without_nul(&tag));
-        let question = Self { when, on, on_change, tag, max_tokens, choices, alert, ..self };
+        let question =
+            Self { when, on, on_change, tag, max_tokens, choices, alert, from, to, ..self };
         if question.alert.is_some() && !question.is_standing() {
             return Err("`when` is for standing questions; say `interval` or `on` too".into());
         }
@@ -261,6 +332,25 @@ fn time_field(structure: &gst::StructureRef, name: &str) -> Result<Option<ClockT
     seconds_field(name, seconds).map(Some)
 }
 
+/// Seconds or ns of running time, or a moment of clock time.
+fn bound_field(structure: &gst::StructureRef, name: &str) -> Result<Option<Bound>, String> {
+    let Ok(value) = structure.value(name) else { return Ok(None) };
+    if let Ok(Some(text)) = value.get::<Option<String>>() {
+        return Bound::of_clock(name, &text).map(Some);
+    }
+    if let Ok(seconds) = value.get::<f64>() {
+        return Bound::of_seconds(name, seconds).map(Some);
+    }
+    let whole = value.get::<i64>().ok().or_else(|| value.get::<i32>().ok().map(i64::from));
+    if let Some(ago) = whole.filter(|&whole| whole < 0) {
+        return Ok(Some(Bound::Ago(ClockTime::from_nseconds(ago.unsigned_abs()))));
+    }
+    let time = time_field(structure, name).map_err(|_| {
+        format!("`{name}` is neither a number (ns as an integer, seconds as a double) nor a moment")
+    })?;
+    Ok(time.map(Bound::At))
+}
+
 /// One text or a list of them.
 fn words(structure: &gst::StructureRef, name: &str) -> Result<Vec<String>, String> {
     let Ok(value) = structure.value(name) else { return Ok(Vec::new()) };
@@ -292,7 +382,7 @@ mod tests {
     fn a_structure_takes_choices_occasions_and_what_is_an_alert() {
         gst::init().unwrap();
         let ask = || gst::Structure::builder("ask").field("question", "is it open?");
-        let read = |structure| Question::from_structure(&structure);
+        let read = |structure: gst::Structure| Question::from_structure(&structure);
         let choices = gst::List::new(["Open", "closed"]);
         let question = read(
             ask()
@@ -322,6 +412,37 @@ mod tests {
             (ask().field("choices", "yes"), "two"),
             (ask().field("choices", 7i32), "`choices`"),
             (ask().field("choices", gst::List::new([1i32, 2])), "`choices`"),
+        ] {
+            let error = read(structure.build()).unwrap_err();
+            assert!(error.contains(said), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_structure_takes_a_stretch() {
+        gst::init().unwrap();
+        let ask = || gst::Structure::builder("ask").field("question", "q");
+        let read = |structure: gst::Structure| Question::from_structure(&structure);
+        let seconds = ClockTime::from_seconds;
+        let question = read(ask().field("from", 5.0f64).field("to", 9_000_000_000u64).build());
+        let question = question.unwrap();
+        assert_eq!(question.from, Some(Bound::At(seconds(5))));
+        assert_eq!(question.to, Some(Bound::At(seconds(9))));
+        let question = read(ask().field("from", -60.0f64).field("to", -1_000_000_000i64).build());
+        let question = question.unwrap();
+        assert_eq!(question.from, Some(Bound::Ago(seconds(60))));
+        assert_eq!(question.to, Some(Bound::Ago(seconds(1))));
+        for text in ["2026-05-01T08:30:00.25Z", "2026-05-01T10:30:00.25+02:00"] {
+            let question = read(ask().field("from", text).build()).unwrap();
+            assert_eq!(question.from, Some(Bound::Wall(1_777_624_200_250_000_000)));
+        }
+        for (structure, said) in [
+            (ask().field("from", "yesterday"), "`from` is \"yesterday\""),
+            (ask().field("to", "2026-05-01T08:30:00"), "time zone"),
+            (ask().field("to", true), "`to`"),
+            (ask().field("to", f64::NAN), "`to`"),
+            (ask().field("from", 3.0f64).field("to", 2.0f64), "later"),
+            (ask().field("from", -3.0f64).field("to", -5.0f64), "later"),
         ] {
             let error = read(structure.build()).unwrap_err();
             assert!(error.contains(said), "{error}");

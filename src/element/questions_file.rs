@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::question::{Question, Terms, When, seconds_field};
+use super::question::{Bound, Question, Terms, When, seconds_field};
 
 /// One line of a questions file.
 #[derive(Deserialize)]
@@ -25,6 +25,25 @@ struct Line {
     when: Option<String>,
     r#for: Option<f64>,
     cool_down: Option<f64>,
+    from: Option<Moment>,
+    to: Option<Moment>,
+}
+
+/// Seconds, or a moment of clock time.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "a number of seconds or a moment such as \"2026-05-01T08:30:00Z\"")]
+enum Moment {
+    Seconds(f64),
+    Clock(String),
+}
+
+impl Moment {
+    fn bound(&self, name: &str) -> Result<Bound, String> {
+        match self {
+            Self::Seconds(seconds) => Bound::of_seconds(name, *seconds),
+            Self::Clock(text) => Bound::of_clock(name, text),
+        }
+    }
 }
 
 /// One word or several.
@@ -60,6 +79,8 @@ impl TryFrom<Line> for Question {
             when: line.when,
             hold: time("for", line.r#for)?,
             cool_down: time("cool-down", line.cool_down)?,
+            from: line.from.map(|from| from.bound("from")).transpose()?,
+            to: line.to.map(|to| to.bound("to")).transpose()?,
         };
         Self::new(&line.question)?.with(terms, When::AtEnd)
     }
@@ -157,6 +178,8 @@ mod tests {
             (br#"{"question": "q", "on": "motion"}"#, "motion"),
             (br#"{"question": "q", "interval": 1, "when": "maybe"}"#, "maybe"),
             (br#"{"question": "q", "when": "yes"}"#, "standing"),
+            (br#"{"question": "q", "from": "noon"}"#, "`from` is \"noon\""),
+            (br#"{"question": "q", "to": [1]}"#, "number of seconds"),
             (br#"{"question": "q", "interval": 1, "when": "yes", "for": -1}"#, "`for`"),
         ] {
             let error = parse(line).unwrap_err();

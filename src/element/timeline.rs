@@ -12,6 +12,8 @@ use std::collections::VecDeque;
 use gst::ClockTime;
 use gstreamer as gst;
 
+use super::question::Bound;
+
 /// A camera that reconnects for months must not grow a table for months.
 const MAX_EPOCHS: usize = 1024;
 /// Clocks that part by less still run in parallel.
@@ -125,6 +127,71 @@ impl Timeline {
         Stretch { start, end }
     }
 
+    /// The stretch of engine time between two bounds of a question that is asked as of `asked`; an end that
+    /// is left out, or lies where nothing was seen, is where the nearest frame inside is. Of running times
+    /// that have come more than once the newest are meant.
+    ///
+    /// # Errors
+    /// There is no clock time in this stream.
+    pub fn between(
+        &self,
+        (from, to): (Option<Bound>, Option<Bound>),
+        asked: Option<Moment>,
+    ) -> Result<(f64, f64), String> {
+        let seconds = |engine: ClockTime| engine.nseconds() as f64 / 1e9;
+        let end = |bound: Bound, name: &str, last: bool| -> Result<f64, String> {
+            let (at, start): (u64, &dyn Fn(&Epoch) -> Option<u64>) = match bound {
+                Bound::At(at) => (at.nseconds(), &|epoch| Some(epoch.running.nseconds())),
+                Bound::Ago(ago) => {
+                    let newest = self.epochs.back().map_or(ClockTime::ZERO, |epoch| epoch.last);
+                    let now = asked.and_then(|asked| self.engine_of(asked)).unwrap_or(newest);
+                    return Ok(seconds(now.saturating_sub(ago)));
+                }
+                Bound::Wall(wall) => (wall, &|epoch| epoch.wall),
+            };
+            let mut clocked =
+                self.epochs.iter().rev().filter_map(|epoch| Some((epoch, start(epoch)?)));
+            let Some((newest, began)) = clocked.next() else {
+                return Err(format!("`{name}` is a moment, and this stream tells no clock time"));
+            };
+            let inside = |began: u64, epoch: &Epoch| {
+                began <= at && at - began <= self.lasts(epoch).nseconds()
+            };
+            let found = std::iter::once((newest, began)).chain(clocked);
+            if let Some((epoch, began)) = found.clone().find(|(epoch, began)| inside(*began, epoch))
+            {
+                return Ok(seconds(epoch.engine) + (at - began) as f64 / 1e9);
+            }
+            // Between two epochs, before all of them or behind.
+            let before = found.clone().find(|(_, began)| *began <= at).map(|(epoch, _)| epoch);
+            Ok(match (before, last) {
+                (Some(epoch), true) => seconds(epoch.last),
+                (Some(epoch), false) => {
+                    seconds(epoch.last.saturating_add(ClockTime::from_nseconds(1)))
+                }
+                (None, true) => -1.0,
+                (None, false) => 0.0,
+            })
+        };
+        let from = from.map_or(Ok(0.0), |from| end(from, "from", false))?;
+        let to = to.map_or(Ok(f64::MAX), |to| end(to, "to", true))?;
+        Ok((from, to))
+    }
+
+    /// For how long an epoch lasts, its last frame included.
+    fn lasts(&self, epoch: &Epoch) -> ClockTime {
+        epoch.last.saturating_sub(epoch.engine).saturating_add(self.period)
+    }
+
+    /// The newest engine time of a moment.
+    fn engine_of(&self, at: Moment) -> Option<ClockTime> {
+        let mut passed = self.epochs.iter().rev().filter_map(|epoch| {
+            let passed = at.running.checked_sub(epoch.running)?;
+            (passed <= self.lasts(epoch)).then(|| epoch.engine.saturating_add(passed))
+        });
+        passed.next()
+    }
+
     /// When a frame of this engine time was.
     pub fn moment(&self, engine: f64) -> Moment {
         self.locate(engine, engine).start
@@ -168,6 +235,43 @@ mod tests {
         assert_eq!(start.wall, Some(1_700_000_000_500_000_000));
         assert_eq!(end.wall, Some(1_700_000_002_000_000_000));
         assert_eq!(timeline.moment(5.0), known);
+    }
+
+    #[test]
+    fn a_stretch_is_found_by_running_time_by_clock_time_and_from_now() {
+        let mut timeline = Timeline::default();
+        let wall = |seconds: u64| 1_700_000_000_000_000_000 + seconds * 1_000_000_000;
+        for second in 0..20 {
+            let at = Moment { wall: Some(wall(second)), ..at(second, second) };
+            enter(&mut timeline, at, 1.0);
+        }
+        // A camera that was away for a minute, and began anew.
+        timeline.break_epoch();
+        for second in 0..10 {
+            let at = Moment { wall: Some(wall(80 + second)), ..at(second, second) };
+            timeline.enter(at, ClockTime::from_seconds(20 + second), 1.0, ClockTime::SECOND);
+        }
+        let running = |seconds| Some(Bound::At(ClockTime::from_seconds(seconds)));
+        let ago = |seconds| Some(Bound::Ago(ClockTime::from_seconds(seconds)));
+        let clock = |seconds| Some(Bound::Wall(wall(seconds)));
+        let asked = Some(timeline.moment(29.0));
+        let find = |from, to| timeline.between((from, to), asked).unwrap();
+        assert_eq!(find(running(3), running(5)), (23.0, 25.0));
+        assert_eq!(find(running(12), running(15)), (12.0, 15.0));
+        assert_eq!(find(ago(4), None), (25.0, f64::MAX));
+        // The minute that it was away has not passed for the stream.
+        assert_eq!(find(ago(14), ago(12)), (15.0, 17.0));
+        assert_eq!(find(None, ago(2)), (0.0, 27.0));
+        assert_eq!(find(clock(5), clock(82)), (5.0, 22.0));
+        // Nobody was there between.
+        let (from, to) = find(clock(30), clock(60));
+        assert!(from > 19.0 && from < 20.0 && to == 19.0, "{from} {to}");
+        assert!(find(None, Some(Bound::Wall(5))).1 < 0.0);
+        let blind = Timeline::default();
+        assert!(blind.between((clock(1), None), None).unwrap_err().contains("no clock time"));
+        let mut silent = Timeline::default();
+        enter(&mut silent, at(0, 0), 1.0);
+        assert!(silent.between((clock(1), None), None).unwrap_err().contains("`from`"));
     }
 
     #[test]

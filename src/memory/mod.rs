@@ -371,7 +371,7 @@ impl VideoMemory {
     /// What a question may look at; `branch`: the open segment, encoded and not committed.
     pub fn view<'a>(&'a self, branch: Option<&'a Encoded>) -> View<'a> {
         let (held, tiers) = (self.held(), Some(&self.tiers));
-        View { held, inputs: &self.inputs, units: &self.units, branch, tiers }
+        View { held, inputs: &self.inputs, units: &self.units, branch, tiers, within: None }
     }
 
     /// What lies in each tier; with the device counts all that is in memory of a stream: windows,

@@ -16,6 +16,8 @@ pub struct Question {
     pub max_tokens: usize,
     /// The answer is one of these, by the model's own probabilities; empty: the answer is free.
     pub choices: Vec<String>,
+    /// Seconds of the stream, from and to, that the answer may look at; `None`: all of it.
+    pub within: Option<(f64, f64)>,
     /// Keep the logits of the first answer token in the [`Answer`].
     pub keep_logits: bool,
     /// Draw tokens; `None`: take the best each time.
@@ -30,11 +32,23 @@ impl Question {
     pub fn new(text: impl Into<String>) -> Self {
         let max_tokens = Self::DEFAULT_MAX_TOKENS;
         let text = text.into();
-        Self { text, max_tokens, choices: Vec::new(), keep_logits: false, sampling: None }
+        Self {
+            text,
+            max_tokens,
+            choices: Vec::new(),
+            within: None,
+            keep_logits: false,
+            sampling: None,
+        }
     }
 
     pub fn max_tokens(self, max_tokens: usize) -> Self {
         Self { max_tokens, ..self }
+    }
+
+    /// The same about what was to be seen from one second of the stream to another.
+    pub fn within(self, from: f64, to: f64) -> Self {
+        Self { within: Some((from, to)), ..self }
     }
 
     /// The same with the answers to choose from.

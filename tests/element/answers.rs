@@ -165,9 +165,9 @@ fn an_answer_is_one_json_text_too_and_names_its_element() {
             }
             "id" | "tokens" => assert_eq!(found.as_u64().unwrap(), value.get::<u64>().unwrap()),
             "last" | "truncated" => assert_eq!(*found, value.get::<bool>().unwrap()),
-            "latency-ms" => {
-                let milliseconds = value.get::<f64>().unwrap();
-                assert!((found.as_f64().unwrap() - milliseconds).abs() < 1e-9, "{found}");
+            "latency-ms" | "confidence" => {
+                let number = value.get::<f64>().unwrap();
+                assert!((found.as_f64().unwrap() - number).abs() < 1e-9, "{found}");
             }
             _ => assert_eq!(*found, value.get::<String>().unwrap(), "{name}"),
         }

@@ -530,3 +530,36 @@ fn an_inactive_element_looks_at_nothing_and_answers_from_what_it_saw() {
     assert_eq!((answer.status(), rig.stat("frames-in")), ("error".into(), 20));
     assert!(answer.text("error").contains("active"), "{answer:?}");
 }
+
+#[test]
+fn a_question_about_a_stretch_looks_at_nothing_else() {
+    let rig = Rig::new(&format!(
+        "videotestsrc num-buffers=200 {BALL} ! QA method=rekv ! fakesink sync=false"
+    ));
+    let ask = |text| gst::Structure::builder("ask").field("question", text);
+    rig.ask_full(
+        ask("then?").field("at", 15.0f64).field("from", 4.0f64).field("to", 7.0f64).build(),
+    );
+    rig.ask_full(ask("just now?").field("at", 16.0f64).field("from", -3.0f64).build());
+    rig.ask_full(ask("before?").field("at", 17.0f64).field("from", 30.0f64).build());
+    rig.ask_full(ask("when?").field("at", 18.0f64).field("from", "2026-05-01T08:30:00Z").build());
+    let answers = rig.play().answers();
+    let spans = |answer: &Answer| -> Vec<(u64, u64)> {
+        let evidence = answer.0.get::<gst::List>("evidence").unwrap();
+        let spans = evidence.iter().map(|span| span.get::<gst::Structure>().unwrap());
+        let ms = |span: &gst::Structure, field| span.get::<u64>(field).unwrap() / 1_000_000;
+        spans.map(|span| (ms(&span, "start"), ms(&span, "end"))).collect()
+    };
+    let inside = |answer: &Answer, from: u64, to: u64| {
+        let spans = spans(answer);
+        assert!(!spans.is_empty());
+        assert!(spans.iter().all(|&(start, end)| start >= from && end <= to + 1000), "{spans:?}");
+    };
+    inside(&answers[0], 4000, 7000);
+    inside(&answers[1], 13_000, 16_000);
+    for (answer, said) in [(&answers[2], "nothing that is remembered"), (&answers[3], "clock time")]
+    {
+        assert_eq!(answer.status(), "error");
+        assert!(answer.text("error").contains(said), "{}", answer.text("error"));
+    }
+}

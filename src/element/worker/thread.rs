@@ -319,9 +319,21 @@ impl Shared {
         }
         stream.set_cancel(cancel);
         let id = asked.question.id;
+        let bounds = (asked.question.from, asked.question.to);
+        let within = match bounds {
+            (None, None) => None,
+            bounds => match self.timeline.lock().between(bounds, asked.at) {
+                Ok(within) => Some(within),
+                Err(reason) => {
+                    self.settle(|_| {});
+                    return self.end(asked, End::Unanswered(Status::Error(reason)));
+                }
+            },
+        };
         let settings = self.outlet.settings();
         let question = crate::Question {
             sampling: settings.sampling(),
+            within,
             ..crate::Question::new(asked.question.text.clone())
                 .max_tokens(asked.question.max_tokens.unwrap_or(settings.max_tokens) as usize)
                 .choices(asked.question.choices.iter().cloned())

@@ -15,6 +15,7 @@ pub mod places;
 pub mod reread;
 pub mod retrieve;
 pub mod view;
+pub mod within;
 
 use crate::cancel::Cancel;
 use crate::error::Result;
@@ -26,6 +27,7 @@ pub use bare::Bare;
 pub use places::Context;
 pub use retrieve::{Asked, Retrieve, Wanted};
 pub use view::View;
+pub use within::Within;
 
 /// What each layer will see in front of the answer prompt.
 ///

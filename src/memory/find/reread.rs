@@ -95,8 +95,15 @@ fn read(
         }
     };
     let (inputs, units) = (VecDeque::new(), Units::default());
-    View { held, inputs: &inputs, units: &units, branch: encoded.as_ref(), tiers: None }
-        .pack_all(None)
+    View {
+        held,
+        inputs: &inputs,
+        units: &units,
+        branch: encoded.as_ref(),
+        tiers: None,
+        within: None,
+    }
+    .pack_all(None)
 }
 
 /// Layers that hold nothing but the prefix.

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 
 use super::ids::Ids;
+use super::within::Within;
 use crate::error::Result;
 use crate::memory::intake::Encoded;
 use crate::memory::keep::{Held, Layer};
@@ -23,6 +24,8 @@ pub struct View<'a> {
     pub branch: Option<&'a Encoded>,
     /// Where the blocks lie; `None`: all are at hand.
     pub tiers: Option<&'a Store>,
+    /// What the question is confined to; `None`: nothing.
+    pub within: Option<&'a Within>,
 }
 
 /// What a layer has to offer a question: its blocks in stream order.
@@ -196,8 +199,11 @@ impl<'a> View<'a> {
         let open = self.branch.and_then(|branch| branch.layers.get(layer));
         let open = open.map(|layer| &layer.blocks);
         let kept = |blocks: Option<&Blocks>| {
-            let blocks = blocks.filter(|_| resident || lost)?;
-            let fits = |(_, block): &(usize, &Block)| !block.is_lost() && wanted(block);
+            let blocks = blocks.filter(|_| resident || lost || self.within.is_some())?;
+            let fits = |(_, block): &(usize, &Block)| {
+                let within = self.within.is_none_or(|within| within.has(block.unit));
+                within && !block.is_lost() && wanted(block)
+            };
             let kept = blocks.iter().enumerate().filter(fits);
             Some(kept.map(|(index, _)| index).collect())
         };
@@ -206,6 +212,9 @@ impl<'a> View<'a> {
 
     /// What a layer holds without being asked for it.
     pub fn resident(&self, layer: usize) -> Option<&'a Layer> {
+        if let Some(within) = self.within {
+            return within.resident(layer);
+        }
         let branch = self.branch.and_then(|branch| branch.resident.as_ref()?.get(layer));
         branch.or_else(|| self.held.resident_at(layer))
     }

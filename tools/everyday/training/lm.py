@@ -9,14 +9,19 @@ import world
 from training import lm, ranks
 from training.batches import batches
 
-# What is learned last counts more.
+# What is learned last, or seldom asked, counts more.
 KIND_WEIGHTS = {
     "after": 2.0,
     "before": 2.0,
     "first": 1.5,
     "last": 1.5,
     "came_by": 1.5,
-    "which_way": 1.5,
+    "which_way": 3.0,
+    "where_now": 2.0,
+    "where_was": 3.0,
+    "distance_now": 1.5,
+    "distance_was": 1.5,
+    "when": 1.5,
 }
 # Every so many batches are pictures, this many with so many questions each.
 EASY_EVERY, EASY_PICTURES, EASY_QUESTIONS = 10, 24, 8
