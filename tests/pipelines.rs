@@ -183,7 +183,7 @@ fn a_file_becomes_subtitles() {
 
 #[test]
 fn the_debug_log_shows_frames_taken_questions_asked_and_how_long_they_take() {
-    let mut run = Run::new("pipelines/file-to-srt.sh").env("GST_DEBUG", "streamkvqa:6");
+    let mut run = Run::new("pipelines/file-to-srt.sh").env("GST_DEBUG", "streamkvqa*:6");
     let output = run.command.output().unwrap();
     assert!(output.status.success(), "{output:?}");
     let log = String::from_utf8_lossy(&output.stderr);

@@ -9,9 +9,28 @@ use gstreamer as gst;
 use super::question::without_nul;
 use crate::EngineError;
 
-pub(super) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
-    gst::DebugCategory::new("streamkvqa", gst::DebugColorFlags::empty(), Some("Video questions"))
-});
+/// The element as a whole.
+pub(super) static CAT: LazyLock<gst::DebugCategory> =
+    LazyLock::new(|| category("streamkvqa", "Video questions"));
+/// What becomes of frames.
+pub(super) static FRAMES: LazyLock<gst::DebugCategory> =
+    LazyLock::new(|| category("streamkvqa-frames", "Frames that the model looks at"));
+/// Who asks what, and when.
+pub(super) static QUESTIONS: LazyLock<gst::DebugCategory> =
+    LazyLock::new(|| category("streamkvqa-questions", "Questions on their way in"));
+/// What the engine does for a question.
+pub(super) static ENGINE: LazyLock<gst::DebugCategory> =
+    LazyLock::new(|| category("streamkvqa-engine", "What the engine does for a question"));
+/// Answers and alerts.
+pub(super) static ANSWERS: LazyLock<gst::DebugCategory> =
+    LazyLock::new(|| category("streamkvqa-answers", "Answers and alerts on their way out"));
+/// The text pad.
+pub(super) static TEXT: LazyLock<gst::DebugCategory> =
+    LazyLock::new(|| category("streamkvqa-text", "The text pad"));
+
+fn category(name: &str, about: &str) -> gst::DebugCategory {
+    gst::DebugCategory::new(name, gst::DebugColorFlags::empty(), Some(about))
+}
 
 /// JSON without the fields that are not known.
 pub(super) fn known(mut object: serde_json::Value) -> serde_json::Value {

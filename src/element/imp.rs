@@ -136,6 +136,8 @@ pub struct StreamKvqa {
     inlet: Inlet,
     outlet: Arc<Outlet>,
     watch: Watch,
+    /// Posts statistics.
+    reporter: Watch,
     detections: Mutex<Detections>,
     /// From READY to READY.
     worker: Mutex<Option<Arc<Worker>>>,
@@ -155,6 +157,15 @@ impl StreamKvqa {
     fn text(&self) -> Option<Arc<TextPad>> {
         self.outlet.text()
     }
+
+    /// What the property `stats` says of a run.
+    fn stats(&self, worker: Option<&Worker>) -> gst::Structure {
+        let known = |id| worker.and_then(|worker| worker.standing(id));
+        let asked = self.inlet.standing().into_iter();
+        let asked: Vec<_> = asked.map(|question| (known(question.id), question)).collect();
+        let stats = worker.map(Worker::stats).unwrap_or_default();
+        stats::structure(&stats, &asked, self.video.live().unwrap_or(false))
+    }
 }
 
 #[glib::object_subclass]
@@ -171,6 +182,7 @@ impl ObjectSubclass for StreamKvqa {
             video: Video::default(),
             inlet: Inlet::default(),
             watch: Watch::default(),
+            reporter: Watch::default(),
             detections: Mutex::default(),
             worker: Mutex::default(),
             model: Mutex::default(),
@@ -229,13 +241,7 @@ impl ObjectImpl for StreamKvqa {
                 let pending = asked.saturating_add(self.inlet.owed());
                 u32::try_from(pending).unwrap_or(u32::MAX).to_value()
             }
-            "stats" => {
-                let known = |id| worker.as_ref().and_then(|worker| worker.standing(id));
-                let asked = self.inlet.standing().into_iter();
-                let asked: Vec<_> = asked.map(|question| (known(question.id), question)).collect();
-                let stats = worker.as_ref().map(|worker| worker.stats()).unwrap_or_default();
-                stats::structure(&stats, &asked, self.video.live().unwrap_or(false)).to_value()
-            }
+            "stats" => self.stats(worker.as_deref()).to_value(),
             _ => self.settings.lock().get(pspec).unwrap_or_else(|| pspec.default_value().clone()),
         }
     }

@@ -10,7 +10,7 @@ use gstreamer as gst;
 use parking_lot::Mutex;
 
 use super::answer::Status;
-use super::bus::CAT;
+use super::bus::QUESTIONS;
 use super::outlet::Outlet;
 use super::question::{On, Question, When, next_id};
 use super::schedule::Schedule;
@@ -35,7 +35,7 @@ pub(super) struct Way<'a> {
 
 impl Way<'_> {
     fn ask(&self, question: Arc<Question>) {
-        gst::debug!(CAT, "question {} is asked: {:?}", question.id, question.text);
+        gst::debug!(QUESTIONS, "question {} is asked: {:?}", question.id, question.text);
         let asked = self.worker.ask(question, |asked| {
             if let (Some(text), Some(at)) = (self.text, asked.at) {
                 text.hold(asked.number, at.running);
@@ -49,7 +49,12 @@ impl Way<'_> {
     /// Asks about a frame that has just been seen.
     fn ask_first(&self, questions: Vec<Arc<Question>>, at: Moment) {
         self.worker.ask_first(questions, at, |asked, newest| {
-            gst::debug!(CAT, "question {} is asked: {:?}", asked.question.id, asked.question.text);
+            gst::debug!(
+                QUESTIONS,
+                "question {} is asked: {:?}",
+                asked.question.id,
+                asked.question.text
+            );
             // Text is held from where the video has come to.
             if let (Some(text), Some(newest)) = (self.text, newest) {
                 text.hold(asked.number, newest.running);
@@ -85,7 +90,7 @@ impl Inlet {
     pub fn ask(&self, question: Question, way: Option<Way>) -> u64 {
         let id = next_id();
         let question = Arc::new(Question { id, ..question });
-        gst::debug!(CAT, "question {id}: {:?}", question.text);
+        gst::debug!(QUESTIONS, "question {id}: {:?}", question.text);
         match way {
             Some(way) if question.when == When::Now && way.worker.has_seen() => way.ask(question),
             _ => self.schedule.lock().add(question),

@@ -9,7 +9,7 @@ use gstreamer as gst;
 use parking_lot::Mutex;
 
 use super::answer::{META_NAME, Record, Status};
-use super::bus::{self, CAT};
+use super::bus::{self, ANSWERS, CAT};
 use super::condition::Turn;
 use super::enums::TextFormat;
 use super::question::without_nul;
@@ -108,7 +108,7 @@ impl Outlet {
     pub fn alert(&self, record: &Record, turn: Turn) {
         let Some(element) = self.element.upgrade() else { return };
         let structure = record.alert(turn, &element.name());
-        gst::info!(CAT, obj = element, "alert {}: {turn:?}", record.asked.question.id);
+        gst::info!(ANSWERS, obj = element, "alert {}: {turn:?}", record.asked.question.id);
         if self.settings.lock().post_messages {
             bus::message(&element, structure.clone());
         }
@@ -126,7 +126,11 @@ impl Outlet {
     fn tell(element: &gst::Element, record: &Record, post_messages: bool) {
         let Record { asked, text, status, latency, .. } = record;
         let id = asked.question.id;
-        gst::info!(CAT, obj = element, "answer {id} after {latency:.1?}: {text:?} ({status:?})");
+        gst::info!(
+            ANSWERS,
+            obj = element,
+            "answer {id} after {latency:.1?}: {text:?} ({status:?})"
+        );
         let structure = record.structure(&element.name());
         if post_messages {
             bus::message(element, structure.clone());
@@ -154,10 +158,10 @@ impl Outlet {
         self.metas.lock().clear();
     }
 
-    /// For `GST_DEBUG=streamkvqa:6`.
-    pub fn log(&self, text: std::fmt::Arguments<'_>) {
+    /// For `GST_DEBUG=streamkvqa*:6`.
+    pub fn log(&self, category: gst::DebugCategory, text: std::fmt::Arguments<'_>) {
         if let Some(element) = self.element.upgrade() {
-            gst::log!(CAT, obj = element, "{text}");
+            gst::log!(category, obj = element, "{text}");
         }
     }
 

@@ -322,15 +322,27 @@ fn video_properties() -> Vec<glib::ParamSpec> {
                 "frames-in, sampled, dropped, broken (marked as corrupted, a gap or not to be \
                  shown), unreadable, encoded (frames), skipped (of the encoded, those that showed nothing new), \
                  reused-patches (tower-reuse); \
-                 questions, answers; \
+                 questions, answers, standing (a list of the questions that stand: id, question, tag, the \
+                 newest answer and asked-at, and of those with alerts when, holds and since), \
+                 picture-changes (counted while a question waits for them); \
                  queue (frames waiting); memory-bytes, units, segments, open-frames (what is \
                  remembered; open frames are not compressed yet); device-bytes, host-bytes, disk-bytes \
                  (the same by tier); blocks (a unit in a layer), hits and loads (blocks that \
                  questions found on the device or had to decode), lost-blocks (to damaged files); \
                  take-ms-per-frame (in the streaming thread), encode-ms-per-frame, answer-ms (means); \
-                 live, model-loaded",
+                 answer-ms-p50 and -p95 (half and 95 % of the last 512 answers came within, waiting \
+                 included), first-token-ms-p50 and -p95 (without waiting), tokens-per-second; lag-ms (how \
+                 far the newest frame that is remembered lies behind the newest that came); \
+                 live, weights (their number format), model-loaded, model-users",
             )
             .read_only()
+            .build(),
+        glib::ParamSpecUInt64::builder("stats-interval")
+            .nick("Statistics interval")
+            .blurb("Time in ns after which `stats` is posted as element message streamkvqa/stats, again \
+                    and again. 0: it is not posted")
+            .maximum(u64::MAX - 1)
+            .mutable_ready()
             .build(),
     ]
 }

@@ -77,6 +77,8 @@ pub(super) struct Settings {
     pub questions_file: Option<String>,
     /// Names with commas between them; `*` is any, and nothing none.
     pub trigger_classes: String,
+    /// `None`: statistics are not posted.
+    pub stats_interval: Option<gst::ClockTime>,
     pub post_messages: bool,
     pub text_format: TextFormat,
     pub text_template: String,
@@ -126,6 +128,7 @@ impl Default for Settings {
             question_interval: gst::ClockTime::ZERO,
             questions_file: None,
             trigger_classes: String::new(),
+            stats_interval: None,
             post_messages: true,
             text_format: TextFormat::default(),
             text_template: DEFAULT_TEXT_TEMPLATE.into(),
@@ -323,6 +326,9 @@ impl Settings {
             "question" => self.question = read(value),
             "question-interval" => self.question_interval = time(value),
             "questions-file" => self.questions_file = read(value),
+            "stats-interval" => {
+                self.stats_interval = Some(time(value)).filter(|time| !time.is_zero());
+            }
             "trigger-classes" => {
                 self.trigger_classes = read::<Option<String>>(value).unwrap_or_default();
             }
@@ -383,6 +389,7 @@ impl Settings {
             "question" => self.question.to_value(),
             "question-interval" => self.question_interval.nseconds().to_value(),
             "questions-file" => self.questions_file.to_value(),
+            "stats-interval" => self.stats_interval.unwrap_or_default().nseconds().to_value(),
             "trigger-classes" => self.trigger_classes.to_value(),
             "post-messages" => self.post_messages.to_value(),
             "text-format" => self.text_format.to_value(),

@@ -33,7 +33,7 @@ pub(super) fn structure(
     live: bool,
 ) -> gst::Structure {
     let asked = asked.iter().map(|(state, question)| standing(question, state.as_ref()));
-    let Stats { counters, memory, queue, model_users, weights } = stats;
+    let Stats { counters, memory, queue, recent, lag, model_users, weights } = stats;
     let mean = |total: Duration, count: u64| {
         if count == 0 { 0.0 } else { total.as_secs_f64() * 1e3 / count as f64 }
     };
@@ -65,6 +65,12 @@ pub(super) fn structure(
         .field("take-ms-per-frame", mean(counters.taking, counters.sampled))
         .field("encode-ms-per-frame", mean(counters.encoding, counters.encoded))
         .field("answer-ms", mean(counters.answering, counters.answers))
+        .field("answer-ms-p50", recent.within(0.5, |pace| pace.answer))
+        .field("answer-ms-p95", recent.within(0.95, |pace| pace.answer))
+        .field("first-token-ms-p50", recent.within(0.5, |pace| pace.first_token))
+        .field("first-token-ms-p95", recent.within(0.95, |pace| pace.first_token))
+        .field("tokens-per-second", recent.tokens_per_second())
+        .field("lag-ms", 1e3 * lag)
         .field("live", live)
         .field("weights", weights)
         .field("model-loaded", model_users.is_some())

@@ -28,7 +28,7 @@ use gst::prelude::*;
 use gstreamer as gst;
 use parking_lot::{Condvar, Mutex};
 
-use super::bus::CAT;
+use super::bus::TEXT;
 use super::frame_clock::Pass;
 
 /// How long a push may go on before release forces downstream to let go.
@@ -160,10 +160,10 @@ impl TextPad {
         let this: Weak<Self> = Arc::downgrade(self);
         let step = move || match this.upgrade() {
             Some(this) => this.step(),
-            None => gst::warning!(CAT, "the text pad is gone while its task runs"),
+            None => gst::warning!(TEXT, "the text pad is gone while its task runs"),
         };
         if self.pad.start_task(step).is_err() {
-            gst::warning!(CAT, obj = self.pad, "cannot start the task");
+            gst::warning!(TEXT, obj = self.pad, "cannot start the task");
         }
     }
 
@@ -199,7 +199,7 @@ impl TextPad {
             // plays again, and nobody here may wait for that.
             let end = move || peer.send_event(gst::event::Eos::new());
             if std::thread::Builder::new().name("streamkvqa-eos".into()).spawn(end).is_err() {
-                gst::warning!(CAT, obj = self.pad, "no thread to end the text stream");
+                gst::warning!(TEXT, obj = self.pad, "no thread to end the text stream");
             }
         }
         self.stop();
@@ -311,13 +311,13 @@ impl TextPad {
             }
             Step::Gap(start, end) => {
                 let duration = end.saturating_sub(start);
-                gst::trace!(CAT, obj = self.pad, "gap from {start} for {duration}");
+                gst::trace!(TEXT, obj = self.pad, "gap from {start} for {duration}");
                 self.pad.push_event(gst::event::Gap::builder(start).duration(duration).build());
             }
             Step::Text(buffer) => {
-                gst::debug!(CAT, obj = self.pad, "pushing {buffer:?}");
+                gst::debug!(TEXT, obj = self.pad, "pushing {buffer:?}");
                 if let Err(error) = self.pad.push(buffer) {
-                    gst::debug!(CAT, obj = self.pad, "downstream did not take the text: {error}");
+                    gst::debug!(TEXT, obj = self.pad, "downstream did not take the text: {error}");
                 }
             }
             Step::SegmentDone(event) => {

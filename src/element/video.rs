@@ -8,7 +8,7 @@ use gst::prelude::*;
 use gstreamer as gst;
 use parking_lot::Mutex;
 
-use super::bus::CAT;
+use super::bus::FRAMES;
 use super::frame_clock::{FrameClock, MAX_TIME, Pass, Tick};
 use super::picture::{self, Orientation, Shot, Source};
 use super::sampler::{Sampler, Wish};
@@ -344,11 +344,11 @@ impl Video {
         match &sight {
             Sight::Unsampled => {}
             Sight::Sample(sample) => {
-                gst::log!(CAT, obj = element, "frame at {running} taken in {:.1?}", sample.took);
+                gst::log!(FRAMES, obj = element, "frame at {running} taken in {:.1?}", sample.took);
             }
-            Sight::Broken => gst::log!(CAT, obj = element, "frame at {running} is broken"),
+            Sight::Broken => gst::log!(FRAMES, obj = element, "frame at {running} is broken"),
             Sight::Unreadable(reason) => {
-                gst::log!(CAT, obj = element, "frame at {running} cannot be read: {reason}");
+                gst::log!(FRAMES, obj = element, "frame at {running} cannot be read: {reason}");
             }
         }
         Some(Look { at, time, pass, duration, sight, away })

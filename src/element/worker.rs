@@ -11,6 +11,7 @@
 //! queue, so a thread that was left behind (see [`Worker::stop`]) cannot touch it.
 
 mod queue;
+mod recent;
 mod standing;
 mod thread;
 
@@ -23,6 +24,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 pub(super) use self::queue::{Counters, Refused};
 use self::queue::{Job, Queue};
+pub(super) use self::recent::Recent;
 use self::standing::Standing;
 pub(super) use self::standing::State;
 use super::answer::{Asked, Record, Status};
@@ -77,6 +79,9 @@ pub(super) struct Stats {
     pub memory: StreamStats,
     /// Frames that wait.
     pub queue: usize,
+    pub recent: Recent,
+    /// Seconds from the newest frame that is in the memory to the newest that has entered.
+    pub lag: f64,
     /// `None` until the model is loaded.
     pub model_users: Option<usize>,
     /// What most of the model's weights are held in; empty before it is loaded.
@@ -430,10 +435,17 @@ impl Worker {
 
     pub fn stats(&self) -> Stats {
         let queue = self.shared.queue.lock();
+        let newest = queue.newest.map(|newest| newest.running);
+        let lag = newest.zip(queue.seen).map(|(newest, seen)| {
+            let seen = self.shared.timeline.lock().moment(seen).running;
+            newest.saturating_sub(seen).nseconds() as f64 / 1e9
+        });
         Stats {
             counters: queue.counters,
             memory: queue.memory,
             queue: queue.frames,
+            recent: queue.recent.clone(),
+            lag: lag.unwrap_or(0.0),
             model_users: queue.model.as_ref().map(Arc::strong_count),
             weights: queue.model.as_ref().map_or("", |model| model.weights_format()),
         }

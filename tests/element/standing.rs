@@ -213,3 +213,27 @@ fn what_stands_is_listed_until_it_is_taken_back() {
     assert!(rig.qa().emit_by_name::<bool>("cancel", &[&id]));
     assert!(listed(&rig.stats()).is_empty());
 }
+
+#[test]
+fn statistics_are_posted_again_and_again() {
+    let rig = Rig::new(&format!(
+        "videotestsrc is-live=true num-buffers=30 {BALL} ! \
+         QA stats-interval=300000000 question=what? question-interval=500000000 ! fakesink sync=false"
+    ));
+    rig.play();
+    let mut posted = Vec::new();
+    rig.wait("end of stream", |message| {
+        let stats = message.structure().filter(|s| s.name() == "streamkvqa/stats");
+        posted.extend(stats.map(ToOwned::to_owned));
+        matches!(message.view(), gst::MessageView::Eos(_)).then_some(())
+    });
+    assert!(posted.len() >= 5, "{}", posted.len());
+    let last = posted.last().unwrap();
+    let number = |field: &str| last.get::<f64>(field).unwrap();
+    assert!(last.get::<u64>("answers").unwrap() > 0);
+    assert!(number("answer-ms-p95") >= number("answer-ms-p50"));
+    assert!(number("answer-ms-p50") >= number("first-token-ms-p50"));
+    assert!(number("first-token-ms-p50") > 0.0 && number("tokens-per-second") > 0.0);
+    // A sample a second: what is remembered is hardly older.
+    assert!((0.0..2000.0).contains(&number("lag-ms")), "{}", number("lag-ms"));
+}

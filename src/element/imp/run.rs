@@ -57,6 +57,7 @@ impl StreamKvqa {
         self.video.begin();
         self.inlet.begin();
         self.watch.open();
+        self.reporter.open();
         let model = self.model.lock().take().filter(|(old, _)| *old == key).map(|(_, model)| model);
         let outlet = Arc::clone(&self.outlet);
         let watcher = Box::new(Changes(self.obj().downgrade()));
@@ -65,9 +66,24 @@ impl StreamKvqa {
             gst::StateChangeError
         })?;
         *self.worker.lock() = Some(Arc::new(worker));
+        self.report_statistics();
         self.inlet.add(from_file);
         self.arm_question();
         Ok(())
+    }
+
+    /// Posts what `stats` says, again and again.
+    fn report_statistics(&self) {
+        let Some(interval) = self.settings.lock().stats_interval else { return };
+        let (element, mut first) = (self.obj().downgrade(), true);
+        self.reporter.start(move || {
+            let element = element.upgrade()?;
+            let worker = element.imp().worker()?;
+            if !std::mem::take(&mut first) {
+                bus::message(element.upcast_ref(), element.imp().stats(Some(&worker)));
+            }
+            Some(interval.into())
+        });
     }
 
     /// Before the parent's state change: that waits for the streaming thread, which may wait for
@@ -76,6 +92,7 @@ impl StreamKvqa {
         let worker = self.worker.lock().take();
         let Some(worker) = worker else { return };
         self.watch.stop();
+        self.reporter.stop();
         let ended = worker.stop();
         if let Some(text) = self.text() {
             text.stop();

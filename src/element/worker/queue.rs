@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::recent::Recent;
 use crate::element::answer::{Asked, Record, Status};
 use crate::element::picture::Shot;
 use crate::element::question::Question;
@@ -87,6 +88,10 @@ pub struct Queue {
     pub late: Vec<Record>,
     pub counters: Counters,
     pub memory: StreamStats,
+    /// How fast the last answers came.
+    pub recent: Recent,
+    /// Engine time of the newest frame that is in the memory.
+    pub seen: Option<f64>,
 }
 
 /// What the thread is at.

@@ -11,11 +11,14 @@ use gstreamer as gst;
 
 use super::Shared;
 use super::queue::{Counters, End, Job, Queue, Running};
+use super::recent::Pace;
 use crate::element::answer::{Asked, Record, Status};
+use crate::element::bus::{ENGINE, FRAMES};
 use crate::element::picture::{Darkroom, Shot};
 use crate::element::shared_model::Waiter;
 use crate::model::text_image::TextImage;
 use crate::model::{HubOptions, LoadProgress, LoadStep};
+use crate::stream::Timings;
 use crate::{Cancel, EngineError, Frame, LoadOptions, Recipe, Stream, StreamOptions, VideoLlm};
 
 /// Progress messages come at most this often.
@@ -282,12 +285,13 @@ impl Shared {
             queue.memory = stream.stats();
             if result.is_ok() {
                 (queue.missed, queue.lost) = (None, false);
+                queue.seen = frames.last().map(Frame::time);
                 queue.counters.encoded += frames.len() as u64;
                 queue.counters.encoding += took;
             }
         }
         let (count, time) = (frames.len(), last.time());
-        self.outlet.log(format_args!(
+        self.outlet.log(*FRAMES, format_args!(
             "{count} frames up to {time:.3} s seen in {took:.1?}, {developed:.1?} of it for colours, \
              crop and turning"
         ));
@@ -345,11 +349,27 @@ impl Shared {
             }
         });
         let took = started.elapsed();
+        let waited = asked.since.elapsed().saturating_sub(took);
+        if let Ok(answer) = &result {
+            let Timings { branch, retrieve, first_token, decode, .. } = answer.timings;
+            let found = answer.layers.iter().map(|layer| layer.context_tokens).max().unwrap_or(0);
+            self.outlet.log(*ENGINE, format_args!(
+                "question {id} waited {waited:.1?}; {branch:.1?} for the open segment, {retrieve:.1?} to \
+                 find {found} tokens, first token after {first_token:.1?}, {} tokens in {decode:.1?} more",
+                answer.ids.len()
+            ));
+        }
         let silent = self.settle(|queue| {
             queue.memory = stream.stats();
-            if result.is_ok() {
+            if let Ok(answer) = &result {
                 queue.counters.answers += 1;
                 queue.counters.answering += took;
+                queue.recent.add(Pace {
+                    answer: waited + took,
+                    first_token: answer.timings.first_token,
+                    tokens: answer.ids.len().saturating_sub(1),
+                    decode: answer.timings.decode,
+                });
             }
         });
         self.warn_of_store(stream);
