@@ -33,19 +33,23 @@ help:
 	@echo 'make gpu-check prove the GPU kernels on the CPU'
 	@echo 'make clean     remove what was built'
 
-# Library and examples of the whole workspace in one go: the very crates and features that the
-# tests are built from, so that neither target compiles again what the other has compiled.
-build = $(CARGO) build --workspace --lib --bins --examples --locked
+# The plugin is built from the very crates and features that the workspace is (Cargo.toml sees to that), so
+# that neither target compiles again what the other has compiled.
+define compile_plugin
+@echo '==> compiling; the first time takes some minutes on two cores'
+$(CARGO) build --lib --locked
+@install -d $(plugin_path) && ln -sf ../libgststreamkvqa.so $(plugin_path)/
+endef
 
 define compile
-@echo '==> compiling; the first time takes a quarter of an hour or so on two cores'
-$(build)
-@install -d $(plugin_path) && ln -sf ../libgststreamkvqa.so $(plugin_path)/
+$(compile_plugin)
+@echo '==> compiling tools and examples'
+$(CARGO) build --workspace --lib --bins --examples --locked
 endef
 
 build:
 	$(setup) build rust
-	$(compile)
+	$(compile_plugin)
 
 # A compiler is fetched, GPU and driver are not needed (docs/cuda.md). In a target folder of its own: what
 # build scripts find in the environment differs, and nothing of the ordinary build is to be built again.
@@ -63,7 +67,7 @@ gpu-bundle: cuda
 
 demo:
 	$(setup) build run rust
-	$(compile)
+	$(compile_plugin)
 	@pipelines/demo.sh
 
 test:

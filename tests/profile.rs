@@ -32,3 +32,29 @@ fn profiles_of_dependencies_say_so() {
         assert!(of_package.is_none_or(|on| on.as_bool() == Some(false)), "{check}");
     }
 }
+
+/// Else `make test` would compile everything again that `make demo` has compiled.
+#[test]
+fn the_plugin_alone_is_built_from_the_crates_of_the_workspace() {
+    let crates = |options: &[&str]| {
+        let cargo = std::env::var("CARGO").unwrap_or("cargo".into());
+        let output = std::process::Command::new(cargo)
+            .args(["tree", "--locked", "--prefix", "none", "--format", "{p} {f}"])
+            .args(options)
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).unwrap();
+        let lines = text.lines().map(|line| line.trim_end_matches(" (*)").trim().to_owned());
+        lines.collect::<std::collections::BTreeSet<String>>()
+    };
+    let plugin = crates(&["--edges", "normal,build"]);
+    let workspace = crates(&["--workspace", "--edges", "normal,build,dev"]);
+    assert!(plugin.len() > 150, "{}", plugin.len());
+    let others: Vec<_> = plugin.difference(&workspace).collect();
+    assert!(
+        others.is_empty(),
+        "other features than in the workspace; name them in Cargo.toml: {others:?}"
+    );
+}
