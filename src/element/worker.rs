@@ -393,6 +393,9 @@ impl Worker {
             let waited = started.elapsed();
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 let pending = queue.pending;
+                if pending == 0 {
+                    break Drained::Done;
+                }
                 queue.withdraw(&Status::Cancelled);
                 self.shared.changed.notify_all();
                 let grace = Instant::now() + CANCEL_GRACE;
