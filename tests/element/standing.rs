@@ -113,10 +113,13 @@ fn a_question_is_asked_when_the_picture_changes_as_of_that_frame() {
     let video = toyworld::Stream::generate(toyworld::seeds::VALIDATION.start + 3, &options);
     let rig = Rig::raw(&format!(
         "appsrc name=src format=time caps=video/x-raw,format=RGB,width=160,height=120,framerate=1/1 ! \
-         streamkvqa name=qa model-path={} ! fakesink sync=false",
+         streamkvqa name=qa model-path={} ! fakesink sync=false \
+         qa.text ! fakesink name=text sync=false",
         path("models/toyworld")
     ));
     rig.ask_full(ask("what color is it now?").field("on", "change").build());
+    let text = rig.element("text").static_pad("sink").unwrap();
+    let texts = watch(&text, gst::PadProbeType::BUFFER, |_| Some(()));
     rig.play();
     let src = rig.element("src");
     for index in 0..video.frames() {
@@ -129,6 +132,7 @@ fn a_question_is_asked_when_the_picture_changes_as_of_that_frame() {
     assert!(cuts.len() > 5);
     assert_eq!(times, cuts);
     assert_eq!(rig.stat("picture-changes"), cuts.len() as u64);
+    assert_eq!(texts.lock().unwrap().len(), cuts.len());
     for answer in &answers {
         // Nothing behind the frame that it was asked about.
         let evidence = answer.0.get::<gst::List>("evidence").unwrap();
