@@ -440,7 +440,6 @@ fn a_config_is_checked_and_its_faults_are_named() {
         &["hidden_size"][..],
         &["num_attention_heads"],
         &["vision_config"],
-        &["vision_config", "depth"],
         &["vision_config", "out_hidden_size"],
         &["rope_scaling", "mrope_section"],
     ] {
@@ -450,6 +449,9 @@ fn a_config_is_checked_and_its_faults_are_named() {
             "{message}"
         );
     }
+    // The class has a default, of which these weights are not.
+    let message = refused(|config| remove(config, &["vision_config", "depth"])).to_string();
+    assert!(message.contains("`visual.blocks.10."), "{message}");
     for (path, value, named) in [
         ("/rope_scaling/mrope_section", "[2, 3, 4]", "add up to 8"),
         ("/rope_scaling/type", "\"yarn\"", "`yarn`"),

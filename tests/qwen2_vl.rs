@@ -122,7 +122,7 @@ fn a_config_is_checked_and_its_faults_are_named() {
         ("/vision_config/num_heads", "3", "num_heads"),
         ("/vision_config/embed_dim", "0", "embed_dim"),
         ("/vision_config/mlp_ratio", "100", "mlp_ratio"),
-        ("/vision_config/in_chans", "1", "in_channels"),
+        ("/vision_config", "{\"in_channels\": 1}", "in_channels"),
     ] {
         let copy = Copy::of("qwen2-hub");
         let value: Value = serde_json::from_str(value).unwrap();

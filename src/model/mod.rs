@@ -32,6 +32,8 @@ mod qwen2_5_vl;
 mod qwen2_vl;
 mod qwen3_vl;
 pub mod rope;
+#[cfg(test)]
+mod saved;
 pub(crate) mod side_by_side;
 pub(crate) mod sound;
 pub mod stage;

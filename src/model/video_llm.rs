@@ -8,7 +8,8 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 
 use super::checkpoint::{
-    Checkpoint, GENERATION_CONFIG, Generation, ProcessorConfig, Recommendations, random,
+    Checkpoint, GENERATION_CONFIG, Generation, ProcessorConfig, Recommendations, Settings, Weights,
+    random,
 };
 use super::choice::History;
 use super::decoder::Decoder;
@@ -49,6 +50,10 @@ struct Parts {
 /// gain by them too, but are fast enough to stay as exact as they are stored.
 const LARGE: usize = 50_000_000;
 
+/// Weights by their canonical names.
+const EMBEDDINGS: &str = "language_model.embed_tokens.weight";
+const HEAD: &str = "lm_head.weight";
+
 /// Patches per batch through the vision tower: enough to keep the threads busy, few enough that
 /// the widest activation of a large tower stays below 100 MB.
 const BATCH_PATCHES: usize = 4096;
@@ -65,30 +70,34 @@ impl VideoLlm {
         let checkpoint = Checkpoint::open(&hub::folder(dir.as_ref(), options)?)?;
         let family = Family::of(&checkpoint)?;
         let Family { words, plan } = &family;
-        let processor =
-            ProcessorConfig::read(checkpoint.dir(), plan.colours(), |found| plan.area(found))?;
+        let fits = |found: &Settings| plan.fits(found);
+        let area = |found: &Settings| plan.area(found);
+        let processor = ProcessorConfig::read(checkpoint.dir(), plan.colours(), fits, area)?;
         let recommendations = checkpoint.recommendations()?;
         let prompts = Prompts::new(&checkpoint, words, &**plan)?;
         let generation = checkpoint.generation()?;
         let (device, fallback) = device::open(options.device)?;
         let eight_bits = linear::eight_bits_are_fast() && words.text.weights() >= LARGE;
         let formats = |stored| Formats::new(options.dtype, device.is_cpu(), stored, eight_bits);
+        let weights = options.made_up.is_none().then(|| checkpoint.weights()).transpose()?;
+        // As transformers 5: a head that is not the embeddings counts for more than a config that says so.
+        let differ = |weights: &Weights| weights.differ(HEAD, EMBEDDINGS);
+        let tied = words.tied && !weights.as_ref().map_or(Ok(false), differ)?;
         let build = |vb: VarBuilder<'static>| {
             let vision = plan.build(&processor, vb.clone())?;
             // A tied checkpoint may carry a copy of the head; an untied one must have it.
-            let head = (!words.tied).then(|| vb.pp("lm_head"));
+            let head = (!tied).then(|| vb.pp("lm_head"));
             let decoder = Decoder::new(&words.text, vb.pp("language_model"), head)?;
             Ok((vision, decoder))
         };
-        let (formats, built) = if let Some(seed) = options.made_up {
-            let formats = formats(Some(DType::BF16))?;
-            (formats, random::build(seed, formats, &device, &options.cancel, build)?)
-        } else {
-            let weights = checkpoint.weights()?;
-            let stored = weights.dtype("language_model.embed_tokens.weight");
-            let formats = formats(stored)?;
+        let (formats, built) = if let Some(weights) = weights {
+            let formats = formats(weights.dtype(EMBEDDINGS))?;
             let unread = |name: &str| family.is_unread(name);
             (formats, weights.build(formats, &device, options, unread, build)?)
+        } else {
+            let formats = formats(Some(DType::BF16))?;
+            let seed = options.made_up.unwrap_or_default();
+            (formats, random::build(seed, formats, &device, &options.cancel, build)?)
         };
         let ((vision, decoder), weight_bytes) = built;
         let weight_bytes = weight_bytes + decoder.doubled_bytes();

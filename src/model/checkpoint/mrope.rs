@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! What the configs of Qwen's families with M-RoPE say beside their vision: flat, as published until
-//! 2025, or in a `text_config`, as transformers 4.52 and later save it. Sizes must be there; what else
-//! is left out takes the default of transformers' config classes.
+//! 2025, or in a `text_config`, as transformers 4.52 and later save it. The decoder's sizes must be there;
+//! what else is left out takes the default of transformers' config classes.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -20,6 +20,11 @@ pub struct Kind {
     /// `None`: it must be there.
     pub rope_theta: Option<f64>,
     pub rms_norm_eps: f64,
+    pub max_positions: usize,
+    /// `None`: the width shared out among the heads.
+    pub head_dim: Option<usize>,
+    /// Pairs of a head that turn with time, height and width.
+    pub section: [usize; 3],
     /// Whether M-RoPE's axes take turns.
     pub interleaved: bool,
 }
@@ -54,8 +59,8 @@ struct RawDecoder {
     head_dim: Option<usize>,
     #[serde(default = "silu")]
     hidden_act: String,
-    #[serde(default = "max_positions")]
-    max_position_embeddings: usize,
+    #[serde(default)]
+    max_position_embeddings: Option<usize>,
     #[serde(default)]
     rms_norm_eps: Option<f64>,
     #[serde(default)]
@@ -76,10 +81,6 @@ struct RawDecoder {
 
 fn silu() -> String {
     "silu".into()
-}
-
-fn max_positions() -> usize {
-    32_768
 }
 
 /// The checked form of all that is not vision.
@@ -128,11 +129,7 @@ impl RawDecoder {
             }
             Some((rope.mrope_section.take()?, rope.mrope_interleaved))
         });
-        let Some((section, interleaved)) = stated.next() else {
-            return check.fault(
-                "no `mrope_section`; expected in `rope_scaling` or `rope_parameters`".into(),
-            );
-        };
+        let (section, interleaved) = stated.next().unwrap_or((kind.section.to_vec(), None));
         drop(stated);
         if let Some(interleaved) = interleaved.filter(|&stated| stated != kind.interleaved) {
             return check.fault(format!(
@@ -140,8 +137,9 @@ impl RawDecoder {
                 kind.interleaved
             ));
         }
-        let in_parameters = rope_parameters.as_ref().and_then(|rope| rope.rope_theta);
-        let rope_theta = self.rope_theta.or(in_parameters).or(kind.rope_theta);
+        let inside = |rope: &Option<RawRope>| rope.as_ref().and_then(|rope| rope.rope_theta);
+        let inside = inside(&rope_scaling).or_else(|| inside(&rope_parameters));
+        let rope_theta = inside.or(self.rope_theta).or(kind.rope_theta);
         if rope_theta.is_none() {
             return check.fault(
                 "no `rope_theta`; expected in `text_config` or in its `rope_parameters`".into(),
@@ -155,9 +153,9 @@ impl RawDecoder {
             num_hidden_layers: self.num_hidden_layers,
             num_attention_heads: self.num_attention_heads,
             num_key_value_heads: self.num_key_value_heads,
-            head_dim: self.head_dim,
+            head_dim: self.head_dim.or(kind.head_dim),
             hidden_act: self.hidden_act,
-            max_position_embeddings: self.max_position_embeddings,
+            max_position_embeddings: self.max_position_embeddings.unwrap_or(kind.max_positions),
             rms_norm_eps: self.rms_norm_eps.unwrap_or(kind.rms_norm_eps),
             rope_theta,
             rope_parameters,

@@ -97,7 +97,7 @@ const PLACES: [Place; 5] = [
 const IMAGE_PLACES: [Place; 2] =
     [("processor_config.json", Some("image_processor")), ("preprocessor_config.json", None)];
 
-/// The settings of the best place that has some.
+/// The settings of one place that has some.
 struct Found {
     path: PathBuf,
     fields: Map<String, Value>,
@@ -106,58 +106,75 @@ struct Found {
 }
 
 impl Found {
-    fn search(dir: &Path, places: &[Place]) -> Result<Self> {
-        for (file, key) in places {
-            let path = dir.join(file);
-            if !path.exists() {
-                continue;
+    /// The first place that `fits`; the first of all where none does.
+    fn search(dir: &Path, places: &[Place], fits: impl Fn(&Settings) -> bool) -> Result<Self> {
+        let mut first = None;
+        for place in places {
+            let Some(found) = Self::at(dir, place)? else { continue };
+            // What cannot be read is said of the best place, not passed over.
+            if found.settings().map_or(true, |settings| fits(&settings)) {
+                return Ok(found);
             }
-            let mut value: Value = parse_json(&path, &read_text(&path)?)?;
-            if let Some(key) = key {
-                match value.get_mut(key) {
-                    Some(inner) if inner.is_object() => value = inner.take(),
-                    _ => continue,
-                }
-            }
-            let Value::Object(mut fields) = value else {
-                let reason = "processor settings: expected an object".into();
-                return Err(EngineError::Checkpoint { path, reason });
-            };
-            // A null stands for the class default.
-            fields.retain(|_, field| !field.is_null());
-            let for_images =
-                *key == Some("image_processor") || fields.contains_key("image_processor_type");
-            return Ok(Self { path, fields, for_images });
+            first.get_or_insert(found);
         }
-        let mut files: Vec<_> = places.iter().map(|(file, _)| *file).collect();
-        files.sort_unstable();
-        files.dedup();
-        Err(EngineError::Checkpoint {
-            path: dir.to_owned(),
-            reason: format!("no processor settings; expected {}", files.join(" or ")),
+        first.ok_or_else(|| {
+            let mut files: Vec<_> = places.iter().map(|(file, _)| *file).collect();
+            files.sort_unstable();
+            files.dedup();
+            let reason = format!("no processor settings; expected {}", files.join(" or "));
+            EngineError::Checkpoint { path: dir.to_owned(), reason }
         })
+    }
+
+    /// What one place has.
+    fn at(dir: &Path, (file, key): &Place) -> Result<Option<Self>> {
+        let path = dir.join(file);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let mut value: Value = parse_json(&path, &read_text(&path)?)?;
+        if let Some(key) = key {
+            match value.get_mut(key) {
+                Some(inner) if inner.is_object() => value = inner.take(),
+                _ => return Ok(None),
+            }
+        }
+        let Value::Object(mut fields) = value else {
+            let reason = "processor settings: expected an object".into();
+            return Err(EngineError::Checkpoint { path, reason });
+        };
+        // A null stands for the class default.
+        fields.retain(|_, field| !field.is_null());
+        let for_images =
+            *key == Some("image_processor") || fields.contains_key("image_processor_type");
+        Ok(Some(Self { path, fields, for_images }))
+    }
+
+    fn settings(&self) -> std::result::Result<Settings, String> {
+        let settings = serde_json::from_value::<Settings>(Value::Object(self.fields.clone()));
+        let settings = settings.map_err(|e| format!("processor settings: {e}"))?;
+        Ok(Settings { for_images: self.for_images, ..settings })
     }
 
     /// The settings read by `read`, whose faults are the file's.
     fn read<T>(self, read: impl FnOnce(&Settings) -> std::result::Result<T, String>) -> Result<T> {
-        let settings = serde_json::from_value::<Settings>(Value::Object(self.fields));
-        settings
-            .map_err(|e| format!("processor settings: {e}"))
-            .and_then(|settings| read(&Settings { for_images: self.for_images, ..settings }))
+        self.settings()
+            .and_then(|settings| read(&settings))
             .map_err(|reason| EngineError::Checkpoint { path: self.path, reason })
     }
 }
 
 impl ProcessorConfig {
-    /// Reads the settings for video from whichever file has them. `area`: the bounds of a frame's
-    /// area that follow, checked against the vision tower's; `usual`: mean and deviation where the
-    /// settings have none.
+    /// Reads the settings for video from whichever file has them. `fits`: whether the vision tower can
+    /// have been trained with some; `area`: the bounds of a frame's area that follow, checked against the
+    /// tower's; `usual`: mean and deviation where the settings have none.
     pub(in crate::model) fn read(
         dir: &Path,
         usual: Option<([f64; 3], [f64; 3])>,
+        fits: impl Fn(&Settings) -> bool,
         area: impl FnOnce(&Settings) -> std::result::Result<(usize, usize), String>,
     ) -> Result<Self> {
-        let mut found = Found::search(dir, &PLACES)?;
+        let mut found = Found::search(dir, &PLACES, fits)?;
         for (name, usual) in usual.iter().flat_map(|(m, s)| [("image_mean", m), ("image_std", s)]) {
             found.fields.entry(name).or_insert_with(|| json!(usual));
         }
@@ -180,7 +197,7 @@ impl ProcessorConfig {
         kind: Kind,
         side: usize,
     ) -> Result<(Self, Option<usize>)> {
-        let mut found = Found::search(dir, &IMAGE_PLACES)?;
+        let mut found = Found::search(dir, &IMAGE_PLACES, |_| true)?;
         if kind == Kind::Siglip {
             for name in ["image_mean", "image_std"] {
                 found.fields.entry(name).or_insert_with(|| json!([0.5, 0.5, 0.5]));

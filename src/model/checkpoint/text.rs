@@ -156,11 +156,13 @@ pub fn checked_text(check: &Checker, raw: &RawText) -> Result<TextConfig> {
              {kv_heads}"
         ));
     }
-    if raw.head_dim.is_none() {
+    // Qwen3's class has a default, Qwen2's none.
+    let head_dim = raw.head_dim.or(third.then_some(128));
+    if head_dim.is_none() {
         check.whole_heads("text_config", hidden_size, heads)?;
     }
     let head_dim =
-        check.within("text_config.head_dim", raw.head_dim.unwrap_or(hidden_size / heads), 1024)?;
+        check.within("text_config.head_dim", head_dim.unwrap_or(hidden_size / heads), 1024)?;
     if head_dim % 2 != 0 {
         return check.fault(format!("the head dim {head_dim} is odd; RoPE turns pairs"));
     }
@@ -203,8 +205,10 @@ fn rope_theta(check: &Checker, raw: &RawText) -> Result<f64> {
             ));
         }
     }
-    let new = raw.rope_parameters.as_ref().and_then(|rope| rope.rope_theta);
-    check.positive("text_config.rope_theta", new.or(raw.rope_theta).unwrap_or(10_000.0))
+    // What transformers 5 takes first.
+    let inside = |rope: &Option<RawRope>| rope.as_ref().and_then(|rope| rope.rope_theta);
+    let inside = inside(&raw.rope_scaling).or_else(|| inside(&raw.rope_parameters));
+    check.positive("text_config.rope_theta", inside.or(raw.rope_theta).unwrap_or(10_000.0))
 }
 
 fn mrope(check: &Checker, raw: &RawText, head_dim: usize) -> Result<Option<Mrope>> {

@@ -77,6 +77,18 @@ impl Weights {
         self.sources.get(name)?.dtype
     }
 
+    /// Whether two tensors are both there and are not the same, number by number.
+    pub fn differ(&self, one: &str, other: &str) -> Result<bool> {
+        let (Some(one), Some(other)) = (self.sources.get(one), self.sources.get(other)) else {
+            return Ok(false);
+        };
+        if (one.stored, &one.shape) != (other.stored, &other.shape) {
+            return Ok(true);
+        }
+        let [first, second] = [one, other].map(|source| &self.shards[source.shard]);
+        first.with(&one.name, |_, one| second.with(&other.name, |_, other| one != other))?
+    }
+
     /// Builds something from the weights, after they have been found to be exactly what it asks
     /// for; and how many bytes they take. `build` gets the root of the canonical names and runs
     /// twice; tensors that `unread` knows may be there without being asked for.

@@ -20,6 +20,12 @@ use crate::model::preprocess::Resampler;
 use crate::model::preprocess::square::Squares;
 
 impl Plan for Config {
+    /// The published folders of InternVL3.5 have settings for videos besides, which are no more than the
+    /// defaults of a class: 384 pixels, and other colours. Nothing can be made of 27 x 27 patches.
+    fn fits(&self, settings: &Settings) -> bool {
+        settings.square(self.image_size).is_ok()
+    }
+
     fn area(&self, settings: &Settings) -> std::result::Result<(usize, usize), String> {
         settings.square(self.image_size)
     }

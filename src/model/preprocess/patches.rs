@@ -29,6 +29,8 @@ pub struct Patches {
     pub(crate) frames: usize,
     pub(crate) min_pixels: usize,
     pub(crate) max_pixels: usize,
+    /// A picture with a side of less than a token is made larger before all else (Qwen3-VL).
+    pub(crate) enlarged: bool,
 }
 
 impl Patches {
@@ -41,7 +43,13 @@ impl Patches {
             frames: cells.frames_per_unit,
             min_pixels: processor.min_pixels,
             max_pixels: processor.max_pixels,
+            enlarged: false,
         }
+    }
+
+    /// The same as Qwen3-VL's processor has it.
+    pub(crate) fn enlarging(self) -> Self {
+        Self { enlarged: true, ..self }
     }
 
     /// The shape for a stream whose first frame has this size: the sides rounded to whole tokens,
@@ -60,7 +68,8 @@ impl Patches {
     /// Pixels across and down that the tower takes of a picture shown as `width` x `height`.
     pub fn resolution(&self, width: usize, height: usize) -> (usize, usize) {
         let factor = self.side * self.merge;
-        let (height, width) = smart_resize(height, width, factor, self.min_pixels, self.max_pixels);
+        let size = if self.enlarged { enlarged((height, width), factor) } else { (height, width) };
+        let (height, width) = smart_resize(size, factor, self.min_pixels, self.max_pixels);
         (width, height)
     }
 
@@ -143,11 +152,20 @@ impl Patches {
     }
 }
 
+/// Height and width of a picture whose sides have `factor` pixels at least; cut, as Python's `int` does.
+fn enlarged((height, width): (usize, usize), factor: usize) -> (usize, usize) {
+    if height >= factor && width >= factor {
+        return (height, width);
+    }
+    let (h, w, f) = (height as f64, width as f64, factor as f64);
+    let scale = (f / h).max(f / w);
+    ((h * scale) as usize, (w * scale) as usize)
+}
+
 /// Height and width as multiples of `factor`, close to the given ones, with an area within the
 /// bounds (Qwen2-VL's function of this name; halves round to even, as Python rounds).
 fn smart_resize(
-    height: usize,
-    width: usize,
+    (height, width): (usize, usize),
     factor: usize,
     min_pixels: usize,
     max_pixels: usize,
@@ -173,21 +191,26 @@ mod tests {
 
     #[test]
     fn sizes_are_those_of_the_processor() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/qwen-wide/expected.json");
-        let facts: serde_json::Value =
-            serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
-        for case in facts["smart_resize"].as_array().unwrap() {
-            let number = |value: &serde_json::Value| value.as_u64().unwrap() as usize;
-            let [height, width, min, max] =
-                ["height", "width", "min", "max"].map(|name| number(&case[name]));
-            let expected = (number(&case["found"][0]), number(&case["found"][1]));
-            assert_eq!(smart_resize(height, width, 28, min, max), expected, "{case}");
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
+        for (fixture, factor) in [("qwen-wide", 28), ("qwen3-wide", 32)] {
+            let path = format!("{folder}/{fixture}/expected.json");
+            let facts: serde_json::Value =
+                serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+            for case in facts["smart_resize"].as_array().unwrap() {
+                let number = |value: &serde_json::Value| value.as_u64().unwrap() as usize;
+                let [height, width, min, max] =
+                    ["height", "width", "min", "max"].map(|name| number(&case[name]));
+                let expected = (number(&case["found"][0]), number(&case["found"][1]));
+                let size = (height, width);
+                let size = if factor == 32 { enlarged(size, factor) } else { size };
+                assert_eq!(smart_resize(size, factor, min, max), expected, "{fixture} {case}");
+            }
         }
     }
 
     #[test]
     fn halves_round_to_even_and_thin_pictures_have_a_row() {
-        assert_eq!(smart_resize(42, 70, 28, 1, usize::MAX), (56, 56));
-        assert_eq!(smart_resize(4000, 25, 28, 1, 10_000).1, 28);
+        assert_eq!(smart_resize((42, 70), 28, 1, usize::MAX), (56, 56));
+        assert_eq!(smart_resize((4000, 25), 28, 1, 10_000).1, 28);
     }
 }

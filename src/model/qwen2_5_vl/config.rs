@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! The config of Qwen2.5-VL: flat, as published in 2025, or with a `text_config`, as transformers
-//! 4.52 and later save it. Sizes must be there; what else is left out takes the default of
-//! transformers' config classes.
+//! 4.52 and later save it. The decoder's sizes must be there; what else is left out takes the default
+//! of transformers' config classes.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -49,57 +49,43 @@ struct Raw {
     vision_config: RawVision,
 }
 
-fn silu() -> String {
-    "silu".into()
-}
-
+/// Defaults of `Qwen2_5_VLVisionConfig`, which a folder that transformers 4.49 saved leaves out.
 #[derive(Deserialize)]
+#[serde(default)]
 struct RawVision {
     depth: usize,
     hidden_size: usize,
     intermediate_size: usize,
     num_heads: usize,
     out_hidden_size: usize,
-    #[serde(default = "silu")]
     hidden_act: String,
-    #[serde(default = "three", alias = "in_chans")]
     in_channels: usize,
-    #[serde(default = "patch")]
     patch_size: Sides,
-    #[serde(default = "two")]
     spatial_merge_size: usize,
-    #[serde(default = "two")]
     temporal_patch_size: usize,
-    #[serde(default = "window")]
     window_size: usize,
-    #[serde(default = "full_layers")]
     fullatt_block_indexes: Vec<usize>,
-    #[serde(default = "tokens_per_second")]
     tokens_per_second: f64,
 }
 
-fn three() -> usize {
-    3
-}
-
-fn patch() -> Sides {
-    Sides::One(14)
-}
-
-fn two() -> usize {
-    2
-}
-
-fn window() -> usize {
-    112
-}
-
-fn full_layers() -> Vec<usize> {
-    vec![7, 15, 23, 31]
-}
-
-fn tokens_per_second() -> f64 {
-    4.0
+impl Default for RawVision {
+    fn default() -> Self {
+        Self {
+            depth: 32,
+            hidden_size: 3584,
+            intermediate_size: 3420,
+            num_heads: 16,
+            out_hidden_size: 3584,
+            hidden_act: "silu".into(),
+            in_channels: 3,
+            patch_size: Sides::One(14),
+            spatial_merge_size: 2,
+            temporal_patch_size: 2,
+            window_size: 112,
+            fullatt_block_indexes: vec![7, 15, 23, 31],
+            tokens_per_second: 4.0,
+        }
+    }
 }
 
 /// The checked form of a config whose `model_type` is `qwen2_5_vl`.
@@ -117,6 +103,9 @@ const KIND: Kind = Kind {
     decoder: "qwen2",
     rope_theta: Some(1_000_000.0),
     rms_norm_eps: 1e-5,
+    max_positions: 32_768,
+    head_dim: None,
+    section: [16, 24, 24],
     interleaved: false,
 };
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! The config of Qwen2-VL: flat, as published in 2024, or with a `text_config`. Sizes must be there; what
-//! else is left out takes the default of transformers' config classes.
+//! The config of Qwen2-VL: flat, as published in 2024, or with a `text_config`. The decoder's sizes must be
+//! there; what else is left out takes the default of transformers' config classes.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -34,45 +34,38 @@ struct Raw {
     vision_config: RawVision,
 }
 
+/// Defaults of `Qwen2VLVisionConfig`, which a folder that transformers 4.5 saved leaves out.
 #[derive(Deserialize)]
+#[serde(default)]
 struct RawVision {
     depth: usize,
     embed_dim: usize,
-    #[serde(default = "four")]
     mlp_ratio: usize,
     num_heads: usize,
     /// Of what comes out of the merger.
     hidden_size: usize,
-    #[serde(default = "quick_gelu")]
     hidden_act: String,
-    #[serde(default = "three", alias = "in_chans")]
     in_channels: usize,
-    #[serde(default = "patch")]
     patch_size: Sides,
-    #[serde(default = "two")]
     spatial_merge_size: usize,
-    #[serde(default = "two")]
     temporal_patch_size: usize,
 }
 
-fn four() -> usize {
-    4
-}
-
-fn quick_gelu() -> String {
-    "quick_gelu".into()
-}
-
-fn three() -> usize {
-    3
-}
-
-fn patch() -> Sides {
-    Sides::One(14)
-}
-
-fn two() -> usize {
-    2
+impl Default for RawVision {
+    fn default() -> Self {
+        Self {
+            depth: 32,
+            embed_dim: 1280,
+            mlp_ratio: 4,
+            num_heads: 16,
+            hidden_size: 3584,
+            hidden_act: "quick_gelu".into(),
+            in_channels: 3,
+            patch_size: Sides::One(14),
+            spatial_merge_size: 2,
+            temporal_patch_size: 2,
+        }
+    }
 }
 
 /// What its decoder's config is called, and what it leaves out.
@@ -81,6 +74,9 @@ const KIND: Kind = Kind {
     decoder: "qwen2",
     rope_theta: Some(1_000_000.0),
     rms_norm_eps: 1e-5,
+    max_positions: 32_768,
+    head_dim: None,
+    section: [16, 24, 24],
     interleaved: false,
 };
 

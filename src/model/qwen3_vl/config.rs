@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! The config of Qwen3-VL. Sizes must be there; what else is left out takes the default of
+//! The config of Qwen3-VL. The decoder's sizes must be there; what else is left out takes the default of
 //! transformers' config classes.
 
 use serde::Deserialize;
@@ -40,51 +40,41 @@ struct Raw {
     vision_config: RawVision,
 }
 
+/// Defaults of `Qwen3VLVisionConfig`.
 #[derive(Deserialize)]
+#[serde(default)]
 struct RawVision {
     depth: usize,
     hidden_size: usize,
     intermediate_size: usize,
     num_heads: usize,
     out_hidden_size: usize,
-    #[serde(default = "gelu")]
     hidden_act: String,
-    #[serde(default = "three")]
     in_channels: usize,
-    #[serde(default = "patch")]
     patch_size: Sides,
-    #[serde(default = "two")]
     spatial_merge_size: usize,
-    #[serde(default = "two")]
     temporal_patch_size: usize,
-    #[serde(default = "positions")]
     num_position_embeddings: usize,
-    #[serde(default = "deep_layers")]
     deepstack_visual_indexes: Vec<usize>,
 }
 
-fn gelu() -> String {
-    "gelu_pytorch_tanh".into()
-}
-
-fn three() -> usize {
-    3
-}
-
-fn patch() -> Sides {
-    Sides::One(16)
-}
-
-fn two() -> usize {
-    2
-}
-
-fn positions() -> usize {
-    2304
-}
-
-fn deep_layers() -> Vec<usize> {
-    vec![8, 16, 24]
+impl Default for RawVision {
+    fn default() -> Self {
+        Self {
+            depth: 27,
+            hidden_size: 1152,
+            intermediate_size: 4304,
+            num_heads: 16,
+            out_hidden_size: 3584,
+            hidden_act: "gelu_pytorch_tanh".into(),
+            in_channels: 3,
+            patch_size: Sides::One(16),
+            spatial_merge_size: 2,
+            temporal_patch_size: 2,
+            num_position_embeddings: 2304,
+            deepstack_visual_indexes: vec![8, 16, 24],
+        }
+    }
 }
 
 /// What its decoder's config is called, and what it leaves out.
@@ -94,6 +84,9 @@ const KIND: Kind = Kind {
     // The classes of transformers 4.57 and 5 have different defaults.
     rope_theta: None,
     rms_norm_eps: 1e-6,
+    max_positions: 128_000,
+    head_dim: Some(128),
+    section: [24, 20, 20],
     interleaved: true,
 };
 

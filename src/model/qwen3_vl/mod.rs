@@ -48,7 +48,7 @@ impl Plan for Config {
     }
 
     fn build(&self, processor: &ProcessorConfig, vb: VarBuilder) -> Result<Box<dyn Vision>> {
-        let patches = Patches::new(&self.cells(), processor);
+        let patches = Patches::new(&self.cells(), processor).enlarging();
         let tower = Tower::new(self, vb.pp("visual"))?;
         // Time stands in the words, so neither the rate nor `compat` changes where tokens stand.
         let layout = |&Picture { rows, cols, .. }: &Picture, _: f64, _: bool| Layout::Lines {

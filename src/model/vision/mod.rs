@@ -44,6 +44,12 @@ pub struct Told {
 
 /// What a family's config says of its half that sees, checked.
 pub trait Plan: Send + Sync {
+    /// Whether the tower can have been trained with a processor's settings. Where a folder has several,
+    /// those that do not fit are passed over.
+    fn fits(&self, _settings: &Settings) -> bool {
+        true
+    }
+
     /// Bounds of a frame's area in pixels by the processor's settings, or what is wrong with these.
     fn area(&self, settings: &Settings) -> std::result::Result<(usize, usize), String>;
 

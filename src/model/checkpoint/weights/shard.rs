@@ -89,18 +89,26 @@ impl Shard {
 
     /// A copy of one tensor in the number format and on the device wanted.
     pub fn load(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
-        let Some(TensorInfo { dtype: stored, shape, data_offsets: (from, to) }) =
-            self.header.info(name)
-        else {
+        let tensor = self.with(name, |info, bytes| {
+            let view = TensorView::new(info.dtype, info.shape.clone(), bytes);
+            let view = view.map_err(|e| self.fault(name, e))?;
+            let tensor = view.load(device).and_then(|t| t.to_dtype(dtype));
+            tensor.map_err(|e| self.fault(name, e))
+        });
+        tensor?
+    }
+
+    /// Does something with the bytes of one tensor.
+    pub fn with<T>(&self, name: &str, what: impl FnOnce(&TensorInfo, &[u8]) -> T) -> Result<T> {
+        let Some(info) = self.header.info(name) else {
             return Err(self.fault(name, "is not in this file"));
         };
+        let (from, to) = info.data_offsets;
         let (start, end) = (self.start + from, self.start + to);
         let bytes = self.map.get(start..end).ok_or_else(|| self.fault(name, "is cut off"))?;
-        let view = TensorView::new(*stored, shape.clone(), bytes);
-        let view = view.map_err(|e| self.fault(name, e))?;
-        let tensor = view.load(device).and_then(|t| t.to_dtype(dtype));
+        let done = what(info, bytes);
         self.release(start, end - start);
-        tensor.map_err(|e| self.fault(name, e))
+        Ok(done)
     }
 
     /// Gives back the pages of what has been copied; they would count as ours until the end.
