@@ -12,6 +12,10 @@ use serde_json::{Value, json};
 
 const FILE: &str = "generation_config.json";
 
+/// One or two of each family.
+const FIXTURES: [&str; 7] =
+    ["ov-odd", "ov-even", "qwen-wide", "qwen-hub", "qwen2-wide", "qwen3-wide", "intern-three"];
+
 fn read(name: &str, file: &str) -> Value {
     let text = std::fs::read_to_string(fixture(name).join(file)).unwrap();
     serde_json::from_str(&text).unwrap()
@@ -52,7 +56,7 @@ fn with(name: &str, settings: &Value) -> Copy {
 
 #[test]
 fn answers_under_generation_settings_are_those_of_transformers() {
-    for name in ["ov-odd", "ov-even", "qwen-wide", "qwen-hub"] {
+    for name in FIXTURES {
         let ends = read(name, FILE)["eos_token_id"].clone();
         let is_end = |id: &Value| *id == ends || ends.as_array().is_some_and(|e| e.contains(id));
         let mut bites = 0;
