@@ -133,7 +133,36 @@ def _qwen3_vl(config):
         yield "lm_head.weight", (text["vocab_size"], text["hidden_size"])
 
 
+def _internvl(config):
+    text, vision = config["text_config"], config["vision_config"]
+    hidden, width, inner = text["hidden_size"], vision["hidden_size"], vision["intermediate_size"]
+    (side, _), (patch, _) = vision["image_size"], vision["patch_size"]
+    merged = int(width / config["downsample_ratio"] ** 2)
+    yield from _decoder("language_model.model", text)
+    if not config["tie_word_embeddings"]:
+        yield "language_model.lm_head.weight", (text["vocab_size"], hidden)
+    yield from _norm("multi_modal_projector.layer_norm", merged, bias=True)
+    yield from _linear("multi_modal_projector.linear_1", hidden, merged)
+    yield from _linear("multi_modal_projector.linear_2", hidden, hidden)
+    yield "vision_tower.embeddings.cls_token", (1, 1, width)
+    yield "vision_tower.embeddings.patch_embeddings.projection.weight", (width, 3, patch, patch)
+    yield "vision_tower.embeddings.patch_embeddings.projection.bias", (width,)
+    yield "vision_tower.embeddings.position_embeddings", (1, 1 + (side // patch) ** 2, width)
+    for i in range(vision["num_hidden_layers"]):
+        layer = f"vision_tower.encoder.layer.{i}"
+        for part in ["q_proj", "k_proj", "v_proj"]:
+            yield from _linear(f"{layer}.attention.{part}", width, width, vision["attention_bias"])
+        yield from _linear(f"{layer}.attention.projection_layer", width, width)
+        yield f"{layer}.lambda_1", (width,)
+        yield f"{layer}.lambda_2", (width,)
+        yield from _norm(f"{layer}.layernorm_after", width, bias=True)
+        yield from _norm(f"{layer}.layernorm_before", width, bias=True)
+        yield from _linear(f"{layer}.mlp.fc1", inner, width)
+        yield from _linear(f"{layer}.mlp.fc2", width, inner)
+
+
 FAMILIES = {
+    "internvl": _internvl,
     "llava_onevision": _llava_onevision,
     "qwen2_vl": _qwen2_vl,
     "qwen2_5_vl": _qwen2_5_vl,

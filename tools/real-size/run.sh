@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: MPL-2.0
 # Writes a checkpoint of a published size with random weights, loads it, asks it a question, and
 # prints what that costs. Usage: tools/real-size/run.sh 0.5b|7b|qwen-3b|qwen-7b|qwen2-2b|qwen2-7b|
-# qwen3-2b|qwen3-4b|qwen3-8b [f32|bf16|f16|auto] [options of examples/bench]. STREAMKVQA_BIG: where the gigabytes go; KEEP=1 leaves them there.
+# qwen3-2b|qwen3-4b|qwen3-8b|internvl3-1b|internvl3-2b|internvl3-8b|internvl3.5-1b|internvl3.5-2b|internvl3.5-4b|
+# internvl3.5-8b [f32|bf16|f16|auto] [options of examples/bench]. STREAMKVQA_BIG: where the gigabytes go; KEEP=1
+# leaves them there.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 case ${1:-} in
@@ -15,7 +17,14 @@ case ${1:-} in
     qwen3-2b) name=Qwen3-VL-2B-Instruct shard=5 ;;
     qwen3-4b) name=Qwen3-VL-4B-Instruct shard=5 ;;
     qwen3-8b) name=Qwen3-VL-8B-Instruct shard=5 ;;
-    *) sed -n '3,6s/^# //p' "$0" >&2; exit 2 ;;
+    internvl3-1b) name=InternVL3-1B-hf shard=5 ;;
+    internvl3-2b) name=InternVL3-2B-hf shard=5 ;;
+    internvl3-8b) name=InternVL3-8B-hf shard=5 ;;
+    internvl3.5-1b) name=InternVL3_5-1B-HF shard=5 ;;
+    internvl3.5-2b) name=InternVL3_5-2B-HF shard=5 ;;
+    internvl3.5-4b) name=InternVL3_5-4B-HF shard=5 ;;
+    internvl3.5-8b) name=InternVL3_5-8B-HF shard=5 ;;
+    *) sed -n '3,8s/^# //p' "$0" >&2; exit 2 ;;
 esac
 dtype=${2:-auto}
 shift $(($# < 2 ? $# : 2))

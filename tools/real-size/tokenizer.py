@@ -26,6 +26,25 @@ CONTROLS = {
     ],
 }  # fmt: skip
 CONTROLS |= dict.fromkeys(["qwen2_vl", "qwen3_vl"], CONTROLS["qwen2_5_vl"])
+# What Qwen2.5's tokenizer has behind these, and Qwen3's behind that; InternVL's own stand behind either.
+_QWEN_2_5 = [
+    "<tool_call>", "</tool_call>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>",
+    "<|repo_name|>", "<|file_sep|>",
+]  # fmt: skip
+_QWEN_3 = ["<tool_response>", "</tool_response>", "<think>", "</think>"]
+_INTERNVL = [
+    "<img>", "</img>", "<IMG_CONTEXT>", "<quad>", "</quad>", "<ref>", "</ref>", "<box>", "</box>", "<video>",
+]  # fmt: skip
+
+
+def controls(config):
+    """The control tokens of a config's folder, in the order of their ids."""
+    if config["model_type"] != "internvl":
+        return CONTROLS[config["model_type"]]
+    third = _QWEN_3 if config["text_config"]["model_type"] == "qwen3" else []
+    found = [*CONTROLS["qwen2_5_vl"], *_QWEN_2_5, *third, *_INTERNVL]
+    assert ORDINARY + found.index("<IMG_CONTEXT>") == config["image_token_id"]
+    return found
 
 
 def _alphabet():
@@ -48,11 +67,11 @@ def _control(id, content):
     return {"id": id, "content": content, **flags, "special": True}
 
 
-def files(family, ordinary=ORDINARY):
-    """`tokenizer.json` and `tokenizer_config.json` as dictionaries."""
+def files(texts, ordinary=ORDINARY):
+    """`tokenizer.json` and `tokenizer_config.json` as dictionaries; `texts`: the control tokens."""
     merges = _merges(ordinary - 256)
     words = [*_alphabet(), *(a + b for a, b in merges)]
-    controls = [_control(ordinary + i, text) for i, text in enumerate(CONTROLS[family])]
+    controls = [_control(ordinary + i, text) for i, text in enumerate(texts)]
     level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
     split = {"type": "Split", "pattern": {"Regex": SPLIT}, "behavior": "Isolated", "invert": False}
     tokenizer = {

@@ -145,7 +145,10 @@ QWEN3_TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' }}"
     + QWEN_TEMPLATE.split("message['role'] + '\\n' }}", 1)[1]
 )
-TEMPLATES = {"llava_onevision": OV_TEMPLATE, "qwen3_vl": QWEN3_TEMPLATE}
+INTERNVL_TEMPLATE = QWEN3_TEMPLATE.replace("<|vision_start|><|image_pad|><|vision_end|>", "<IMG_CONTEXT>\\n").replace(
+    "<|vision_start|><|video_pad|><|vision_end|>", "<video>\\n"
+)
+TEMPLATES = {"llava_onevision": OV_TEMPLATE, "qwen3_vl": QWEN3_TEMPLATE, "internvl": INTERNVL_TEMPLATE}
 
 
 def write_video_processor(out, vision):
@@ -163,7 +166,35 @@ def write_video_processor(out, vision):
     write_json(out / "video_preprocessor_config.json", processor)
 
 
+def write_internvl_processor(out, config):
+    """What InternVL's folders have; 3.5's for videos says what its class does, which the tower cannot take."""
+    side, _ = config["vision_config"]["image_size"]
+    colours = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+    shared = {
+        "crop_size": None,
+        "do_center_crop": None,
+        "do_convert_rgb": True,
+        "do_normalize": True,
+        "do_rescale": True,
+        "do_resize": True,
+        "processor_class": "InternVLProcessor",
+        "resample": 3,
+        "rescale_factor": 0.00392156862745098,
+        "size": {"height": side, "width": side},
+    }
+    own = {"crop_to_patches": False, "image_processor_type": "GotOcr2ImageProcessorFast", "max_patches": 12}
+    write_json(out / "preprocessor_config.json", shared | colours | own)
+    if config["text_config"]["model_type"] == "qwen3":
+        clip = {"image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711]}
+        own = {"size": {"height": 384, "width": 384}, "video_processor_type": "InternVLVideoProcessor"}
+        write_json(out / "video_preprocessor_config.json", shared | clip | own)
+    processor = {"image_seq_length": config["image_seq_length"], "processor_class": "InternVLProcessor"}
+    write_json(out / "processor_config.json", processor)
+
+
 def write_processor(out, config):
+    if config["model_type"] == "internvl":
+        return write_internvl_processor(out, config)
     if config["model_type"] == "llava_onevision":
         side = config["vision_config"]["image_size"]
         processor = {
@@ -227,7 +258,7 @@ def main():
 
     write_json(args.out / "config.json", config)
     write_weights(args.out, tensors, args.shard_gb * 1e9, args.seed)
-    words, settings = tokenizer.files(family, ordinary)
+    words, settings = tokenizer.files(tokenizer.controls(config), ordinary)
     # Compact and unescaped, as the tokenizers library writes large ones.
     write_json(args.out / "tokenizer.json", words, indent=None, ensure_ascii=False, separators=(",", ":"))
     write_json(args.out / "tokenizer_config.json", settings)
