@@ -3,9 +3,9 @@
 """An application with the element inside, in Python: a video plays, questions typed on the
 console are answered about what has been on screen so far, and the video never waits.
 
-    examples/embed.py                            the toy world's clip
+    examples/embed.py                            the clip of a street
     examples/embed.py my.mp4 --model DIR
-    examples/embed.py --ball                     a live source
+    examples/embed.py rtsp://camera/stream --model DIR
 
 The plugin has to be installed or on GST_PLUGIN_PATH.
 """
@@ -21,27 +21,28 @@ gi.require_version("Gst", "1.0")
 from gi.repository import GLib, Gst  # noqa: E402
 
 HERE = pathlib.Path(__file__).resolve().parent
-BALL = "videotestsrc is-live=true pattern=ball ! video/x-raw,width=320,height=240,framerate=10/1"
 
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description="Ask a playing video questions from the console")
-    parser.add_argument("video", nargs="?", default=str(HERE / "media" / "toyworld.webm"))
-    parser.add_argument("--model", default=str(HERE.parent / "models" / "toyworld"))
-    parser.add_argument("--ball", action="store_true", help="a live moving ball, not the file")
+    parser.add_argument("video", nargs="?", default=str(HERE / "media" / "everyday.webm"),
+                        help="a file or an address")
+    parser.add_argument("--model", default=str(HERE.parent / "models" / "everyday"))
     parser.add_argument("--window", action="store_true", help="play in a window")
     return parser.parse_args()
+
+
+def address(video):
+    return video if Gst.uri_is_valid(video) else Gst.filename_to_uri(video)
 
 
 class Console:
     """Connects the element's questions and answers with standard input and output."""
 
     def __init__(self, arguments):
-        source = BALL if arguments.ball else "filesrc name=file ! decodebin"
         sink = "videoconvert ! autovideosink" if arguments.window else "fakesink sync=true"
-        self.pipeline = Gst.parse_launch(f"{source} ! streamkvqa name=qa ! {sink}")
-        if not arguments.ball:
-            self.pipeline.get_by_name("file").set_property("location", arguments.video)
+        self.pipeline = Gst.parse_launch(f"uridecodebin name=video ! streamkvqa name=qa ! {sink}")
+        self.pipeline.get_by_name("video").set_property("uri", address(arguments.video))
         self.qa = self.pipeline.get_by_name("qa")
         self.qa.set_property("model-path", arguments.model)
         # Signals come from the element's own thread.

@@ -3,9 +3,9 @@
 //! answered about what has been on screen so far, token by token, and the video never waits.
 //!
 //! ```sh
-//! cargo run --example embed                          # the toy world's clip
+//! cargo run --example embed                          # the clip of a street
 //! cargo run --example embed -- my.mp4 --model DIR
-//! cargo run --example embed -- --ball                # a live source
+//! cargo run --example embed -- rtsp://camera/stream --model DIR
 //! ```
 //!
 //! The plugin is linked in, so nothing has to be installed and `GST_PLUGIN_PATH` plays no part.
@@ -23,14 +23,11 @@ use gstreamer as gst;
 #[derive(Parser)]
 #[command(about = "Ask a playing video questions from the console")]
 struct Cli {
-    /// The video file.
-    #[arg(default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/media/toyworld.webm"))]
-    video: PathBuf,
-    /// A live picture of a moving ball in place of the file.
-    #[arg(long)]
-    ball: bool,
+    /// A video: a file, or an address such as rtsp://camera/stream.
+    #[arg(default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/media/everyday.webm"))]
+    video: String,
     /// A Hugging Face model directory.
-    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/models/toyworld"))]
+    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/models/everyday"))]
     model: PathBuf,
     /// Play in a window; without it the video plays unseen, in real time all the same.
     #[arg(long)]
@@ -91,21 +88,22 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn build(cli: &Cli) -> Result<(gst::Pipeline, gst::Element), Box<dyn Error>> {
-    let source = if cli.ball {
-        "videotestsrc is-live=true pattern=ball ! video/x-raw,width=320,height=240,framerate=10/1"
-    } else {
-        "filesrc name=file ! decodebin"
-    };
     let sink = if cli.window { "videoconvert ! autovideosink" } else { "fakesink sync=true" };
-    let pipeline = gst::parse::launch(&format!("{source} ! streamkvqa name=qa ! {sink}"))?
+    let pipeline = gst::parse::launch(&format!("uridecodebin name=video ! streamkvqa name=qa ! {sink}"))?
         .downcast::<gst::Pipeline>()
         .map_err(|_| "not a pipeline")?;
-    if let Some(file) = pipeline.by_name("file") {
-        file.set_property("location", &cli.video);
-    }
+    let video = pipeline.by_name("video").ok_or("no element named video")?;
+    video.set_property("uri", address(&cli.video)?);
     let qa = pipeline.by_name("qa").ok_or("no element named qa")?;
     qa.set_property("model-path", cli.model.to_string_lossy().as_ref());
     Ok((pipeline, qa))
+}
+
+fn address(video: &str) -> Result<String, gst::glib::Error> {
+    match video.contains("://") {
+        true => Ok(video.into()),
+        false => gst::filename_to_uri(video).map(Into::into),
+    }
 }
 
 /// Tokens and answers come from the element's own thread; a channel brings them over.

@@ -3,9 +3,12 @@
 # Sourced by the scripts beside it: finds the plugin, the model and the clip.
 
 root=$(cd "$(dirname "$0")/.." && pwd)
-model=$root/models/toyworld
-clip=$root/examples/media/toyworld.webm
-questions=$root/examples/media/toyworld.questions.jsonl
+# STREAMKVQA_WORLD=toyworld: coloured shapes in place of everyday things.
+world=${STREAMKVQA_WORLD:-everyday}
+model=$root/models/$world
+clip=$root/examples/media/$world.webm
+questions=$root/examples/media/$world.questions.jsonl
+right_answers=$root/examples/media/$world.answers.tsv
 # What the text pad writes: the question, the answer, and the minutes of video it rests on.
 question_and_answer='{question}{br}{answer} [{start}-{end}]'
 
@@ -33,4 +36,19 @@ launch() {
 }
 answers() {
     "$root/pipelines/show-answers.sh" "$@"
+}
+
+# `camera ADDRESS` sets url to it; where it is empty, to a camera on loopback that ends with the script.
+camera() {
+    url=$1
+    [ -z "$url" ] || return 0
+    address=$(mktemp)
+    "$root/pipelines/rtsp-camera.py" 0 "$clip" >"$address" &
+    camera=$!
+    trap 'kill $camera 2>/dev/null; rm -f "$address"' EXIT
+    until [ -s "$address" ]; do
+        kill -0 $camera || exit 1
+        sleep 0.1
+    done
+    url=$(cat "$address")
 }

@@ -6,6 +6,7 @@
 #
 # usage: goals.sh [RUNS]
 set -eu
+STREAMKVQA_WORLD=toyworld
 . "$(dirname "$0")/env.sh"
 runs=${1:-5}
 work=$(mktemp -d)

@@ -7,7 +7,6 @@
 #   [JOBS=2] pipelines/methods.sh [METHOD...]
 set -eu
 . "$(dirname "$0")/env.sh"
-right_answers=$root/examples/media/toyworld.answers.tsv
 # Without names: all that the element knows, as its own help lists them.
 [ $# -gt 0 ] || set -- $(gst-inspect-1.0 --no-colors streamkvqa |
     sed -n 's/^  method  *: [^:]*: \([^.]*\)\..*/\1/p' | tr -d ',')

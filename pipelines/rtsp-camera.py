@@ -1,12 +1,14 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: MPL-2.0
-"""A stand-in for an RTSP camera: serves a moving ball on loopback.
+"""A stand-in for an RTSP camera: serves the clip of a street on loopback, from its beginning when the
+first client comes.
 
-    pipelines/rtsp-camera.py [PORT]        rtsp://127.0.0.1:PORT/camera, 8554 if left out
+    pipelines/rtsp-camera.py [PORT [CLIP.webm]]        rtsp://127.0.0.1:PORT/camera, 8554 if left out
 
 Port 0 takes a free one. The address is printed as soon as the camera can be reached.
 """
 
+import pathlib
 import sys
 
 import gi
@@ -15,10 +17,8 @@ gi.require_version("Gst", "1.0")
 gi.require_version("GstRtspServer", "1.0")
 from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402
 
-PICTURE = (
-    "( videotestsrc is-live=true pattern=ball ! video/x-raw,width=320,height=240,framerate=10/1"
-    " ! vp8enc deadline=1 keyframe-max-dist=10 ! rtpvp8pay name=pay0 )"
-)
+CLIP = pathlib.Path(__file__).resolve().parent.parent / "examples/media/everyday.webm"
+PICTURE = '( filesrc location="{}" ! matroskademux ! rtpvp8pay name=pay0 )'
 
 
 def main():
@@ -27,7 +27,7 @@ def main():
     server.set_address("127.0.0.1")
     server.set_service(sys.argv[1] if len(sys.argv) > 1 else "8554")
     factory = GstRtspServer.RTSPMediaFactory()
-    factory.set_launch(PICTURE)
+    factory.set_launch(PICTURE.format(sys.argv[2] if len(sys.argv) > 2 else CLIP))
     factory.set_shared(True)
     server.get_mount_points().add_factory("/camera", factory)
     if not server.attach(None):

@@ -8,21 +8,10 @@
 #   [SECONDS_TO_RUN=20] pipelines/rtsp.sh [rtsp://... [QUESTION [MODEL]]]
 set -eu
 . "$(dirname "$0")/env.sh"
-url=${1-}
-question=${2:-what color is it now?}
+camera "${1-}"
+question=${2:-what is here now?}
 model=${3:-$model}
 
-if [ -z "$url" ]; then
-    address=$(mktemp)
-    "$root/pipelines/rtsp-camera.py" 0 >"$address" &
-    camera=$!
-    trap 'kill $camera 2>/dev/null; rm -f "$address"' EXIT
-    until [ -s "$address" ]; do
-        kill -0 $camera || exit 1
-        sleep 0.1
-    done
-    url=$(cat "$address")
-fi
 echo "Watching $url"
 limit=
 [ -z "${SECONDS_TO_RUN-}" ] || limit="timeout --foreground --signal=INT $SECONDS_TO_RUN"

@@ -12,9 +12,9 @@ model=${2:-$model}
 
 launch \
     filesrc location="$video" ! decodebin ! \
-    streamkvqa name=door model-path="$model" question="where is it now?" \
+    streamkvqa name=door model-path="$model" question="what is here now?" \
     question-interval=10000000000 ! fakesink sync=false \
-    videotestsrc pattern=ball num-buffers=300 ! video/x-raw,width=320,height=240,framerate=10/1 ! \
-    streamkvqa name=yard model-path="$model" question="what color is it now?" \
+    filesrc location="$video" ! decodebin ! videoflip method=horizontal-flip ! \
+    streamkvqa name=yard model-path="$model" question="is it day, dusk or night now?" \
     question-interval=10000000000 ! fakesink sync=false |
     answers --names

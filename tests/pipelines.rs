@@ -113,14 +113,15 @@ fn is_matroska(bytes: &[u8]) -> bool {
     bytes.starts_with(&[0x1a, 0x45, 0xdf, 0xa3])
 }
 
-/// The questions of the demo, in the order in which they are asked.
-fn demo_questions() -> Vec<String> {
-    let lines = fs::read_to_string(root().join("examples/media/toyworld.questions.jsonl")).unwrap();
-    let question = |line: &str| {
-        let line: serde_json::Value = serde_json::from_str(line).unwrap();
-        line["question"].as_str().unwrap().to_owned()
+/// The questions of the demo: those that are asked once, in that order, and those that stand.
+fn demo_questions() -> (Vec<String>, Vec<String>) {
+    let lines = fs::read_to_string(root().join("examples/media/everyday.questions.jsonl")).unwrap();
+    let lines = lines.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let (once, standing): (Vec<_>, Vec<_>) = lines.partition(|line| line["interval"].is_null());
+    let texts = |lines: Vec<serde_json::Value>| {
+        lines.iter().map(|line| line["question"].as_str().unwrap().to_owned()).collect()
     };
-    lines.lines().map(question).collect()
+    (texts(once), texts(standing))
 }
 
 /// How many answers of the demo are right at least.
@@ -211,7 +212,7 @@ fn answers_are_burned_into_a_file_where_there_is_no_display() {
 #[test]
 fn a_live_source_is_asked_from_the_console() {
     Run::new("pipelines/live.sh")
-        .typing(6, "what color is it now?")
+        .typing(6, "what is here now?")
         .succeeds()
         .says("Playing.")
         .says("(ok; asked at ");
@@ -223,13 +224,14 @@ fn an_rtsp_camera_is_asked_again_and_again() {
         .env("SECONDS_TO_RUN", "20")
         .succeeds()
         .says("Watching rtsp://127.0.0.1:")
-        .says_times("what color is it now?", 2);
+        .says_times("what is here now?", 2);
 }
 
 #[test]
 fn two_cameras_share_one_model() {
     let run = Run::new("pipelines/two-cameras.sh").succeeds();
-    run.says_times("door: where is it now?", 3).says_times("yard: what color is it now?", 2);
+    run.says_times("door: what is here now?", 3)
+        .says_times("yard: is it day, dusk or night now?", 3);
 }
 
 #[test]
