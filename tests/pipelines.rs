@@ -130,11 +130,15 @@ const RIGHT: usize = 12;
 #[test]
 fn the_demo_answers_its_questions_and_writes_subtitles_and_a_video() {
     let demo = Run::new("pipelines/demo.sh").succeeds();
-    let questions = demo_questions();
-    assert!(questions.len() >= 8);
+    let (questions, standing) = demo_questions();
+    assert!(questions.len() >= 12 && standing.len() == 2);
     for question in &questions {
         demo.says(question);
     }
+    for question in &standing {
+        demo.says(&format!(" ! {question}\n"));
+    }
+    demo.says_times("yes since ", standing.len()).says_times("no, it lasted ", standing.len());
     demo.says_times("seen at ", questions.len() - 1);
     let closing = demo.text.lines().find(|line| line.ends_with(" answers were right.")).unwrap();
     let numbers: Vec<usize> = closing.split(' ').filter_map(|word| word.parse().ok()).collect();
@@ -142,8 +146,10 @@ fn the_demo_answers_its_questions_and_writes_subtitles_and_a_video() {
     assert!(numbers[0] >= RIGHT, "{closing}");
 
     let subtitles = String::from_utf8(demo.wrote("demo.srt")).unwrap();
-    assert_eq!(subtitles.matches(" --> ").count(), questions.len(), "{subtitles}");
-    for question in &questions {
+    // Each change of what stands is one too.
+    let titles = subtitles.matches(" --> ").count();
+    assert!(titles >= questions.len() + 2 * standing.len(), "{subtitles}");
+    for question in questions.iter().chain(&standing) {
         assert!(subtitles.contains(question.as_str()), "no {question:?} in\n{subtitles}");
     }
     let video = demo.wrote("demo.mkv");
@@ -158,7 +164,7 @@ const KNOWING: [(&str, usize); 4] = [("streamkv", 11), ("rekv", 12), ("full", 12
 fn every_method_answers_the_questions_of_the_demo() {
     let run = Run::new("pipelines/methods.sh").succeeds();
     println!("{}", run.text);
-    let questions = demo_questions().len();
+    let questions = demo_questions().0.len();
     let rows: Vec<&str> = run.text.lines().skip(1).collect();
     let names = rows.iter().filter_map(|row| row.split_whitespace().next());
     assert_eq!(names.collect::<Vec<_>>(), gststreamkvqa::Recipe::names(), "{}", run.text);
@@ -178,7 +184,7 @@ fn every_method_answers_the_questions_of_the_demo() {
 #[test]
 fn a_file_becomes_subtitles() {
     let run = Run::new("pipelines/file-to-srt.sh").succeeds();
-    assert_eq!(run.text.matches(" --> ").count(), demo_questions().len(), "{}", run.text);
+    assert!(run.text.matches(" --> ").count() >= demo_questions().0.len(), "{}", run.text);
     assert_eq!(run.wrote("answers.srt"), run.text.as_bytes());
 }
 
@@ -191,15 +197,15 @@ fn the_debug_log_shows_frames_taken_questions_asked_and_how_long_they_take() {
     let lines = |words: [&str; 2]| {
         log.lines().filter(|line| words.iter().all(|word| line.contains(word))).count()
     };
-    // The clip has a minute, and the model looks once a second.
+    // The clip has a minute and a half, and the model looks once a second.
     let frames = lines(["frame at 0:0", " taken in "]);
-    assert!((57..=70).contains(&frames), "{frames} frames taken in:\n{log}");
+    assert!((85..=100).contains(&frames), "{frames} frames taken in:\n{log}");
     assert!(lines([" frames up to ", " seen in "]) > 0, "{log}");
-    let questions = demo_questions();
-    for question in &questions {
+    let (questions, standing) = demo_questions();
+    for question in questions.iter().chain(&standing) {
         assert!(lines([" is asked: ", &format!("{question:?}")]) > 0, "no {question:?} in:\n{log}");
     }
-    assert_eq!(lines(["answer ", " after "]), questions.len(), "{log}");
+    assert!(lines(["answer ", " after "]) >= questions.len() + standing.len(), "{log}");
 }
 
 #[test]

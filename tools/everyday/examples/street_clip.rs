@@ -102,6 +102,8 @@ struct Line<'a> {
     interval: Option<usize>,
     #[serde(rename = "on-change", skip_serializing_if = "std::ops::Not::not")]
     on_change: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    when: Option<&'a str>,
     tag: &'a str,
 }
 
@@ -244,7 +246,8 @@ fn write_questions(cli: &Cli, stream: &Stream) -> Result<(), Box<dyn Error>> {
     for (tag, name) in STANDING {
         let noun = Noun::named(name).ok_or("a standing question is about something unknown")?;
         let text = Subject::Noun(noun).put_into(Kind::ExistsNow.wordings()[0]);
-        write(Line { question: &text, at: None, interval: Some(1), on_change: true, tag })?;
+        let (interval, when) = (Some(1), Some("yes"));
+        write(Line { question: &text, at: None, interval, on_change: true, when, tag })?;
     }
     for (second, tag, kind, name) in ASKED {
         let subject = Noun::named(name).map_or(Subject::None, Subject::Noun);
@@ -252,7 +255,8 @@ fn write_questions(cli: &Cli, stream: &Stream) -> Result<(), Box<dyn Error>> {
             .question(kind, subject, second)
             .ok_or_else(|| format!("{tag} has no single answer at {second} s"))?;
         let text = &question.text;
-        write(Line { question: text, at: Some(second), interval: None, on_change: false, tag })?;
+        let (at, interval, when) = (Some(second), None, None);
+        write(Line { question: text, at, interval, on_change: false, when, tag })?;
         writeln!(answers, "{tag}\t{}", question.answer)?;
     }
     Ok(())
