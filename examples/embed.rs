@@ -89,9 +89,10 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 fn build(cli: &Cli) -> Result<(gst::Pipeline, gst::Element), Box<dyn Error>> {
     let sink = if cli.window { "videoconvert ! autovideosink" } else { "fakesink sync=true" };
-    let pipeline = gst::parse::launch(&format!("uridecodebin name=video ! streamkvqa name=qa ! {sink}"))?
-        .downcast::<gst::Pipeline>()
-        .map_err(|_| "not a pipeline")?;
+    let pipeline =
+        gst::parse::launch(&format!("uridecodebin name=video ! streamkvqa name=qa ! {sink}"))?
+            .downcast::<gst::Pipeline>()
+            .map_err(|_| "not a pipeline")?;
     let video = pipeline.by_name("video").ok_or("no element named video")?;
     video.set_property("uri", address(&cli.video)?);
     let qa = pipeline.by_name("qa").ok_or("no element named qa")?;

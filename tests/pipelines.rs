@@ -233,6 +233,78 @@ fn an_rtsp_camera_is_asked_again_and_again() {
         .says_times("what is here now?", 2);
 }
 
+/// A process that ends with the test.
+struct Killed(std::process::Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_camera_that_dies_ten_times_is_watched_with_one_memory() {
+    use std::io::{BufRead, BufReader};
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let camera = || {
+        let mut command = Command::new(root().join("pipelines/rtsp-camera.py"));
+        let mut child = command.arg(port.to_string()).stdout(Stdio::piped()).spawn().unwrap();
+        // It says where it is as soon as it can be reached.
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert!(line.starts_with("rtsp://"), "{line}");
+        Killed(child)
+    };
+    let mut alive = camera();
+    let plugins = target().join("debug/gstreamer-1.0");
+    let mut watch = Command::new(root().join("pipelines/reconnect.py"))
+        .args([&format!("rtsp://127.0.0.1:{port}/camera"), "what is here now?", "0.5"])
+        .env("GST_PLUGIN_PATH", plugins)
+        .stdout(Stdio::piped())
+        .spawn()
+        .map(Killed)
+        .unwrap();
+    let (sender, lines) = mpsc::channel();
+    let output = watch.0.stdout.take().unwrap();
+    std::thread::spawn(move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            let _ = sender.send(line);
+        }
+    });
+    let next = |what: &str, wanted: &dyn Fn(&str) -> bool| {
+        let mut seen = Vec::new();
+        loop {
+            match lines.recv_timeout(Duration::from_secs(60)) {
+                Ok(line) if wanted(&line) => return line,
+                Ok(line) => seen.push(line),
+                Err(_) => panic!("no {what} after:\n{}", seen.join("\n")),
+            }
+        }
+    };
+    let time = |line: &str| line.split(" s ").next()?.trim().parse::<f64>().ok();
+    let mut last = 0.0;
+    for life in 0..11 {
+        if life > 0 {
+            let _ = alive.0.kill();
+            next("disconnection", &|line| line.starts_with("disconnected: "));
+            drop(alive);
+            alive = camera();
+        }
+        next("connection", &|line| line == "connected");
+        let answer = next("answer about a new frame", &|line| time(line).is_some_and(|t| t > last));
+        last = time(&answer).unwrap();
+    }
+    let interrupt = Command::new("kill").args(["-INT", &watch.0.id().to_string()]).status();
+    assert!(interrupt.unwrap().success());
+    let end = next("last word", &|line| line.ends_with("came too fast"));
+    let remembered: f64 = end.split(' ').next().unwrap().parse().unwrap();
+    assert!(remembered >= 11.0, "{end}");
+}
+
 #[test]
 fn two_cameras_share_one_model() {
     let run = Run::new("pipelines/two-cameras.sh").succeeds();
