@@ -28,7 +28,7 @@ help:
 	@echo 'make compare   measure every method on the same questions; renews docs/benchmarks.md'
 	@echo 'make bench     the engine beside PyTorch on this CPU, in turn; PAGE=1 renews docs/benchmarks.md'
 	@echo 'make install   the plugin into the GStreamer plugin folder; PREFIX and DESTDIR are honoured'
-	@echo 'make inspect   renew docs/streamkvqa.inspect.txt'
+	@echo 'make inspect   renew docs/streamkvqa.inspect.txt and docs/streamkvqa.md'
 	@echo 'make kernels   renew the GPU kernels in src/model/kernels from tools/kernels; needs no GPU'
 	@echo 'make gpu-check prove the GPU kernels on the CPU'
 	@echo 'make clean     remove what was built'
@@ -121,6 +121,7 @@ inspect:
 	$(setup) build run rust
 	$(compile)
 	pipelines/inspect.sh > docs/streamkvqa.inspect.txt
+	$(CARGO) run --quiet --locked --example reference > docs/streamkvqa.md
 
 # Python with the compiler of the GPU kernels; only these two targets need it.
 kernels_venv = $(or $(STREAMKVQA_VENV),$(CARGO_TARGET_DIR)/venv-kernels)

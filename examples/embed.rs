@@ -100,10 +100,10 @@ fn build(cli: &Cli) -> Result<(gst::Pipeline, gst::Element), Box<dyn Error>> {
     Ok((pipeline, qa))
 }
 
-fn address(video: &str) -> Result<String, gst::glib::Error> {
+fn address(video: &str) -> Result<String, Box<dyn Error>> {
     match video.contains("://") {
         true => Ok(video.into()),
-        false => gst::filename_to_uri(video).map(Into::into),
+        false => Ok(gst::glib::filename_to_uri(std::path::absolute(video)?, None)?.into()),
     }
 }
 

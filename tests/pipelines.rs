@@ -394,6 +394,14 @@ fn the_committed_inspect_page_is_up_to_date() {
 }
 
 #[test]
+fn the_committed_reference_is_what_the_element_says() {
+    let committed = fs::read_to_string(root().join("docs/streamkvqa.md")).unwrap();
+    let program = target().join("debug/examples/reference");
+    let now = Run::new(program.to_str().unwrap()).succeeds().text;
+    assert!(now == committed, "docs/streamkvqa.md is stale: run `make inspect`\n{now}");
+}
+
+#[test]
 fn the_readme_lists_every_property() {
     let readme = fs::read_to_string(root().join("README.md")).unwrap();
     gst::init().unwrap();
