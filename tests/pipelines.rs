@@ -109,6 +109,15 @@ fn target() -> PathBuf {
     test.ancestors().nth(3).expect("a target folder").to_owned()
 }
 
+/// A folder with the plugin in it, as env.sh makes it for the scripts.
+fn plugins() -> PathBuf {
+    let plugins = target().join("debug/gstreamer-1.0");
+    fs::create_dir_all(&plugins).unwrap();
+    let _ =
+        std::os::unix::fs::symlink("../libgststreamkvqa.so", plugins.join("libgststreamkvqa.so"));
+    plugins
+}
+
 fn is_matroska(bytes: &[u8]) -> bool {
     bytes.starts_with(&[0x1a, 0x45, 0xdf, 0xa3])
 }
@@ -260,10 +269,9 @@ fn a_camera_that_dies_ten_times_is_watched_with_one_memory() {
         Killed(child)
     };
     let mut alive = camera();
-    let plugins = target().join("debug/gstreamer-1.0");
     let mut watch = Command::new(root().join("pipelines/reconnect.py"))
         .args([&format!("rtsp://127.0.0.1:{port}/camera"), "what is here now?", "0.5"])
-        .env("GST_PLUGIN_PATH", plugins)
+        .env("GST_PLUGIN_PATH", plugins())
         .stdout(Stdio::piped())
         .spawn()
         .map(Killed)
@@ -324,17 +332,111 @@ fn an_application_embeds_the_element() {
 
 #[test]
 fn a_python_application_embeds_the_element() {
-    // env.sh, which the scripts use, makes this folder as well.
-    let plugins = target().join("debug/gstreamer-1.0");
-    fs::create_dir_all(&plugins).unwrap();
-    let _ =
-        std::os::unix::fs::symlink("../libgststreamkvqa.so", plugins.join("libgststreamkvqa.so"));
     Run::new("examples/embed.py")
-        .env("GST_PLUGIN_PATH", plugins.to_str().unwrap())
+        .env("GST_PLUGIN_PATH", plugins().to_str().unwrap())
         .typing(4, "what do you see now?")
         .succeeds()
         .says("Playing.")
         .says("(ok; asked at ");
+}
+
+#[test]
+fn an_application_in_c_embeds_the_element() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("embed");
+    let flags = Command::new("pkg-config").args(["--cflags", "--libs", "gstreamer-1.0"]).output();
+    let flags = String::from_utf8(flags.unwrap().stdout).unwrap();
+    let compiled = Command::new("cc")
+        .args(["-Wall", "-Wextra", "-Werror", "-o"])
+        .arg(&program)
+        .arg(root().join("examples/embed.c"))
+        .args(flags.split_whitespace())
+        .status();
+    assert!(compiled.unwrap().success());
+    Run::new(program.to_str().unwrap())
+        .env("GST_PLUGIN_PATH", plugins().to_str().unwrap())
+        .arg(root().join("examples/media/everyday.webm").to_str().unwrap())
+        .arg(root().join("models/everyday").to_str().unwrap())
+        .arg("what is here now?")
+        .succeeds()
+        .says_times("what is here now?", 15)
+        .says_times("  [", 10);
+}
+
+#[test]
+fn answers_are_burned_into_an_hls_stream() {
+    let run = Run::new("pipelines/hls.sh").arg("stream").succeeds();
+    run.says("Written: stream/live.m3u8");
+    let list = String::from_utf8(run.wrote("stream/live.m3u8")).unwrap();
+    let parts: Vec<&str> = list.lines().filter(|line| line.ends_with(".ts")).collect();
+    assert!(parts.len() >= 15 && list.contains("#EXT-X-ENDLIST"), "{list}");
+    // A packet of a transport stream begins with this byte.
+    let bytes = run.wrote(&format!("stream/{}", parts[0]));
+    assert!(bytes.len() > 10_000 && bytes.chunks(188).all(|packet| packet[0] == 0x47));
+}
+
+#[test]
+fn an_alert_is_recorded_from_its_beginning_to_its_end() {
+    let questions = tempfile::NamedTempFile::new().unwrap();
+    let question = r#"{"question": "what shape is it now?", "interval": 1, "tag": "cross",
+        "choices": ["circle", "square", "triangle", "cross", "ring", "diamond"], "when": "cross"}"#;
+    fs::write(questions.path(), question.replace('\n', "")).unwrap();
+    let run = Run::new("pipelines/record.py")
+        .env("GST_PLUGIN_PATH", plugins().to_str().unwrap())
+        .arg(root().join("examples/media/toyworld.webm").to_str().unwrap())
+        .arg(questions.path().to_str().unwrap())
+        .arg(root().join("models/toyworld").to_str().unwrap())
+        .succeeds();
+    run.says("cross: cross-10.webm has ended").says("cross: recording cross-19.webm");
+    for name in ["cross-10.webm", "cross-19.webm", "cross-42.webm"] {
+        let video = run.wrote(name);
+        assert!(is_matroska(&video) && video.len() > 20_000, "{name}: {} bytes", video.len());
+    }
+}
+
+#[test]
+fn alerts_are_posted_until_they_are_taken() {
+    use std::io::{BufRead, BufReader, Read, Write};
+
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}/alerts", server.local_addr().unwrap());
+    let taken = std::thread::spawn(move || {
+        let mut bodies: Vec<serde_json::Value> = Vec::new();
+        for (number, stream) in server.incoming().enumerate() {
+            let mut stream = BufReader::new(stream.unwrap());
+            let mut length = 0;
+            loop {
+                let mut line = String::new();
+                stream.read_line(&mut line).unwrap();
+                if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
+                    length = value.trim().parse().unwrap();
+                }
+                if line.trim().is_empty() {
+                    break;
+                }
+            }
+            let mut body = vec![0; length];
+            stream.read_exact(&mut body).unwrap();
+            // The first one is refused, and comes again.
+            let status = if number == 0 { "503 Service Unavailable" } else { "204 No Content" };
+            let answer =
+                format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            stream.get_mut().write_all(answer.as_bytes()).unwrap();
+            bodies.push(serde_json::from_slice(&body).unwrap());
+            if bodies.len() == 5 {
+                return bodies;
+            }
+        }
+        bodies
+    });
+    Run::new("pipelines/webhook.py")
+        .env("GST_PLUGIN_PATH", plugins().to_str().unwrap())
+        .arg(&address)
+        .succeeds();
+    let bodies = taken.join().unwrap();
+    assert_eq!(bodies[0], bodies[1]);
+    let statuses = bodies[1..].iter().map(|body| body["status"].as_str().unwrap());
+    assert_eq!(statuses.collect::<Vec<_>>(), ["began", "ceased", "began", "ceased"]);
 }
 
 #[test]
