@@ -47,8 +47,12 @@ main (int argc, char **argv)
   }
   pipeline = gst_parse_launch ("filesrc name=file ! decodebin ! "
       "streamkvqa name=qa question-interval=5000000000 ! fakesink sync=false", &error);
-  if (!pipeline) {
+  /* There is one even where an element is missing; the error tells. */
+  if (error) {
     g_printerr ("error: %s\n", error->message);
+    g_clear_error (&error);
+    if (pipeline)
+      gst_object_unref (pipeline);
     return 1;
   }
   file = gst_bin_get_by_name (GST_BIN (pipeline), "file");
