@@ -71,7 +71,7 @@
  *
  * |[
  * gst-launch-1.0 filesrc location=demo.mp4 ! decodebin ! streamkvqa name=qa \
- *     model-path=models/toyworld questions-file=questions.jsonl ! fakesink \
+ *     model-path=models/everyday questions-file=questions.jsonl ! fakesink \
  *     qa.text ! srtenc ! filesink location=answers.srt
  * ]|
  *
@@ -86,7 +86,7 @@
  *
  * |[
  * gst-launch-1.0 filesrc location=demo.mp4 ! decodebin ! streamkvqa name=qa \
- *     model-path=models/toyworld questions-file=questions.jsonl \
+ *     model-path=models/everyday questions-file=questions.jsonl \
  *     text-template="Q: {question}{br}A: {answer}" ! videoconvert ! textoverlay name=overlay ! \
  *     videoconvert ! autovideosink qa.text ! queue ! overlay.text_sink
  * ]|
