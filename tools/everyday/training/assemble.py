@@ -15,7 +15,14 @@ def main():
     parser.add_argument("--trained-frames", type=int, default=64)
     arguments = parser.parse_args()
     lm.export_run(arguments.run, our_world(), arguments.out)
-    recipe = {"window": 512, "retrieve": 16, "guidance": "what is here now?"}
+    # Neighbours that are less alike than this are two pictures: chosen on the training pool.
+    recipe = {
+        "window": 512,
+        "retrieve": 16,
+        "guidance": "what is here now?",
+        "segment_threshold": 0.7,
+        "segment_min": 2,
+    }
     defaults = {"recipe": recipe, "added": {"recent": 4}}
     export.save_defaults(arguments.out, arguments.trained_frames, defaults)
 
