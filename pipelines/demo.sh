@@ -10,6 +10,10 @@
 set -eu
 . "$(dirname "$0")/env.sh"
 
+# textoverlay holds back text that comes after the video's end; a queue without bounds takes it, so that the
+# other branch of the tee gets its own.
+endless="max-size-buffers=0 max-size-bytes=0 max-size-time=0"
+
 echo "Playing $(basename "$clip") as fast as it can be watched and asked about."
 echo
 launch \
@@ -21,7 +25,7 @@ launch \
     videoconvert ! vp8enc deadline=1 cpu-used=-8 target-bitrate=600000 ! \
     matroskamux ! filesink location=demo.mkv \
     qa.text ! tee name=text \
-    text. ! queue ! burn.text_sink \
+    text. ! queue $endless ! burn.text_sink \
     text. ! queue ! srtenc ! filesink location=demo.srt |
     answers "$right_answers"
 echo

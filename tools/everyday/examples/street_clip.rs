@@ -104,6 +104,8 @@ struct Line<'a> {
     on_change: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     when: Option<&'a str>,
+    #[serde(rename = "for", skip_serializing_if = "Option::is_none")]
+    hold: Option<usize>,
     tag: &'a str,
 }
 
@@ -246,8 +248,9 @@ fn write_questions(cli: &Cli, stream: &Stream) -> Result<(), Box<dyn Error>> {
     for (tag, name) in STANDING {
         let noun = Noun::named(name).ok_or("a standing question is about something unknown")?;
         let text = Subject::Noun(noun).put_into(Kind::ExistsNow.wordings()[0]);
-        let (interval, when) = (Some(1), Some("yes"));
-        write(Line { question: &text, at: None, interval, on_change: true, when, tag })?;
+        // A second look before anybody is alarmed.
+        let (interval, when, hold) = (Some(1), Some("yes"), Some(2));
+        write(Line { question: &text, at: None, interval, on_change: true, when, hold, tag })?;
     }
     for (second, tag, kind, name) in ASKED {
         let subject = Noun::named(name).map_or(Subject::None, Subject::Noun);
@@ -255,8 +258,8 @@ fn write_questions(cli: &Cli, stream: &Stream) -> Result<(), Box<dyn Error>> {
             .question(kind, subject, second)
             .ok_or_else(|| format!("{tag} has no single answer at {second} s"))?;
         let text = &question.text;
-        let (at, interval, when) = (Some(second), None, None);
-        write(Line { question: text, at, interval, on_change: false, when, tag })?;
+        let (at, interval, when, hold) = (Some(second), None, None, None);
+        write(Line { question: text, at, interval, on_change: false, when, hold, tag })?;
         writeln!(answers, "{tag}\t{}", question.answer)?;
     }
     Ok(())
