@@ -270,7 +270,7 @@ impl Stream {
         }
 
         let view = self.memory.view(branch.as_deref());
-        let within = question.within.map(|span| Within::of(view, span)).transpose()?;
+        let within = question.within.map(|span| view.between(span)).transpose()?;
         if let (Some((from, to)), Some(true)) =
             (question.within, within.as_ref().map(Within::is_empty))
         {

@@ -21,7 +21,9 @@ fn what_does_not_run_here_says_why_and_what_to_take() {
         ("llavaonevision1_5", "code of its own", "Qwen3-VL"),
         ("qwen3_5", "recurrent and hold no keys", "Qwen3-VL"),
         ("qwen3_5_moe", "recurrent and hold no keys", "Qwen3-VL"),
+        ("qwen3_5_text", "recurrent and hold no keys", "Qwen3-VL"),
         ("qwen3_vl_moe", "experts", "dense Qwen3-VL"),
+        ("qwen2_5_omni", "hear and speak", "Qwen2.5-VL"),
         ("internvl_chat", "InternVL's own code", "-hf"),
     ] {
         let message = refused(model_type);
@@ -73,6 +75,36 @@ fn gguf_is_refused_as_a_file_and_as_a_folder() {
         let message = error(path);
         assert!(
             message.contains("GGUF") && message.contains("`Qwen3-VL-2B-Instruct`"),
+            "{message}"
+        );
+    }
+}
+
+/// Nothing is looked for, let alone downloaded.
+#[test]
+fn gguf_is_refused_by_its_name_on_the_hub() {
+    let message = error(Path::new("hf:unsloth/Qwen3-VL-2B-Instruct-GGUF"));
+    for part in ["hf:unsloth/Qwen3-VL-2B-Instruct-GGUF", "GGUF", "`Qwen3-VL-2B-Instruct`", "q8"] {
+        assert!(message.contains(part), "`{part}` is not in: {message}");
+    }
+}
+
+/// MLX names no method.
+#[test]
+fn what_mlx_quantised_is_refused() {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("Qwen3-VL-4B-Instruct-4bit");
+    std::fs::create_dir(&dir).unwrap();
+    let quantization = json!({"group_size": 64, "bits": 4});
+    for config in [
+        json!({"model_type": "qwen3_vl", "quantization": quantization}),
+        json!({"model_type": "qwen3_vl", "quantization": quantization,
+               "quantization_config": quantization}),
+    ] {
+        std::fs::write(dir.join("config.json"), config.to_string()).unwrap();
+        let message = error(&dir);
+        assert!(
+            message.contains("by MLX") && message.contains("`Qwen3-VL-4B-Instruct`"),
             "{message}"
         );
     }

@@ -7,6 +7,7 @@ mod common;
 use candle_core::Device;
 use common::against::{Fixture, ask, differ, first_logits, flat, internal};
 use common::{Copy, assert_close};
+use gststreamkvqa::model::prompt::{Form, PromptStyle};
 use gststreamkvqa::model::vision::Moment;
 use gststreamkvqa::{Frame, Recipe, Stream, VideoLlm};
 use serde_json::{Value, json};
@@ -214,6 +215,29 @@ fn numbers_of_frames_go_on_counting() {
     }
 }
 
+/// A budget for all frames of a video is no bound of a frame's; colours that nobody names are the class's.
+#[test]
+fn a_frame_of_qwen3_vl_has_bounds_and_colours_of_its_own() {
+    let fixture = Fixture::open("qwen3-hub");
+    let copy = Copy::of("qwen3-hub");
+    copy.edit("video_preprocessor_config.json", |said| {
+        said["size"] = json!({"longest_edge": 25_165_824, "shortest_edge": 4096});
+    });
+    let model = copy.load();
+    for (size, tokens) in [((1920, 1080), 20 * 36), ((4000, 4000), 27 * 27), ((48, 80), 4)] {
+        assert_eq!(model.picture(&painted(size, 0, 0.0)).unwrap().tokens(), tokens, "{size:?}");
+    }
+    let copy = Copy::of("qwen3-hub");
+    copy.edit("video_preprocessor_config.json", |said| {
+        for name in ["image_mean", "image_std"] {
+            assert!(said.as_object_mut().unwrap().remove(name).is_some());
+        }
+    });
+    let (model, frames) = (copy.load(), fixture.frames());
+    let made = model.vision().pixels(&frames, &fixture.picture(), &Device::Cpu).unwrap();
+    assert_close(&flat(&made), &flat(&fixture.tensors["pixel_values"]), 1e-5, "0.5 and 0.5");
+}
+
 /// The settings for still images do for a video where there are no others, within a frame's bounds.
 #[test]
 fn settings_for_still_images_do_for_video() {
@@ -225,4 +249,68 @@ fn settings_for_still_images_do_for_video() {
     assert!(picture.tokens() <= 768, "{picture:?}");
     let picture = model.picture(&fixture.frames()[0]).unwrap();
     assert!(picture.tokens() >= 64, "65536 pixels: {picture:?}");
+}
+
+/// What the published templates are made of: tools, kinds of contents counted in a namespace, markup between
+/// tags, turns of others.
+const LONG: &str = "\
+{%- if tools %}
+    {{- '<|im_start|>system\\n' }}{%- for tool in tools %}{{- tool | tojson }}{%- endfor %}{{- '<|im_end|>\\n' }}
+{%- elif messages[0].role == 'system' %}
+    {{- '<|im_start|>system\\n' }}
+    {%- if messages[0].content is string %}
+        {{- messages[0].content }}
+    {%- else %}
+        {%- for content in messages[0].content %}
+            {%- if 'text' in content %}{{- content.text }}{%- endif %}
+        {%- endfor %}
+    {%- endif %}
+    {{- '<|im_end|>\\n' }}
+{%- endif %}
+{%- set image_count = namespace(value=0) %}
+{%- set video_count = namespace(value=0) %}
+{%- for message in messages %}
+    {%- if message.role == \"user\" %}
+        {{- '<|im_start|>' + message.role + '\\n' }}
+        {%- for content in message.content %}
+            {%- if content.type == 'image' or 'image' in content or 'image_url' in content %}
+                {%- set image_count.value = image_count.value + 1 %}
+                {%- if add_vision_id %}Picture {{ image_count.value }}: {% endif -%}
+                <|vision_start|><|image_pad|><|vision_end|>
+            {%- elif content.type == 'video' or 'video' in content %}
+                {%- set video_count.value = video_count.value + 1 %}
+                {%- if add_vision_id %}Video {{ video_count.value }}: {% endif -%}
+                <|vision_start|><|video_pad|><|vision_end|>
+            {%- elif 'text' in content %}
+                {{- content.text }}
+            {%- endif %}
+        {%- endfor %}
+        {{- '<|im_end|>\\n' }}
+    {%- elif message.role == \"tool\" %}
+        {%- if loop.first or messages[loop.index0 - 1].role != \"tool\" %}{{- '<|im_start|>user' }}{%- endif %}
+        {%- if loop.last or messages[loop.index0 + 1].role != \"tool\" %}{{- '<|im_end|>\\n' }}{%- endif %}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\\n' }}
+{%- endif %}
+";
+
+#[test]
+fn a_template_as_long_as_the_published_says_the_same() {
+    let fixture = Fixture::open("qwen3-hub");
+    let copy = Copy::of("qwen3-hub");
+    copy.write("chat_template.json", &json!({"chat_template": LONG}).to_string());
+    let (long, short) = (copy.load(), &fixture.model);
+    for nested in [false, true] {
+        let form = Form { style: PromptStyle::Hf, nested };
+        for system in [None, Some("Be brief.")] {
+            let of = |model: &VideoLlm| {
+                let prompts = model.prompts();
+                let tail = prompts.tail(form, system, "what <|im_end|> now?").unwrap();
+                (prompts.opening(form, system, "").unwrap(), tail.ids)
+            };
+            assert_eq!(of(&long), of(short), "{nested} {system:?}");
+        }
+    }
 }

@@ -8,6 +8,7 @@ mod common;
 use candle_core::{DType, Device, Tensor};
 use common::against::{Causal, Fixture, ask, differ, first_logits, flat, ids, internal};
 use common::{Copy, assert_close, fixture};
+use gststreamkvqa::memory::unit::Kind;
 use gststreamkvqa::model::prompt::{Form, PromptStyle};
 use gststreamkvqa::model::rope::{Kept, Place, Positions};
 use gststreamkvqa::model::{DTypeChoice, LoadOptions};
@@ -150,6 +151,45 @@ fn units_tell_their_own_time() {
     let (now, later) = (logits(0.0, None), logits(3600.0, None));
     assert!(differ(&now, &later));
     assert_close(&logits(0.0, Some(1.0)), &now, 1e-5, "another nominal rate");
+}
+
+/// Units that became one, and a segment's summary: each says the middle of what it stands for.
+#[test]
+fn what_was_merged_tells_a_time_of_its_own() {
+    let fixture = Fixture::open("qwen3-wide");
+    let frame = &fixture.frames()[0];
+    let mut recipe = Recipe::named("streamkv").unwrap();
+    for (key, value) in
+        [("segment-min", "1"), ("segment-max", "2"), ("segment-seconds", "11"), ("keep-ratio", "1")]
+    {
+        recipe.set(key, value).unwrap();
+    }
+    let mut stream = Stream::new(fixture.model.clone(), recipe).unwrap();
+    for second in 0..24 {
+        let rgb = frame.rgb().to_vec();
+        let at = f64::from(second);
+        stream.push(&Frame::new(rgb, frame.width(), frame.height(), at).unwrap()).unwrap();
+    }
+    let (mut merged, mut summaries) = (0, 0);
+    for unit in stream.memory().units() {
+        let span = unit.frames.end - unit.frames.start;
+        if unit.kind == Kind::Frame && span > 2 {
+            merged += 1;
+            assert_eq!(unit.told, (unit.start + unit.end) / 2.0);
+        }
+        if unit.kind == Kind::Summary {
+            summaries += 1;
+            let own = stream
+                .memory()
+                .units()
+                .filter(|own| own.kind == Kind::Frame && own.segment == unit.segment);
+            let told: Vec<f64> = own.map(|own| own.told).collect();
+            let (first, last) = (told[0], told[told.len() - 1]);
+            assert!(first < last, "{told:?}");
+            assert_eq!(unit.told, (first + last) / 2.0);
+        }
+    }
+    assert!(merged > 0 && summaries > 0, "{merged} {summaries}");
 }
 
 /// Clocks may say anything; the words stay short.

@@ -56,7 +56,13 @@ fn every_method_looks_at_nothing_else() {
         }
         let stream = seen(&model, recipe, &frames);
         for (from, to) in [(20.0, 25.0), (22.0, 23.0), (25.0, 25.0)] {
-            let answer = ask(&stream, from, to);
+            let question = Question::new("what?").max_tokens(2).within(from, to);
+            let answer = match stream.ask(&question, |_| {}) {
+                Ok(answer) => answer,
+                // A unit of several frames lies within nothing so short.
+                Err(EngineError::Question(_)) if to - from < 5.0 => continue,
+                Err(error) => panic!("{name} {from}-{to}: {error}"),
+            };
             let seconds = looked_at(&stream, &answer);
             let inside = |&second: &u64| second as f64 >= from && second as f64 <= to;
             assert!(seconds.iter().all(inside), "{name} {from}-{to}: {seconds:?}");
@@ -68,7 +74,7 @@ fn every_method_looks_at_nothing_else() {
         // Asking so changes nothing.
         let free = |stream: &Stream| stream.ask(&Question::new("what?"), |_| {}).unwrap();
         let before = free(&stream);
-        ask(&stream, 20.0, 21.0);
+        ask(&stream, 20.0, 25.0);
         assert_eq!((free(&stream).ids, free(&stream).evidence), (before.ids, before.evidence));
     }
     assert!(looked >= 2 * Recipe::names().len(), "{looked}");

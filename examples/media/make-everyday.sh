@@ -15,7 +15,7 @@ atlas=$PWD/target/everyday/atlas-256.bin
 cargo run --quiet --locked -p everyday --example street_clip -- --seed "$seed" --atlas "$atlas" \
     --questions "$here/everyday.questions.jsonl" --answers "$here/everyday.answers.tsv" |
     gst-launch-1.0 -q fdsrc ! \
-        rawvideoparse format=rgb width=640 height=360 framerate=8/1 ! videoconvert ! \
+        rawvideoparse format=rgb width=640 height=480 framerate=8/1 ! videoconvert ! \
         vp8enc deadline=0 end-usage=cq cq-level=14 min-quantizer=4 max-quantizer=44 \
         target-bitrate=160000 keyframe-max-dist=200 ! \
         webmmux ! filesink location="$here/everyday.webm"

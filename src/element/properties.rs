@@ -373,7 +373,7 @@ fn question_properties() -> Vec<glib::ParamSpec> {
                  only question is needed, times are seconds of running time. interval asks again and \
                  again, on when the picture changes or upstream has seen something (trigger-classes); \
                  with none of these and without at it is asked at the end of the stream. on-change \
-                 reports an answer only if it differs from the last one. choices are the answers that \
+                 reports an answer only if it differs from the last one (with when, if it makes an alert). choices are the answers that \
                  the model decides between; an alert is posted when the answer has been the one in \
                  when for so many seconds, and when it no longer is. from and to say which stretch of the video \
                  the question is about (below 0: before the moment of asking; or a moment of clock time \

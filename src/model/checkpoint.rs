@@ -41,6 +41,16 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
+    /// Refuses what the name of a model on the hub already tells.
+    ///
+    /// # Errors
+    /// [`Hub`](EngineError::Hub) with the name of what is read instead.
+    pub fn check_name(path: &Path) -> Result<()> {
+        let name = path.to_string_lossy();
+        let reason = name.strip_prefix(hub::PREFIX).and_then(twins::gguf_by_name);
+        reason.map_or(Ok(()), |reason| Err(EngineError::Hub { name: name.into(), reason }))
+    }
+
     pub fn open(dir: &Path) -> Result<Self> {
         let fault = |reason: &str| {
             Err(EngineError::Checkpoint { path: dir.to_owned(), reason: reason.into() })

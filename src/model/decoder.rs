@@ -166,12 +166,15 @@ impl Decoder {
     pub(crate) fn new(cfg: &TextConfig, vb: VarBuilder, head: Option<VarBuilder>) -> Result<Self> {
         let embeddings =
             candle_nn::embedding(cfg.vocab_size, cfg.hidden_size, vb.pp("embed_tokens"))?;
+        // The largest tensors first: each is mapped as long as it is copied, on top of what is there by then.
+        let own = |vb| linear_no_bias(cfg.hidden_size, cfg.vocab_size, vb);
+        let own = head.map(own).transpose()?;
         let layers = (0..cfg.layers)
             .map(|i| Layer::new(cfg, vb.pp("layers").pp(i)))
             .collect::<candle_core::Result<Vec<Layer>>>()?;
-        let tied = head.is_none();
-        let head = match head {
-            Some(vb) => linear_no_bias(cfg.hidden_size, cfg.vocab_size, vb)?,
+        let tied = own.is_none();
+        let head = match own {
+            Some(own) => own,
             // Held a second time: a token's scores read all of it, a token's embedding one row.
             None if layers.first().is_some_and(|layer| layer.mlp.down.is_eight_bits()) => {
                 Linear::in_eight_bits(embeddings.embeddings())?

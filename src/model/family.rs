@@ -24,13 +24,17 @@ const SUPPORTED: &str = "`llava_onevision` (LLaVA-OneVision), `qwen2_vl` (Qwen2-
     (InternVL3 and 3.5 in the folders whose names end in -hf)";
 
 /// Types that people have and that do not run here: why, and what to take instead.
-const NOT_SUPPORTED: [(&str, &str); 9] = [
+const NOT_SUPPORTED: [(&str, &str); 13] = [
     ("llavaonevision1_5", LLAVA_1_5),
     ("llava_onevision1_5", LLAVA_1_5),
     ("qwen3_5", QWEN_3_5),
     ("qwen3_5_vl", QWEN_3_5),
     ("qwen3_5_moe", QWEN_3_5),
+    ("qwen3_5_text", QWEN_3_5),
+    ("qwen3_5_moe_text", QWEN_3_5),
     ("qwen3_next", QWEN_3_5),
+    ("qwen2_5_omni", OMNI),
+    ("qwen3_omni_moe", OMNI),
     (
         "qwen3_vl_moe",
         "experts that take turns are not supported; take a dense Qwen3-VL (2B, 4B, 8B or 32B)",
@@ -49,6 +53,8 @@ const NOT_SUPPORTED: [(&str, &str); 9] = [
 
 const LLAVA_1_5: &str = "LLaVA-OneVision-1.5 is code of its own in its folder, which is not run here; take \
     Qwen3-VL or llava-hf/llava-onevision-qwen2-7b-ov-hf";
+
+const OMNI: &str = "models that hear and speak are not supported; take Qwen2.5-VL or Qwen3-VL";
 
 const QWEN_3_5: &str = "three of four layers are recurrent and hold no keys that a question could \
     retrieve, so no method of this element applies; take Qwen3-VL";

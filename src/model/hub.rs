@@ -17,7 +17,7 @@ use super::load::{HubOptions, LoadOptions, LoadProgress, LoadStep};
 use crate::error::{EngineError, Result};
 
 /// What a path begins with that is a name on the hub.
-const PREFIX: &str = "hf:";
+pub(crate) const PREFIX: &str = "hf:";
 
 /// The files of a model that are read, beside the weights. Not every model has all of them.
 const FILES: [&str; 10] = [

@@ -67,6 +67,7 @@ impl VideoLlm {
     /// name that is not in the cache; [`Device`](crate::EngineError::Device) if the device is not
     /// there; [`Cancelled`](crate::EngineError::Cancelled) between two tensors.
     pub fn load(dir: impl AsRef<Path>, options: &LoadOptions) -> Result<Self> {
+        Checkpoint::check_name(dir.as_ref())?;
         let checkpoint = Checkpoint::open(&hub::folder(dir.as_ref(), options)?)?;
         let family = Family::of(&checkpoint)?;
         let Family { words, plan } = &family;

@@ -381,8 +381,13 @@ impl Shared {
                     true => (false, None),
                     false => self.standing.lock().see(&record),
                 };
+                // What is debounced for the alerts is so for the answers.
+                let old = match record.asked.question.alert.is_some() {
+                    true => turn.is_none(),
+                    false => same,
+                };
                 let alert = turn.map(|turn| (record.clone(), turn));
-                self.deliver(record, silent || (on_change && same));
+                self.deliver(record, silent || (on_change && old));
                 if let Some((record, turn)) = alert
                     && !self.queue.lock().stopped
                 {

@@ -3,7 +3,7 @@
 //! the open segment.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::ids::Ids;
 use super::within::Within;
@@ -12,7 +12,7 @@ use crate::memory::intake::Encoded;
 use crate::memory::keep::{Held, Layer};
 use crate::memory::recipe::Similarity;
 use crate::memory::store::{Block, Blocks, Store};
-use crate::memory::unit::{RESIDUE, Row, Unit, Units};
+use crate::memory::unit::{Kind, RESIDUE, Row, Unit, Units};
 use crate::memory::weigh::score::{MeanQuery, Unread};
 
 #[derive(Clone, Copy, Debug)]
@@ -169,6 +169,41 @@ pub fn scores(
 }
 
 impl<'a> View<'a> {
+    /// What of it lies between two seconds of the stream. A frame lies within if
+    /// any of the time that it stands for does; what stands for several pictures, if all of it does. What
+    /// tokens that are gone have left behind lies nowhere. Where each KV head holds tokens of its own, each
+    /// gives as many as the one that has fewest: the newest.
+    ///
+    /// # Errors
+    /// What the computation fails with.
+    pub fn between(&self, (from, to): (f64, f64)) -> Result<Within> {
+        // Patches of further pictures in one unit count on.
+        let picture = self.held.geometry.picture_tokens;
+        let is_one = |unit: &Unit| {
+            let patches = unit.patches.iter().flat_map(|patches| patches.iter());
+            unit.kind == Kind::Frame && patches.into_iter().all(|&patch| (patch as usize) < picture)
+        };
+        let fits = |unit: &&Unit| match is_one(unit) {
+            true => unit.start <= to && unit.end >= from,
+            false => unit.start >= from && unit.end <= to,
+        };
+        let open = self.branch.map_or(&[][..], |branch| &branch.units);
+        let units: HashSet<u64> =
+            self.units.iter().chain(open).filter(fits).map(|unit| unit.id).collect();
+        let inside = |row: &Row| row.patch != RESIDUE && units.contains(&row.unit);
+        let mut resident = Vec::new();
+        for layer in (0..self.held.geometry.layers).map_while(|layer| self.resident(layer)) {
+            let list = |rows: &Vec<Row>| -> Vec<usize> {
+                (0..rows.len()).filter(|&i| rows.get(i).is_some_and(inside)).collect()
+            };
+            let mut lists: Vec<Vec<usize>> = layer.lists().iter().map(list).collect();
+            let fewest = lists.iter().map(Vec::len).min().unwrap_or(0);
+            lists.iter_mut().for_each(|list| drop(list.drain(..list.len() - fewest)));
+            resident.push(layer.keep(&lists)?);
+        }
+        Ok(Within::new(units, resident))
+    }
+
     /// A layer's blocks in stream order, less those that are lost.
     pub fn blocks(&self, layer: usize) -> Candidates<'a> {
         self.offered(layer, |_| true)

@@ -7,8 +7,23 @@ use std::path::Path;
 use serde_json::Value;
 
 /// What a quantised model's name has more than its twin's.
-const ENDINGS: [&str; 9] =
-    ["-gguf", "-awq", "-gptq", "-fp8", "-nvfp4", "-bnb-4bit", "-int4", "-int8", "-w8a8"];
+const ENDINGS: [&str; 15] = [
+    "-gguf",
+    "-awq",
+    "-gptq",
+    "-fp8",
+    "-fp4",
+    "-nvfp4",
+    "-bnb-4bit",
+    "-4bit",
+    "-8bit",
+    "-mlx",
+    "-int4",
+    "-int8",
+    "-w8a8",
+    "-w4a16",
+    "-autoround",
+];
 
 /// Why a path that leads to a GGUF file, or to a folder of them, is not read; `None` of any other.
 pub fn gguf(path: &Path) -> Option<String> {
@@ -26,13 +41,27 @@ pub fn gguf(path: &Path) -> Option<String> {
     Some(refusal("GGUF", path))
 }
 
+/// Why a model that is called so on the hub is not read, before anything is looked for or downloaded: such
+/// folders hold nothing else.
+pub fn gguf_by_name(name: &str) -> Option<String> {
+    let name = name.split('@').next().unwrap_or(name);
+    let is_gguf = name.to_ascii_lowercase().ends_with("-gguf");
+    is_gguf.then(|| refusal("GGUF", Path::new(name)))
+}
+
 /// Why a folder whose config says that its weights are quantised is not read.
 pub fn quantised(path: &Path, config: &Value) -> Option<String> {
-    let places =
-        ["/quantization_config", "/text_config/quantization_config", "/compression_config"];
+    // What MLX says of its own, which names no method, it says twice.
+    let places = [
+        "/quantization_config",
+        "/text_config/quantization_config",
+        "/compression_config",
+        "/quantization",
+    ];
     let found = places.iter().find_map(|place| config.pointer(place).filter(|v| !v.is_null()))?;
-    let method = found.get("quant_method").and_then(Value::as_str).unwrap_or("unknown");
-    Some(refusal(&method.to_uppercase(), path))
+    let own = if config.get("quantization").is_some() { "MLX" } else { "an unknown method" };
+    let method = found.get("quant_method").and_then(Value::as_str).map(str::to_uppercase);
+    Some(refusal(&method.unwrap_or_else(|| own.to_owned()), path))
 }
 
 fn refusal(method: &str, path: &Path) -> String {
@@ -64,6 +93,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_called_so_on_the_hub_is_refused_by_name() {
+        for name in ["unsloth/Qwen3-VL-2B-Instruct-GGUF", "a/Qwen3-VL-2B-Instruct-gguf@main"] {
+            assert!(gguf_by_name(name).unwrap().contains("Qwen3-VL-2B-Instruct`"), "{name}");
+        }
+        assert_eq!(gguf_by_name("a/gguf-tools"), None);
+    }
+
+    #[test]
     fn a_twin_is_named_after_what_is_left_without_the_method() {
         for (path, expected) in [
             ("/models/Qwen3-VL-8B-Instruct-FP8", Some("Qwen3-VL-8B-Instruct")),
@@ -74,6 +111,8 @@ mod tests {
                 "/hub/models--unsloth--Qwen3-VL-2B-Instruct-bnb-4bit/snapshots/0123",
                 Some("unsloth/Qwen3-VL-2B-Instruct"),
             ),
+            ("/models/Qwen3-VL-4B-Instruct-4bit", Some("Qwen3-VL-4B-Instruct")),
+            ("/models/Qwen3-VL-8B-Instruct-MLX-8bit", Some("Qwen3-VL-8B-Instruct")),
             ("/models/mine", None),
         ] {
             assert_eq!(twin(Path::new(path)).as_deref(), expected, "{path}");

@@ -29,7 +29,7 @@ struct Cli {
     fps: usize,
     #[arg(long, default_value_t = 640)]
     width: usize,
-    #[arg(long, default_value_t = 360)]
+    #[arg(long, default_value_t = 480)]
     height: usize,
     #[arg(long)]
     questions: PathBuf,
@@ -37,7 +37,7 @@ struct Cli {
     answers: PathBuf,
 }
 
-const ASPECT: f32 = 16.0 / 9.0;
+const ASPECT: f32 = 4.0 / 3.0;
 /// The lights and the seconds with which they begin.
 const LIGHTS: [(Light, usize); 3] = [(Light::Day, 0), (Light::Dusk, 37), (Light::Night, 65)];
 const SECONDS: usize = 90;
@@ -71,19 +71,20 @@ const STORY: [(&str, usize, usize, f32, Act); 12] = [
     ("car", 84, 5, 0.42, Act::Right),
 ];
 
-/// What is asked when: second, tag, kind, subject.
+/// What is asked when: second, tag, kind, subject. Mostly kinds that a small model learns well (on validation
+/// seeds), with one of the hardest at the end.
 const ASKED: [(usize, &str, Kind, &str); 14] = [
     (4, "now", Kind::Now, ""),
     (7, "where-now", Kind::WhereNow, "dog"),
-    (10, "beside", Kind::Beside, "dog"),
+    (10, "first", Kind::First, ""),
     (14, "kind", Kind::KindNow, ""),
     (21, "how-many", Kind::CountNow, "officer"),
-    (34, "which-way", Kind::WhichWay, "bus"),
+    (34, "last", Kind::Last, ""),
     (44, "light", Kind::LightNow, ""),
     (52, "unusual", Kind::Now, ""),
-    (56, "before", Kind::Before, "elephant"),
+    (61, "place", Kind::SceneNow, ""),
     (64, "appeared", Kind::DidAppear, "elephant"),
-    (75, "light-when", Kind::LightWhen, "elephant"),
+    (75, "where-was", Kind::WhereWas, "cat"),
     (79, "gone", Kind::ExistsNow, "fire engine"),
     (83, "when", Kind::When, "fire engine"),
     (89, "came-by", Kind::CameBy, "car"),
