@@ -140,14 +140,18 @@ impl Timeline {
     ) -> Result<(f64, f64), String> {
         let seconds = |engine: ClockTime| engine.nseconds() as f64 / 1e9;
         let end = |bound: Bound, name: &str, last: bool| -> Result<f64, String> {
-            let (at, start): (u64, &dyn Fn(&Epoch) -> Option<u64>) = match bound {
-                Bound::At(at) => (at.nseconds(), &|epoch| Some(epoch.running.nseconds())),
+            let at = match bound {
+                Bound::At(at) => at.nseconds(),
                 Bound::Ago(ago) => {
                     let newest = self.epochs.back().map_or(ClockTime::ZERO, |epoch| epoch.last);
                     let now = asked.and_then(|asked| self.engine_of(asked)).unwrap_or(newest);
                     return Ok(seconds(now.saturating_sub(ago)));
                 }
-                Bound::Wall(wall) => (wall, &|epoch| epoch.wall),
+                Bound::Wall(wall) => wall,
+            };
+            let start = |epoch: &Epoch| match bound {
+                Bound::Wall(_) => epoch.wall,
+                _ => Some(epoch.running.nseconds()),
             };
             let mut clocked =
                 self.epochs.iter().rev().filter_map(|epoch| Some((epoch, start(epoch)?)));
