@@ -3,12 +3,11 @@
 """Watches a camera that comes and goes: when it fails, ends or falls silent, only the source is built anew,
 and streamkvqa goes on with the memory that it has.
 
-    pipelines/reconnect.py rtsp://camera/stream [QUESTION [SECONDS]]      a question every 5 s
+    pipelines/reconnect.py rtsp://camera/stream [QUESTION [SECONDS [MODEL]]]      a question every 5 s
 
 Prints each answer, and what happens to the camera. Ctrl-C ends.
 """
 
-import os
 import pathlib
 import signal
 import sys
@@ -19,17 +18,17 @@ gi.require_version("Gst", "1.0")
 from gi.repository import GLib, Gst  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-SOURCE = "rtspsrc name=source protocols=tcp latency=200 tcp-timeout=3000000 ! decodebin"
+SOURCE = "rtspsrc name=source protocols=tcp latency=200 tcp-timeout=3000000 ! decodebin name=decoder"
 # Seconds before the next try: short at first, longer while nobody answers.
 FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0
 
 
 class Watch:
-    def __init__(self, url, question, interval):
+    def __init__(self, url, question, interval, model):
         self.url = url
         self.pipeline = Gst.parse_launch("streamkvqa name=qa ! fakesink sync=false async=false")
         self.qa = self.pipeline.get_by_name("qa")
-        self.qa.set_property("model-path", os.environ.get("MODEL", str(ROOT / "models" / "everyday")))
+        self.qa.set_property("model-path", model)
         self.qa.set_property("question", question)
         self.qa.set_property("question-interval", int(interval * Gst.SECOND))
         self.source = None
@@ -53,10 +52,7 @@ class Watch:
     def connect(self):
         self.source = Gst.parse_bin_from_description(SOURCE, False)
         self.source.get_by_name("source").set_property("location", self.url)
-        decoder = self.source.get_by_name("decodebin0") or next(
-            element for element in self.source.iterate_elements() if "decodebin" in element.get_name()
-        )
-        decoder.connect("pad-added", self.on_pad, self.source)
+        self.source.get_by_name("decoder").connect("pad-added", self.on_pad, self.source)
         self.pipeline.add(self.source)
         # As asked for, not as the pipeline happens to be while it takes leave of the last source.
         self.source.set_state(Gst.State.PLAYING)
@@ -122,5 +118,10 @@ if __name__ == "__main__":
     if len(sys.argv) < 2:
         sys.exit(__doc__)
     Gst.init(None)
-    question = sys.argv[2] if len(sys.argv) > 2 else "what is here now?"
-    Watch(sys.argv[1], question, float(sys.argv[3]) if len(sys.argv) > 3 else 5.0).run()
+    arguments = dict(enumerate(sys.argv))
+    Watch(
+        arguments[1],
+        arguments.get(2, "what is here now?"),
+        float(arguments.get(3, 5.0)),
+        arguments.get(4, str(ROOT / "models" / "everyday")),
+    ).run()

@@ -19,6 +19,9 @@ use crate::{Answer, Choice, Finish};
 pub(super) const MESSAGE_NAME: &str = "streamkvqa/answer";
 /// The same of news of a standing question, and of the `alert` signal.
 pub(super) const ALERT_NAME: &str = "streamkvqa/alert";
+/// Fields of an answer that its alert has otherwise, or not at all.
+const NOT_OF_ALERTS: [&str; 7] =
+    ["status", "last", "error", "tokens", "truncated", "finish", "json"];
 /// Name of the custom meta on the next video buffer.
 pub(super) const META_NAME: &str = "StreamKvqaAnswerMeta";
 
@@ -225,27 +228,17 @@ impl Record {
         let mut structure = gst::Structure::new_empty(ALERT_NAME);
         for (name, value) in self.fields(element) {
             // Whose it is, and what of the answer bears on it.
-            if !["status", "last", "error", "tokens", "truncated", "finish", "json"].contains(&name)
-            {
+            if !NOT_OF_ALERTS.contains(&name) {
                 structure.set_value(name, value);
             }
         }
-        let json = known(json!({
-            "element": element,
-            "id": self.question().id,
-            "question": self.question().text,
-            "tag": self.question().tag,
-            "status": status,
-            "since": seconds(since),
-            "lasted": lasted.map(seconds),
-            "answer": self.text,
-            "probability": self.probability(),
-            "confidence": self.confidence,
-            "asked-at": self.asked.at.map(|at| seconds(at.running)),
-            "asked-at-stream": self.asked.at.and_then(|at| at.stream).map(seconds),
-            "wall-clock": self.asked.at.and_then(|at| at.wall).map(|wall| wall as f64 / 1e9),
-            "evidence": self.evidence_json(),
-        }));
+        let mut json = self.fields_json(element);
+        if let Some(fields) = json.as_object_mut() {
+            NOT_OF_ALERTS.iter().for_each(|name| drop(fields.remove(*name)));
+            fields.insert("status".into(), status.into());
+            fields.insert("since".into(), seconds(since).into());
+            fields.extend(lasted.map(|lasted| ("lasted".into(), seconds(lasted).into())));
+        }
         structure.set("status", status);
         structure.set("since", since.nseconds());
         if let Some(lasted) = lasted {
@@ -298,6 +291,10 @@ impl Record {
     /// The same fields as one JSON object, for those who can read neither lists nor 64 bits: times
     /// are seconds.
     pub fn json(&self, element: &str) -> String {
+        self.fields_json(element).to_string()
+    }
+
+    fn fields_json(&self, element: &str) -> serde_json::Value {
         let Asked { question, at, frame_age, .. } = &self.asked;
         let error = match &self.status {
             Status::Error(reason) => Some(without_nul(reason)),
@@ -329,7 +326,6 @@ impl Record {
                 self.choices.iter().map(share).collect::<serde_json::Map<_, _>>()
             }),
         }))
-        .to_string()
     }
 
     /// The answer in the words of a template. Blank lines would end a subtitle early.

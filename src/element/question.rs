@@ -64,10 +64,10 @@ pub(super) struct On {
 impl On {
     /// # Errors
     /// Names the word that is none.
-    fn of<T: AsRef<str>>(words: &[T]) -> Result<Self, String> {
+    fn of(words: &[String]) -> Result<Self, String> {
         let mut on = Self::default();
         for word in words {
-            match word.as_ref() {
+            match word.as_str() {
                 "change" => on.change = true,
                 "detection" => on.detection = true,
                 word => return Err(format!("`on` is {word:?}; it is \"change\" or \"detection\"")),

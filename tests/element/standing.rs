@@ -104,6 +104,9 @@ fn an_alert_says_when_something_becomes_true_and_when_it_ceases() {
             serde_json::from_str(alert.get::<&str>("json").unwrap()).unwrap();
         assert_eq!(json["status"], alert.get::<&str>("status").unwrap());
         assert_eq!(json["lasted"].is_null(), json["status"] == "began");
+        // It holds what the structure holds.
+        let names = alert.iter().map(|(name, _)| name.to_string()).filter(|name| name != "json");
+        names.for_each(|name| assert!(!json[&name].is_null(), "{name} in {json}"));
     }
 }
 
