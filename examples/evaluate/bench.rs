@@ -6,15 +6,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use gststreamkvqa::memory::store::StoreOptions;
-use gststreamkvqa::{EngineError, Frame, Question, Recipe, ReuseOptions, Stream, VideoLlm};
+use gststreamkvqa::{EngineError, Frame, Question, Stream, VideoLlm};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 
-use crate::world::{Asked, Drawn, PAINTED, Video, World};
-
-/// The method that sees no video.
-const BLIND: &str = "blind";
+use crate::plan::{Plan, paint};
+use crate::world::{Asked, Drawn, World};
 
 /// What is the same for all cells.
 pub struct Work {
@@ -29,67 +26,17 @@ pub struct Work {
     pub jobs: usize,
 }
 
-/// What is one cell's own.
-pub struct Plan {
-    pub label: String,
-    pub frames: usize,
-    pub budget: usize,
-    recipe: Recipe,
-    store: StoreOptions,
-    reuse: ReuseOptions,
-    blind: bool,
-}
-
-impl Plan {
-    /// `method` is a name with options behind a colon, joined by plus signs: the method's, and
-    /// `store`, `store-residual`, `tower-reuse` and `reuse-tolerance` as the element has them. A plain name is the published method;
-    /// names of options joined to it by plus signs, as in `rekv+recent`, take these from the model's
-    /// folder.
-    pub fn parse(
-        method: &str,
-        model: &VideoLlm,
-        frames: usize,
-        budget: usize,
-    ) -> Result<Self, EngineError> {
-        let (name, options) = method.split_once(':').unwrap_or((method, ""));
-        let mut parts = name.split('+');
-        let name = parts.next().unwrap_or_default();
-        let blind = name == BLIND;
-        let known = if blind { "full" } else { name };
-        let mut recipe = Recipe::published_for(known, model)?;
-        let tuned = Recipe::for_model(known, model)?.options();
-        for key in parts {
-            let option = tuned.iter().find(|option| option.name == key);
-            recipe.set(key, option.map_or("", |option| &option.value))?;
+impl Work {
+    /// What videos of so many frames are drawn by.
+    pub fn drawn(&self, frames: usize) -> Drawn {
+        Drawn {
+            frames,
+            held_out: self.held_out,
+            held_out_wording: self.held_out_wording,
+            at_end: self.at_end,
+            per_kind: self.per_kind,
         }
-        // A budget is what a method may use; where the model's folder recommends less, it does.
-        let own =
-            |key| Some(model.recommendations().recipes.get(name)?.get(key)?.as_u64()? as usize);
-        let less = ["retrieve", "cap"].into_iter().filter_map(own).min();
-        let frame = Frame::new(vec![0; 3 * PAINTED.0 * PAINTED.1], PAINTED.0, PAINTED.1, 0.0)?;
-        let unit = model.picture(&frame)?.tokens();
-        recipe.set_budget(less.map_or(budget, |less| less.min(budget)), unit);
-        let mut store = StoreOptions::default();
-        let mut reuse = ReuseOptions { most: 0, tolerance: 2.0 };
-        for option in options.split('+').filter(|option| !option.is_empty()) {
-            let (key, value) = option.split_once('=').unwrap_or((option, ""));
-            match key {
-                "store" => store.codec = Some(value.parse()?),
-                "store-residual" => {
-                    store.residual = number(key, value)?;
-                }
-                "tower-reuse" => reuse.most = number(key, value)?,
-                "reuse-tolerance" => reuse.tolerance = number(key, value)?,
-                _ => recipe.set(key, value)?,
-            }
-        }
-        Ok(Self { label: method.to_owned(), frames, budget, recipe, store, reuse, blind })
     }
-}
-
-fn number<T: std::str::FromStr>(key: &str, value: &str) -> Result<T, EngineError> {
-    let reason = format!("`{value}` is no number that can be taken");
-    value.parse().map_err(|_| EngineError::Option { key: key.into(), reason })
 }
 
 /// Right answers out of all.
@@ -132,6 +79,13 @@ pub struct Cell {
     pub chance: BTreeMap<String, f64>,
     /// Answers whose first evidence overlaps the frames that hold the answer.
     pub evidence: Count,
+    /// Answers by how many frames ago what they are about was last seen: up to so many, a power of two.
+    #[serde(default)]
+    pub ages: BTreeMap<usize, Count>,
+    /// Tokens that an answer has in front of it, the mean of all layers; earlier reports did not count
+    /// them.
+    #[serde(default)]
+    pub context_tokens: Option<f64>,
     pub ingest_ms_per_frame: f64,
     pub first_token_ms: f64,
     /// Of keys, values and inputs; what a block takes besides would be most of so small a model's.
@@ -154,6 +108,8 @@ struct Tally {
     kinds: BTreeMap<String, Count>,
     answers: BTreeMap<String, std::collections::BTreeSet<String>>,
     evidence: Count,
+    ages: BTreeMap<usize, Count>,
+    context: f64,
     ingest: Duration,
     frames: u64,
     first_token: Duration,
@@ -168,6 +124,7 @@ pub fn evaluate(
     plan: &Plan,
     work: &Work,
 ) -> Result<Cell, EngineError> {
+    let plan = &plan.bounded(model, world, work)?;
     let bar = ProgressBar::new(work.streams);
     if let Ok(style) = ProgressStyle::with_template("{msg} {bar:30} {pos}/{len} {eta}") {
         bar.set_style(style);
@@ -212,16 +169,7 @@ fn one_video(
     work: &Work,
     seed: u64,
 ) -> Result<Tally, EngineError> {
-    let mut video = world.video(
-        seed,
-        Drawn {
-            frames: plan.frames,
-            held_out: work.held_out,
-            held_out_wording: work.held_out_wording,
-            at_end: work.at_end,
-            per_kind: work.per_kind,
-        },
-    );
+    let mut video = world.video(seed, work.drawn(plan.frames));
     let wanted = |asked: &Asked| work.kinds.iter().any(|kind| kind == asked.kind);
     video.questions.retain(|asked| work.kinds.is_empty() || wanted(asked));
     video.questions.sort_by_key(|question| question.after_frame);
@@ -251,17 +199,18 @@ fn one_video(
     Ok(tally)
 }
 
-fn paint(video: &Video<'_>, index: usize) -> Result<Frame, EngineError> {
-    let (width, height) = PAINTED;
-    Frame::new(video.paint(index), width, height, index as f64)
-}
-
 impl Tally {
     fn note(&mut self, question: &Asked, answer: &gststreamkvqa::Answer) {
         let right = answer.text.trim() == question.answer;
         self.kinds.entry(question.kind.into()).or_default().add(right);
         self.answers.entry(question.kind.into()).or_default().insert(question.answer.clone());
         self.first_token += answer.timings.first_token;
+        let tokens = answer.layers.iter().map(|layer| layer.context_tokens).sum::<usize>();
+        self.context += tokens as f64 / answer.layers.len().max(1) as f64;
+        if let Some(seen) = question.relevant.iter().map(|range| range.end).max() {
+            let age = (question.after_frame + 1).saturating_sub(seen).max(1).next_power_of_two();
+            self.ages.entry(age).or_default().add(right);
+        }
         if !question.relevant.is_empty() {
             let looked = answer.evidence.first().is_some_and(|evidence| {
                 question.relevant.iter().any(|range| {
@@ -281,6 +230,11 @@ impl Tally {
             self.answers.entry(kind).or_default().extend(answers);
         }
         self.evidence = [self.evidence, other.evidence].into_iter().sum();
+        for (age, count) in other.ages {
+            let mine = self.ages.entry(age).or_default();
+            *mine = [*mine, count].into_iter().sum();
+        }
+        self.context += other.context;
         self.ingest += other.ingest;
         self.frames += other.frames;
         self.first_token += other.first_token;
@@ -304,6 +258,8 @@ impl Tally {
                 .collect(),
             kinds: self.kinds,
             evidence: self.evidence,
+            ages: self.ages,
+            context_tokens: Some(self.context / asked.max(1) as f64),
             ingest_ms_per_frame: self.ingest.as_secs_f64() * 1e3 / self.frames.max(1) as f64,
             first_token_ms: self.first_token.as_secs_f64() * 1e3 / asked.max(1) as f64,
             stored_bytes_per_minute: self.stored as f64 / minutes,

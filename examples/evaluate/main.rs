@@ -8,6 +8,7 @@
 //! ```
 
 mod bench;
+mod plan;
 mod plot;
 mod report;
 mod world;
@@ -19,7 +20,8 @@ use clap::{Parser, ValueEnum};
 use gststreamkvqa::model::DTypeChoice;
 use gststreamkvqa::{EngineError, LoadOptions, Recipe, VideoLlm};
 
-use crate::bench::{Plan, Work};
+use crate::bench::Work;
+use crate::plan::Plan;
 use crate::report::Report;
 use crate::world::{Name, World};
 
@@ -97,6 +99,9 @@ struct Args {
     at_budget: usize,
     #[arg(long, default_value_t = 256)]
     at_frames: usize,
+    /// Print, too, how well is answered by how long ago what is asked about was last seen.
+    #[arg(long)]
+    by_age: bool,
     /// Videos evaluated at the same time; default: one per core.
     #[arg(long)]
     jobs: Option<usize>,
@@ -201,6 +206,9 @@ fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
     }
     let cells = &report.cells;
     println!("{}", report::table(args.world, cells));
+    if args.by_age {
+        println!("\n{}", report::ages(cells));
+    }
     let trained = model.recommendations().trained_frames.unwrap_or(0);
     if let Some(page) = &args.page {
         let text = format!(

@@ -178,6 +178,28 @@ pub fn budgets(cells: &[Cell], frames: usize) -> String {
     rows.join("\n")
 }
 
+/// How well is answered by how long ago what is asked about was last seen, in frames.
+pub fn ages(cells: &[Cell]) -> String {
+    let mut ages: Vec<usize> = cells.iter().flat_map(|cell| cell.ages.keys().copied()).collect();
+    ages.sort_unstable();
+    ages.dedup();
+    let mut columns = vec!["method".to_owned(), "frames".into(), "budget".into()];
+    columns.extend(ages.iter().map(|age| format!("to {age} ago")));
+    columns.push("peak KiB".into());
+    let mut rows = header(&columns.iter().map(String::as_str).collect::<Vec<_>>());
+    rows.extend(cells.iter().map(|cell| {
+        let mut row = vec![cell.method.clone(), cell.frames.to_string(), cell.budget.to_string()];
+        let at = |age: &usize| match cell.ages.get(age).filter(|count| count.n > 0) {
+            Some(count) => format!("{:.2} ({:.2})", count.share(), count.error()),
+            None => "-".into(),
+        };
+        row.extend(ages.iter().map(at));
+        row.push(format!("{:.0}", cell.peak_bytes as f64 / 1024.0));
+        line_of(&row)
+    }));
+    rows.join("\n")
+}
+
 /// Replaces what stands between a page's `<!-- name -->` and `<!-- /name -->`.
 pub fn replace_section(page: &Path, name: &str, text: &str) -> Result<(), String> {
     let fault = |error: String| format!("{}: {error}", page.display());
@@ -194,12 +216,14 @@ pub fn replace_section(page: &Path, name: &str, text: &str) -> Result<(), String
         .map_err(|error| fault(error.to_string()))
 }
 
-const COSTS: &[&str] = &["n", "evidence", "ms/frame", "first token ms", "KiB/min", "peak KiB"];
+const COSTS: &[&str] =
+    &["n", "evidence", "tokens", "ms/frame", "first token ms", "KiB/min", "peak KiB"];
 
 fn costs(cell: &Cell) -> Vec<String> {
     vec![
         cell.overall().n.to_string(),
         format!("{:.2}", cell.evidence.share()),
+        cell.context_tokens.map_or("-".into(), |tokens| format!("{tokens:.0}")),
         format!("{:.2}", cell.ingest_ms_per_frame),
         format!("{:.1}", cell.first_token_ms),
         format!("{:.0}", cell.stored_bytes_per_minute / 1024.0),
