@@ -107,20 +107,34 @@ fn inputs_from_disk_answer_like_those_in_memory_and_lost_ones_are_not_made_up() 
 }
 
 #[test]
-fn a_bound_on_memory_forgets_the_oldest_units_with_all_that_is_theirs() {
+fn a_bound_on_memory_thins_the_oldest_units_or_forgets_them_with_all_that_is_theirs() {
     const BOUND: u64 = 1000 << 10;
     let (model, video) = (toyworld_model(), video(90));
     let budget = Budget { device: Some(BOUND), ..Budget::default() };
-    let free = watched(&model, "auto", &video, StoreOptions::default());
-    let bound = watched(&model, "auto", &video, StoreOptions { budget, ..StoreOptions::default() });
-    let (free, stats) = (free.stats(), bound.stats());
-    assert!(stats.bytes <= BOUND && free.bytes > BOUND, "{stats:?}, {free:?}");
-    // A mean token a layer, and the input.
-    let blocks = model.decoder().layers() as u64 + 1;
-    assert_eq!(stats.store.blocks, stats.units * blocks);
-    assert!((32..FRAMES as u64).contains(&stats.units), "{stats:?}");
+    let store = StoreOptions { budget, ..StoreOptions::default() };
+    let free = watched(&model, "auto", &video, StoreOptions::default()).stats();
     let now = &questions(&video, &[Kind::Now])[0];
-    let answer = ask(&bound, &now.text);
-    assert_eq!(answer.text.trim(), now.answer);
-    assert!(answer.evidence.iter().all(|seen| seen.start >= (FRAMES as u64 - stats.units) as f64));
+    let watched = |thin: Option<&str>| {
+        let mut recipe = Recipe::for_model("auto", &model).unwrap();
+        if let Some(thin) = thin {
+            recipe.set("thin", thin).unwrap();
+        }
+        let options = gststreamkvqa::StreamOptions { store: store.clone(), ..Default::default() };
+        let mut stream = Stream::open(model.clone(), recipe, options).unwrap();
+        stream.push_frames(&painted(&video)).unwrap();
+        let stats = stream.stats();
+        assert!(stats.bytes <= BOUND && free.bytes > BOUND, "{stats:?}, {free:?}");
+        // A mean token a layer, and the input.
+        let blocks = model.decoder().layers() as u64 + 1;
+        assert_eq!(stats.store.blocks, stats.units * blocks);
+        assert!((32..FRAMES as u64).contains(&stats.units), "{stats:?}");
+        let answer = ask(&stream, &now.text);
+        assert_eq!(answer.text.trim(), now.answer);
+        let oldest = stream.memory().units().next().unwrap().start;
+        assert!(answer.evidence.iter().all(|seen| seen.start >= oldest));
+        (oldest, stats.units)
+    };
+    let (oldest, units) = watched(Some("none"));
+    assert_eq!(oldest, (FRAMES as u64 - units) as f64);
+    assert_eq!(watched(None).0, 0.0);
 }

@@ -478,30 +478,34 @@ fn stored_bytes_are_the_sum_of_their_parts() {
 }
 
 #[test]
-fn a_memory_bound_drops_the_oldest_units_of_all_layers() {
+fn a_memory_bound_thins_or_drops_the_oldest_units_of_all_layers() {
     let (model, oracle) = (model(), Oracle::read());
-    let recipe = recipe("rekv", &[("window", "50".into()), ("retrieve", "64".into())]);
-    let mut unbound = open(&model, recipe.clone());
-    unbound.push_frames(&oracle.frames()).unwrap();
-    let bound = unbound.stats().bytes * 7 / 10;
-    let options = StreamOptions {
-        prompt_style: PromptStyle::Rekv,
-        store: StoreOptions {
-            budget: Budget { device: Some(bound), ..Budget::default() },
-            ..StoreOptions::default()
-        },
-        ..StreamOptions::default()
-    };
-    let mut stream = Stream::open(model.clone(), recipe, options).unwrap();
-    for frame in oracle.frames() {
-        stream.push(&frame).unwrap();
-        assert!(stream.stats().bytes <= bound);
+    for thin in ["tokens/frames", "none"] {
+        let options = [("window", "50".into()), ("retrieve", "64".into()), ("thin", thin.into())];
+        let recipe = recipe("rekv", &options);
+        let mut unbound = open(&model, recipe.clone());
+        unbound.push_frames(&oracle.frames()).unwrap();
+        let bound = unbound.stats().bytes * 7 / 10;
+        let options = StreamOptions {
+            prompt_style: PromptStyle::Rekv,
+            store: StoreOptions {
+                budget: Budget { device: Some(bound), ..Budget::default() },
+                ..StoreOptions::default()
+            },
+            ..StreamOptions::default()
+        };
+        let mut stream = Stream::open(model.clone(), recipe, options).unwrap();
+        for frame in oracle.frames() {
+            stream.push(&frame).unwrap();
+            assert!(stream.stats().bytes <= bound);
+        }
+        let held = stream.memory().held().units(0);
+        assert!(held.len() < 28 && held.last() == Some(&27), "{held:?}");
+        assert_eq!(held.first() == Some(&0), thin != "none", "{held:?}");
+        assert_eq!(held, stream.memory().held().units(2));
+        assert_eq!(stream.stats().units as usize, held.len());
+        assert!(!ask(&stream, "What color was the ring?", 4).ids.is_empty());
     }
-    let held = stream.memory().held().units(0);
-    assert!(held.len() < 28 && held.last() == Some(&27), "{held:?}");
-    assert_eq!(held, stream.memory().held().units(2));
-    assert_eq!(stream.stats().units as usize, held.len());
-    assert!(!ask(&stream, "What color was the ring?", 4).ids.is_empty());
 }
 
 fn open_with(model: &VideoLlm, recipe: Recipe, store: StoreOptions) -> Stream {

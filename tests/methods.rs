@@ -5,6 +5,7 @@
 mod common;
 
 use common::{painted, toyworld_model};
+use gststreamkvqa::memory::recipe::Retrieval;
 use gststreamkvqa::stream::StreamStats;
 use gststreamkvqa::{Question, Recipe, Stream};
 use toyworld::{Kind, QuestionOptions, StreamOptions, When};
@@ -14,8 +15,9 @@ const FRAMES: usize = 44;
 const TOKENS: usize = 4;
 
 /// Methods that do not promise to know what is there now: the pieces of all times stand at one
-/// place, what did not change is not seen again, the newest frames are thinned like the oldest.
-const NOT_NOW: [&str; 3] = ["mukv", "cacheflow", "retake"];
+/// place, what did not change is not seen again, the newest frames are thinned like the oldest, the
+/// newest have seen less than those before them.
+const NOT_NOW: [&str; 4] = ["mukv", "cacheflow", "retake", "dscache"];
 
 struct Video(toyworld::Stream);
 
@@ -47,8 +49,10 @@ fn held(stream: &Stream) -> usize {
         .unwrap_or(0)
 }
 
+/// What it may be, where a layer holds nothing but a resident cache.
 fn bound(recipe: &Recipe, tokens: usize) -> Option<usize> {
-    recipe.resident.as_ref().filter(|_| !recipe.store).map(|resident| resident.cap * tokens)
+    let bounded = !recipe.store || matches!(recipe.retrieval, Retrieval::Fresh { .. });
+    recipe.resident.as_ref().filter(|_| bounded).map(|resident| resident.cap * tokens)
 }
 
 /// What is remembered, without the counters of how often it was looked at.
@@ -56,6 +60,27 @@ fn content(stream: &Stream) -> StreamStats {
     let mut stats = stream.stats();
     (stats.store.hits, stats.store.loads) = (0, 0);
     stats
+}
+
+/// How many frames a question retrieves goes by the length that a model was trained on. How many of the
+/// newest are seen anew does not: with all of them, what they are seen behind would be gone.
+#[test]
+fn a_model_that_recommends_how_much_to_retrieve_leaves_dscache_its_past() {
+    let model = toyworld_model();
+    let recipe = Recipe::for_model("dscache", &model).unwrap();
+    assert_eq!(recipe, Recipe::named("dscache").unwrap());
+    let simple = Recipe::for_model("simplestream", &model).unwrap();
+    let video = painted(&Video::new(9_000_000_009).0);
+    let seen = |recipe: &Recipe| {
+        let mut stream = Stream::new(model.clone(), recipe.clone()).unwrap();
+        stream.push_frames(&video).unwrap();
+        let question = Question { keep_logits: true, ..Question::new("what do you see?") };
+        let answer = stream.ask(&question, |_| {}).unwrap();
+        (answer.layers[0].context_tokens, answer.first_logits)
+    };
+    let ((past, with), (alone, without)) = (seen(&recipe), seen(&simple));
+    assert_eq!(past - alone, 17 * TOKENS);
+    assert_ne!(with, without);
 }
 
 #[test]

@@ -23,7 +23,7 @@ fn small(name: &str) -> Recipe {
         Retrieval::Best { units, most, recent, .. } => {
             (*units, *most, *recent) = (3, 5, (*recent).min(1));
         }
-        Retrieval::Consensus { units } => *units = 3,
+        Retrieval::Consensus { units } | Retrieval::Fresh { units } => *units = 3,
         Retrieval::Grains { top, .. } => *top = 2,
         Retrieval::Pages { tokens, recent, .. } => (*tokens, *recent) = (3, 1),
     }

@@ -2,6 +2,9 @@
 //! What holds for any composition of the parts (other methods §6.6), also for those that no paper
 //! has: random recipes on random streams through a small random decoder.
 
+pub(super) mod ages;
+mod newest;
+
 use std::collections::HashMap;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -20,6 +23,7 @@ use super::recipe::{
     BudgetRule, Compression, Cut, Grains, Heads, Keeps, Leave, Order, Pick, Places, Probe, Recipe,
     Reduce, Resident, Retrieval, Scope, Sees, Signal, Sparse,
 };
+use super::store::StoreOptions;
 use super::testing::{Lcg, random_tensor};
 use super::unit::{Geometry, RESIDUE, Row};
 use super::weigh::rank::consensus;
@@ -94,6 +98,10 @@ impl<'a> Run<'a> {
 
     /// `on_device`: in the forms that stay where they are computed.
     pub(super) fn kept(decoder: &'a Decoder, recipe: &Recipe, on_device: bool) -> Self {
+        Self::stored(decoder, recipe, on_device, StoreOptions::default())
+    }
+
+    fn stored(decoder: &'a Decoder, recipe: &Recipe, on_device: bool, store: StoreOptions) -> Self {
         let geometry = Geometry {
             layers: LAYERS,
             heads: decoder.heads(),
@@ -111,6 +119,7 @@ impl<'a> Run<'a> {
         };
         let cancel = Cancel::new();
         let mut memory = VideoMemory::new(geometry, recipe);
+        memory.store_in(store);
         let probes = recipe.probes().len() as u64;
         memory.set_prompts(Prompts {
             probes: (0..probes).map(|i| random_tensor(70 + i, (2, WIDTH))).collect(),
@@ -145,12 +154,17 @@ impl<'a> Run<'a> {
         decoder: &'a Decoder,
         recipe: &Recipe,
         (layout, teller): (Layout, &Teller),
+        store: StoreOptions,
     ) -> Self {
-        let mut run = Self::new(decoder, recipe);
+        let mut run = Self::stored(decoder, recipe, false, store);
         run.memory.prompts.teller = Some(teller.clone());
         run.memory.lay_out(TOKENS, 1.0, layout).unwrap();
         run.segmenter = Segmenter::of(recipe).comparing(WIDTH);
         run
+    }
+
+    pub(super) fn recipe(&self) -> &Recipe {
+        &self.recipe
     }
 
     pub(super) fn memory(&self) -> &VideoMemory {
@@ -187,6 +201,7 @@ impl<'a> Run<'a> {
     fn remember(&mut self, segment: &Segment) {
         let encoded = self.encode(segment);
         self.memory.commit(encoded).unwrap();
+        self.memory.settle().unwrap();
     }
 
     /// What the question's last token comes to, with the units that it saw in each layer.
@@ -222,7 +237,7 @@ impl<'a> Run<'a> {
             let values: Vec<f32> = tensor.flatten_all().unwrap().to_vec1().unwrap();
             bits.extend(values.into_iter().map(f32::to_bits));
         };
-        for (at, layer) in self.memory.layers.iter().enumerate() {
+        for (at, layer) in self.memory.stored.layers.iter().enumerate() {
             let prefix = layer.prefix.iter().cloned();
             let window = layer.window.view().unwrap();
             let blocks = layer.blocks.iter().filter_map(|block| block.load().unwrap());
@@ -232,7 +247,7 @@ impl<'a> Run<'a> {
                 add(&kv.v);
             }
         }
-        for kv in self.memory.inputs.iter().filter_map(|input| input.load().unwrap()) {
+        for kv in self.memory.stored.inputs.iter().filter_map(|input| input.load().unwrap()) {
             add(&kv.k);
             add(&kv.v);
         }
@@ -286,7 +301,7 @@ impl Run<'_> {
             let of = |t: &Tensor| t.to_vec3::<f32>().unwrap();
             [of(&kv.k), of(&kv.v)]
         };
-        let blocks = self.memory.layers[at].blocks.iter();
+        let blocks = self.memory.stored.layers[at].blocks.iter();
         let stored: HashMap<u64, _> = blocks
             .filter_map(|block| Some((block.unit, numbers(&block.load().unwrap()?))))
             .collect();
@@ -297,9 +312,18 @@ impl Run<'_> {
                 {
                     let Some(stored) = stored.get(&row.unit) else { continue };
                     let unit = self.memory.units().find(|unit| unit.id == row.unit).unwrap();
+                    // Within a sketch stand the words of any of those that it stands for.
+                    if unit.patches.as_deref() == Some(&[RESIDUE]) {
+                        continue;
+                    }
                     let length = self.memory.geometry.length(unit);
                     let own = self.memory.held().rows_of(unit, length);
-                    let index = own.iter().position(|own| own.patch == row.patch).unwrap();
+                    let Some(index) = own.iter().position(|own| own.patch == row.patch) else {
+                        // What is stored may have become thinner than what is resident.
+                        let thinned = self.memory.stored.height(row.unit) > 0;
+                        assert!(thinned, "layer {at}, {row:?} is not stored");
+                        continue;
+                    };
                     assert_eq!(value, &stored[which][head][index], "layer {at}, {row:?}");
                 }
             }
@@ -516,6 +540,7 @@ pub(super) fn recipe() -> impl Strategy<Value = Recipe> {
         (1..5usize).prop_map(|last| Retrieval::All { last: Some(last) }),
         best,
         (1..5usize).prop_map(|units| Retrieval::Consensus { units }),
+        (1..5usize).prop_map(|units| Retrieval::Fresh { units }),
         (1..6usize, 0.1..1.0, 0..2usize).prop_map(|(tokens, share, recent)| Retrieval::Pages {
             tokens,
             share,
@@ -549,7 +574,14 @@ pub(super) fn recipe() -> impl Strategy<Value = Recipe> {
                 retrieve: vec![3, 2, 1],
             };
             let plain = resident.is_none() && sees == Sees::Window && !grained;
+            let fresh = matches!(retrieval, Retrieval::Fresh { .. }) && !grained;
+            let sees = match sees {
+                Sees::Changed(_) if fresh => Sees::Window,
+                Sees::Window if fresh && resident.is_none() && flags[5] => Sees::Nothing,
+                sees => sees,
+            };
             let keeps = match retrieval {
+                _ if fresh => Keeps::Inputs,
                 Retrieval::Best { .. } if plain && flags[5] => Keeps::Inputs,
                 _ => Keeps::KeysAndValues,
             };
@@ -560,7 +592,7 @@ pub(super) fn recipe() -> impl Strategy<Value = Recipe> {
                 window,
                 windowed_answers: false,
                 sees,
-                store: flags[3] || resident.is_none(),
+                store: flags[3] || resident.is_none() || fresh,
                 keeps,
                 resident,
                 places,
@@ -619,9 +651,9 @@ proptest! {
             prop_assert!(asked.fingerprint() == before, "asking left a trace");
         }
         prop_assert!(asked.fingerprint() == silent.fingerprint(), "the memory knows the questions");
-        let kept = asked.memory.layers[0].prefix.as_ref().unwrap();
+        let kept = asked.memory.stored.layers[0].prefix.as_ref().unwrap();
         let opened = Run::new(&decoder, &recipe);
-        let first = opened.memory.layers[0].prefix.as_ref().unwrap();
+        let first = opened.memory.stored.layers[0].prefix.as_ref().unwrap();
         prop_assert_eq!(kept.k.to_vec3::<f32>().unwrap(), first.k.to_vec3::<f32>().unwrap());
         prop_assert!(!prefix.is_empty());
     }
@@ -771,7 +803,7 @@ fn pieces_do_not_see_each_other() {
     let blocks = |frames: &[Tensor]| -> Vec<Vec<f32>> {
         let mut run = Run::new(&decoder, &recipe);
         run.push(frames);
-        let blocks = &run.memory.layers[LAYERS - 1].blocks;
+        let blocks = &run.memory.stored.layers[LAYERS - 1].blocks;
         let keys = blocks.mean_keys();
         keys.read().unwrap().chunks(keys.dim()).map(<[f32]>::to_vec).collect()
     };

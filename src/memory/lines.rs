@@ -6,8 +6,10 @@ use candle_core::Tensor;
 use proptest::prelude::*;
 
 use super::intake::Teller;
+use super::laws::ages::{grows_old, thinning};
 use super::laws::{Run, TOKENS, WIDTH, decoder_of, recipe, resident};
-use super::recipe::{Cut, Places, Recipe, Resident, Sees};
+use super::recipe::{Cut, Keeps, Places, Recipe, Resident, Sees};
+use super::store::StoreOptions;
 use super::testing::random_tensor;
 use crate::model::checkpoint::Mrope;
 use crate::model::decoder::Decoder;
@@ -45,7 +47,11 @@ impl World {
     }
 
     fn run(&self, recipe: &Recipe) -> Run<'_> {
-        Run::told(&self.decoder, recipe, (self.layout, &self.teller()))
+        self.stored(recipe, StoreOptions::default())
+    }
+
+    fn stored(&self, recipe: &Recipe, store: StoreOptions) -> Run<'_> {
+        Run::told(&self.decoder, recipe, (self.layout, &self.teller()), store)
     }
 
     fn frames(&self, seed: u64, n: usize) -> Vec<Tensor> {
@@ -60,7 +66,20 @@ impl World {
 
 /// While a layer holds anything of a picture that it did not make up, it holds all words around it.
 fn words_are_with_their_pictures(run: &Run<'_>) {
-    for layer in run.memory().held().resident.into_iter().flatten() {
+    let memory = run.memory();
+    let rows = |unit: u64, n: usize| {
+        let unit = memory.units().find(|known| known.id == unit).unwrap();
+        (unit.words.tokens(), memory.held().rows_of(unit, n))
+    };
+    // Of a unit whose input is kept, a layer has one token.
+    let layers = memory.stored.layers.iter().filter(|_| run.recipe().keeps == Keeps::KeysAndValues);
+    let blocks = layers.flat_map(|layer| layer.blocks.iter()).chain(&memory.stored.inputs);
+    for block in blocks {
+        let (words, rows) = rows(block.unit, block.tokens());
+        assert_eq!(rows.iter().filter(|row| row.is_word()).count(), words, "{block:?}");
+        assert!(rows.len() > words, "{block:?}");
+    }
+    for layer in memory.held().resident.into_iter().flatten() {
         for rows in layer.lists() {
             for unit in rows.chunk_by(|a, b| a.unit == b.unit) {
                 let known = run.memory().units().find(|known| known.id == unit[0].unit).unwrap();
@@ -100,6 +119,21 @@ proptest! {
             prop_assert!(asked.fingerprint() == before, "asking left a trace");
         }
         prop_assert!(asked.fingerprint() == silent.fingerprint(), "the memory knows the questions");
+    }
+
+    #[test]
+    fn any_composition_grows_old_within_its_bound(
+        recipe in recipe(),
+        thin in thinning(),
+        units in 2..9u64,
+        in_lines in any::<bool>(),
+        seed in 0..1000u64,
+        steps in prop::collection::vec(1..6usize, 4..16),
+    ) {
+        let (world, recipe) = (World::new(in_lines), Recipe { thin, ..recipe });
+        let open = |store| world.stored(&recipe, store);
+        let frames = |seed, n| world.frames(seed, n);
+        grows_old(open, frames, units, (seed, &steps), words_are_with_their_pictures)?;
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub mod unit;
 mod ways;
 pub mod weigh;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use candle_core::Tensor;
@@ -46,10 +46,11 @@ use crate::cancel::Cancel;
 use crate::error::{EngineError, Result};
 use crate::memory::find::View;
 use crate::memory::intake::{Before, Encoded, InWindow, Prompts, Segment};
+use crate::memory::keep::stored::{Stored, tiers};
 use crate::memory::keep::{Held, Layer};
-use crate::memory::recipe::{Keeps, Recipe, Retrieval, Sees};
-use crate::memory::store::{Besides, Block, LayerStore, Store, StoreOptions, StoreStats};
-use crate::memory::unit::{Clock, Geometry, Kind, Unit, Units};
+use crate::memory::recipe::{Recipe, Retrieval, Sees};
+use crate::memory::store::{Besides, StoreOptions, StoreStats};
+use crate::memory::unit::{Clock, Geometry, Kind, Unit};
 use crate::model::VideoLlm;
 use crate::model::decoder::Decoder;
 use crate::model::kernels;
@@ -65,15 +66,9 @@ pub struct VideoMemory {
     geometry: Geometry,
     recipe: Recipe,
     prompts: Prompts,
-    layers: Vec<LayerStore>,
+    stored: Stored,
     /// The resident cache, a layer each, if the recipe has one.
     resident: Option<Vec<Layer>>,
-    /// What entered the decoder, in stream order, if that is what is kept.
-    inputs: VecDeque<Block>,
-    /// Where the blocks of all layers lie, and behind the last layer the inputs.
-    tiers: Store,
-    /// Units that some layer may still hold, by ascending id.
-    units: Units,
     next_unit: u64,
     next_segment: u64,
     /// Tokens encoded so far, prefix included.
@@ -81,16 +76,6 @@ pub struct VideoMemory {
     /// Places that the video takes so far.
     taken: usize,
     clock: Clock,
-}
-
-/// A unit's blocks are of a size, or one is its input and the others, together, are less.
-fn store(options: StoreOptions, geometry: &Geometry, keeps: Keeps) -> Store {
-    let (places, of_a_size) = match keeps {
-        Keeps::KeysAndValues => (geometry.layers, geometry.layers),
-        Keeps::Inputs => (geometry.layers + 1, 2),
-    };
-    let store = Store::new(options, places, of_a_size, geometry.device.clone());
-    if geometry.on_device { store.pooled() } else { store }
 }
 
 impl VideoMemory {
@@ -117,17 +102,13 @@ impl VideoMemory {
     }
 
     pub fn new(geometry: Geometry, recipe: &Recipe) -> Self {
-        let layers = (0..geometry.layers).map(|_| LayerStore::new(recipe.window)).collect();
         let resident = recipe.resident.as_ref().map(|_| vec![Layer::default(); geometry.layers]);
         Self {
-            tiers: store(StoreOptions::default(), &geometry, recipe.keeps),
+            stored: Stored::new(&geometry, recipe),
             geometry,
             recipe: recipe.clone(),
             prompts: Prompts::default(),
-            layers,
             resident,
-            inputs: VecDeque::new(),
-            units: Units::default(),
             next_unit: 0,
             next_segment: 0,
             seen: 0,
@@ -138,7 +119,7 @@ impl VideoMemory {
 
     /// An empty memory's blocks will be kept that way.
     pub fn store_in(&mut self, options: StoreOptions) {
-        self.tiers = store(options, &self.geometry, self.recipe.keeps);
+        self.stored.tiers = tiers(options, &self.geometry, self.recipe.keeps);
     }
 
     /// Says what the units of this stream look like, before the first of them is encoded.
@@ -180,11 +161,12 @@ impl VideoMemory {
         decoder.forward(prefix, &mut pass)?;
         let fresh = pass.into_layers();
         self.seen += prefix.dim(0)?;
-        for (at, (layer, (raw, rotated))) in self.layers.iter_mut().zip(fresh).enumerate() {
+        let Stored { layers, tiers, .. } = &mut self.stored;
+        for (at, (layer, (raw, rotated))) in layers.iter_mut().zip(fresh).enumerate() {
             if self.recipe.sees == Sees::Window {
                 layer.window.append(&rotated)?;
             }
-            layer.open(self.tiers.hold(at, raw)?)?;
+            layer.open(tiers.hold(at, raw)?)?;
         }
         Ok(())
     }
@@ -219,16 +201,20 @@ impl VideoMemory {
     pub fn commit(&mut self, encoded: Encoded) -> Result<()> {
         let held: BTreeSet<u64> =
             encoded.layers.iter().flat_map(|layer| layer.blocks.iter()).map(|b| b.unit).collect();
-        let inputs = encoded.inputs.into_iter().filter(|input| held.contains(&input.unit));
-        self.inputs.extend(self.tiers.put(self.layers.len(), inputs.collect())?);
-        for (index, (layer, fresh)) in self.layers.iter_mut().zip(encoded.layers).enumerate() {
+        // A compression may have dropped units from all layers.
+        let all = matches!(self.recipe.retrieval, Retrieval::Fresh { .. });
+        let entered = encoded.inputs.into_iter();
+        let entered = entered.filter(|input| all || held.contains(&input.unit));
+        let Stored { layers, tiers, inputs, .. } = &mut self.stored;
+        inputs.extend(tiers.put(layers.len(), entered.collect())?);
+        for (index, (layer, fresh)) in layers.iter_mut().zip(encoded.layers).enumerate() {
             if let Some(window) = &fresh.window {
                 layer.window.append(window)?;
             }
             if let Some(changed) = fresh.changed {
                 layer.changed = changed;
             }
-            layer.blocks.append(fresh.blocks, |blocks| self.tiers.put(index, blocks))?;
+            layer.blocks.append(fresh.blocks, |blocks| tiers.put(index, blocks))?;
         }
         for unit in encoded.units.iter().filter(|unit| unit.kind == Kind::Frame) {
             self.clock.tick(unit.start, self.geometry.unit_seconds);
@@ -237,13 +223,15 @@ impl VideoMemory {
         self.taken += encoded.taken;
         self.next_segment += 1;
         self.next_unit += encoded.units.len() as u64;
-        self.units.extend(encoded.units);
+        self.stored.units.extend(encoded.units);
         if encoded.resident.is_some() {
             self.resident = encoded.resident;
-            self.forget_lost_units();
+            self.stored.forget_lost_units(self.resident.as_deref());
         }
-        if let Retrieval::All { last: Some(last) } = self.recipe.retrieval {
-            self.keep_last(last)?;
+        if let Retrieval::All { last: Some(last) } | Retrieval::Fresh { units: last } =
+            self.recipe.retrieval
+        {
+            self.stored.keep_last(last, self.resident.as_deref())?;
         }
         Ok(())
     }
@@ -251,44 +239,18 @@ impl VideoMemory {
     /// Says that the newest frame stands for all frames up to number `frames`, until that second of the
     /// stream.
     pub fn lengthen(&mut self, frames: u64, end: f64) {
-        self.units.lengthen(frames, end);
+        self.stored.units.lengthen(frames, end);
     }
 
-    /// Drops the oldest units of every layer down to the newest `count`.
-    fn keep_last(&mut self, count: usize) -> Result<()> {
-        for layer in &mut self.layers {
-            let surplus = layer.blocks.len().saturating_sub(count);
-            layer.blocks.drop_front(surplus)?;
-        }
-        self.forget_lost_units();
-        Ok(())
-    }
-
-    /// Moves blocks between the tiers until each is within its budget, and drops units, the oldest
-    /// first and in all layers alike, until that is so or one unit is left.
+    /// Brings every tier within its budget: the oldest units get thinner, and at last are dropped.
     ///
     /// # Errors
     /// What the computation fails with; a tier that fails is a [warning](Self::take_warnings).
     pub fn settle(&mut self) -> Result<()> {
-        if self.tiers.has_lost() {
-            self.drop_lost()?;
-        }
-        let mut dropped = None;
-        while let Some(unit) = self.tiers.settle(self.besides())?
-            && self.units.len() > 1
-            && dropped.replace(unit) != Some(unit)
-        {
-            for layer in &mut self.layers {
-                layer.blocks.drop_unit(unit)?;
-            }
-            if let Ok(at) = self.inputs.binary_search_by_key(&unit, |input| input.unit) {
-                self.inputs.remove(at);
-            }
-            self.units.remove(unit);
-        }
+        self.stored.settle(&self.geometry, &self.recipe, self.resident.as_deref())?;
         self.shrink_resident()?;
-        self.forget_lost_units();
-        self.tiers.tell_least(self.besides(), self.units.len());
+        self.stored.forget_lost_units(self.resident.as_deref());
+        self.stored.tiers.tell_least(self.besides(), self.stored.units.len());
         Ok(())
     }
 
@@ -296,7 +258,7 @@ impl VideoMemory {
     /// oldest tokens go.
     fn shrink_resident(&mut self) -> Result<()> {
         loop {
-            let over = self.tiers.excess(self.besides());
+            let over = self.stored.tiers.excess(self.besides());
             let Some(layers) = self.resident.as_mut().filter(|_| over > 0) else { return Ok(()) };
             if !keep::shrink::drop_oldest(layers, over)? {
                 return Ok(());
@@ -304,44 +266,9 @@ impl VideoMemory {
         }
     }
 
-    /// Drops what a damaged or missing file has taken.
-    fn drop_lost(&mut self) -> Result<()> {
-        for layer in &mut self.layers {
-            layer.blocks.retain(|_, block| !block.is_lost())?;
-        }
-        for lost in self.inputs.iter().filter(|input| input.is_lost()) {
-            for layer in &mut self.layers {
-                layer.blocks.drop_unit(lost.unit)?;
-            }
-        }
-        self.inputs.retain(|input| !input.is_lost());
-        self.tiers.forget_lost();
-        Ok(())
-    }
-
-    fn forget_lost_units(&mut self) {
-        let oldest = self.layers.iter().filter_map(|l| l.blocks.front()).map(|b| b.unit).min();
-        if let Some(layers) = &self.resident {
-            let rows = layers.iter().flat_map(Layer::lists).flatten().map(|row| row.unit);
-            let held: BTreeSet<u64> = rows.collect();
-            let stored = |id: u64| oldest.is_some_and(|oldest| oldest <= id);
-            self.units.retain(|unit| held.contains(&unit) || stored(unit));
-            return;
-        }
-        let is_older = |unit| oldest.is_none_or(|oldest| unit < oldest);
-        while self.inputs.front().is_some_and(|input| is_older(input.unit)) {
-            self.inputs.pop_front();
-        }
-        self.units.drop_below(oldest.unwrap_or(u64::MAX));
-    }
-
     /// Bytes that always lie on the device.
     fn besides(&self) -> Besides {
-        let windows: u64 = self.layers.iter().map(LayerStore::fixed_bytes).sum();
-        let resident: u64 = self.resident.iter().flatten().map(Layer::bytes).sum();
-        let mean_keys: u64 = self.layers.iter().map(|layer| layer.blocks.bytes()).sum();
-        let inputs = self.inputs.len() as u64 * size_of::<Block>() as u64;
-        Besides { fixed: windows + resident, index: mean_keys + inputs + self.units.bytes() }
+        self.stored.besides(self.resident.as_deref())
     }
 
     /// What every look at the memory starts from.
@@ -349,7 +276,7 @@ impl VideoMemory {
         Held {
             geometry: &self.geometry,
             recipe: &self.recipe,
-            layers: &self.layers,
+            layers: &self.stored.layers,
             resident: self.resident.as_deref(),
         }
     }
@@ -370,14 +297,15 @@ impl VideoMemory {
 
     /// What a question may look at; `branch`: the open segment, encoded and not committed.
     pub fn view<'a>(&'a self, branch: Option<&'a Encoded>) -> View<'a> {
-        let (held, tiers) = (self.held(), Some(&self.tiers));
-        View { held, inputs: &self.inputs, units: &self.units, branch, tiers, within: None }
+        let Stored { inputs, tiers, units, .. } = &self.stored;
+        let (held, tiers) = (self.held(), Some(tiers));
+        View { held, inputs, units, branch, tiers, within: None }
     }
 
     /// What lies in each tier; with the device counts all that is in memory of a stream: windows,
     /// prefix, resident cache, mean keys and where units come from.
     pub fn store_stats(&self) -> StoreStats {
-        let (blocks, Besides { fixed, index }) = (self.tiers.stats(), self.besides());
+        let (blocks, Besides { fixed, index }) = (self.stored.tiers.stats(), self.besides());
         StoreStats {
             device: blocks.device + fixed + index,
             overhead: blocks.overhead + index,
@@ -387,12 +315,12 @@ impl VideoMemory {
 
     /// What went wrong with a tier since the last call.
     pub fn take_warnings(&self) -> Vec<EngineError> {
-        self.tiers.take_warnings()
+        self.stored.tiers.take_warnings()
     }
 
     /// Units that at least one layer may still hold.
     pub fn units(&self) -> impl ExactSizeIterator<Item = &Unit> + DoubleEndedIterator {
-        self.units.iter()
+        self.stored.units.iter()
     }
 
     pub fn segments(&self) -> u64 {

@@ -66,7 +66,7 @@ impl Geometry {
             }
             // Of several pictures as many as it has something of.
             (Layout::Lines { .. }, Some(patches)) => {
-                let end = patches.last().map_or(0, |&last| last as usize + 1);
+                let end = patches.last().map_or(0, |&last| offset(last) + 1);
                 self.layout.room(unit.words.tokens(), end.max(self.picture_tokens))
             }
         }
@@ -102,16 +102,15 @@ impl Geometry {
             Some(patches) => patches.get(i).copied().unwrap_or(i as u32),
             None => i as u32,
         };
-        let patches: Vec<usize> = (0..seen).map(|i| patch(i) as usize).collect();
+        let patches: Vec<u32> = (0..seen).map(patch).collect();
+        let offsets: Vec<usize> = patches.iter().map(|&patch| offset(patch)).collect();
         // Dropped before it was encoded, a patch leaves no gap on a single axis; after that, it does.
         let dense = self.layout == Layout::Run && !matches!(unit.kind, Kind::Piece { .. });
-        let kept = if dense { Kept::all(seen) } else { Kept::some(&patches) };
+        let kept = if dense { Kept::all(seen) } else { Kept::some(&offsets) };
         let places =
             self.layout.places_in(prefix, (unit.at, unit.time), kept.within(front, behind));
         let words = |from: u32, n: usize| (from..).take(n);
-        let codes = words(FRONT, front)
-            .chain(patches.iter().map(|&patch| patch as u32))
-            .chain(words(BEHIND, behind));
+        let codes = words(FRONT, front).chain(patches).chain(words(BEHIND, behind));
         let row =
             |(patch, place)| Row { unit: unit.id, patch, step: unit.segment, place, score: 0.0 };
         codes.zip(places).map(row).collect()
@@ -278,6 +277,15 @@ impl Units {
         });
     }
 
+    /// Another one of the same id.
+    pub fn replace(&mut self, unit: Unit) {
+        let at = self.units.binary_search_by_key(&unit.id, |unit| unit.id);
+        if let Some(own) = at.ok().and_then(|at| self.units.get_mut(at)) {
+            self.bytes = self.bytes + unit.bytes() - own.bytes();
+            *own = unit;
+        }
+    }
+
     pub fn remove(&mut self, id: u64) {
         let at = self.units.binary_search_by_key(&id, |unit| unit.id);
         if let Some(unit) = at.ok().and_then(|at| self.units.remove(at)) {
@@ -323,6 +331,11 @@ pub const FRONT: u32 = 1 << 30;
 pub const BEHIND: u32 = 1 << 31;
 /// The patch of a row that stands for several tokens which are gone.
 pub const RESIDUE: u32 = u32::MAX;
+
+/// Where a patch stands in its unit's picture: what stands for several, where the picture begins.
+pub fn offset(patch: u32) -> usize {
+    if patch == RESIDUE { 0 } else { patch as usize }
+}
 
 impl Row {
     /// Whether it is one of the words around a picture.

@@ -45,8 +45,8 @@ fn open(memory: &mut VideoMemory, (q, k, v): &Rows) -> Vec<Vec<f32>> {
     let out = ingest.attend(0, q, k, v).unwrap();
     let (raw, rotated) = ingest.into_layers().remove(0);
     memory.seen += q.dim(1).unwrap();
-    memory.layers[0].window.append(&rotated).unwrap();
-    memory.layers[0].open(Stretch::whole(raw).unwrap()).unwrap();
+    memory.stored.layers[0].window.append(&rotated).unwrap();
+    memory.stored.layers[0].open(Stretch::whole(raw).unwrap()).unwrap();
     out.get(0).unwrap().to_vec2().unwrap()
 }
 
@@ -120,7 +120,7 @@ fn ingest_matches_the_golden_vectors_in_any_chunking() {
             let found: Vec<f32> = out.iter().map(|row| row[channel]).collect();
             assert_close(&found, expected, &format!("chunk {chunk}, o[:,{channel}]"));
         }
-        let reps: Vec<f32> = memory.layers[0].blocks.mean_keys().read().unwrap().to_vec();
+        let reps: Vec<f32> = memory.stored.layers[0].blocks.mean_keys().read().unwrap().to_vec();
         let expected = [0.4674, 0.81483, -0.72353, 0.5991, -0.71336, -0.61118, 0.48104, -0.80686];
         assert_close(&reps, &expected, "representatives");
     }
@@ -205,10 +205,11 @@ fn chunking_changes_neither_outputs_nor_blocks() {
         for (i, (a, b)) in one_out.iter().zip(&many_out).enumerate() {
             assert_close(a, b, &format!("chunk {chunk}, token {i}"));
         }
-        let keys =
-            |memory: &VideoMemory| memory.layers[0].blocks.mean_keys().read().unwrap().into_owned();
+        let keys = |memory: &VideoMemory| {
+            memory.stored.layers[0].blocks.mean_keys().read().unwrap().into_owned()
+        };
         assert_eq!(keys(&one), keys(&many));
-        for (a, b) in one.layers[0].blocks.iter().zip(many.layers[0].blocks.iter()) {
+        for (a, b) in one.stored.layers[0].blocks.iter().zip(many.stored.layers[0].blocks.iter()) {
             assert_eq!(a.unit, b.unit);
         }
     }

@@ -2,11 +2,12 @@
 //! The way out: from a question to one context a layer.
 //!
 //! [`View`] is what a question may look at; how it chooses is what the files differ in: [`retrieve`]
-//! (the best units of each layer), [`consensus`], [`pieces`] and [`pages`]. What was chosen is packed
+//! (the best units of each layer), [`consensus`], [`pieces`], [`pages`] and [`fresh`]. What was chosen is packed
 //! into a [`Context`] ([`places`]) or, where inputs are kept, [read again](reread).
 
 pub mod bare;
 pub mod consensus;
+pub mod fresh;
 pub mod ids;
 pub mod liked;
 pub mod pages;
@@ -50,6 +51,7 @@ pub fn contexts<'a>(
         Retrieval::Consensus { units } => {
             consensus::agreed(view, units, question.tokens, decoder, cancel)
         }
+        Retrieval::Fresh { units } => fresh::newest(view, units, decoder, cancel),
         Retrieval::Grains { lean, top } => {
             pieces::leant(view, (lean, top), question.tokens, decoder, cancel)
         }

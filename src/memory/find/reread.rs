@@ -19,9 +19,9 @@ use super::view::View;
 use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::memory::intake::{Before, Encoded, InWindow, Prompts};
-use crate::memory::keep::Held;
+use crate::memory::keep::{Held, Layer};
 use crate::memory::kv::unfiled;
-use crate::memory::recipe::{Keeps, Recipe};
+use crate::memory::recipe::{Keeps, Recipe, Retrieval};
 use crate::memory::store::{Block, LayerStore};
 use crate::memory::unit::{Clock, Unit, Units};
 use crate::model::decoder::Decoder;
@@ -46,18 +46,25 @@ pub fn reread(
             }
         }
         if found.len() == chosen.len() {
-            return read(view, found, decoder, cancel);
+            return read(view, found, None, decoder, cancel);
         }
     }
 }
 
-fn read(
+/// Every layer's context: what is left of the past, and these units encoded behind the prefix as a
+/// stream of their own.
+///
+/// # Errors
+/// [`Cancelled`](crate::EngineError::Cancelled), or what the computation fails with.
+pub fn read(
     view: View<'_>,
     found: Vec<(Unit, Tensor)>,
+    past: Option<Vec<Layer>>,
     decoder: &Decoder,
     cancel: &Cancel,
 ) -> Result<Vec<Option<Context>>> {
-    let recipe = Recipe { keeps: Keeps::KeysAndValues, ..view.held.recipe.clone() };
+    let (keeps, retrieval) = (Keeps::KeysAndValues, Retrieval::All { last: None });
+    let recipe = Recipe { keeps, retrieval, ..view.held.recipe.clone() };
     let layers = afresh(view.held)?;
     let held = Held { recipe: &recipe, layers: &layers, resident: None, ..view.held };
     let (mut units, inputs): (Vec<Unit>, Vec<Tensor>) = found.into_iter().unzip();
@@ -70,7 +77,7 @@ fn read(
         at += held.geometry.steps(unit);
     }
     let encoded = match inputs.is_empty() {
-        true => None,
+        true => Encoded::default(),
         false => {
             let prompts = Prompts::default();
             let seen = held.prefix_tokens();
@@ -91,19 +98,15 @@ fn read(
             let mut pass = InWindow::new(before, here, cancel);
             decoder.forward(&Tensor::cat(&inputs, 0)?, &mut pass)?;
             let fresh = pass.into_layers().into_iter().map(|(raw, _)| (raw, None)).collect();
-            Some(Encoded::cut(held, units, fresh)?)
+            Encoded::cut(held, units, fresh)?
         }
     };
+    let encoded = Encoded { resident: past, ..encoded };
     let (inputs, units) = (VecDeque::new(), Units::default());
-    View {
-        held,
-        inputs: &inputs,
-        units: &units,
-        branch: encoded.as_ref(),
-        tiers: None,
-        within: None,
-    }
-    .pack_all(None)
+    let (branch, tiers) = (Some(&encoded), None);
+    let view = View { held, inputs: &inputs, units: &units, branch, tiers, within: None };
+    let layers = 0..held.geometry.layers;
+    layers.map(|layer| view.pack(layer, &view.blocks(layer).blocks())).collect()
 }
 
 /// Layers that hold nothing but the prefix.

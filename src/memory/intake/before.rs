@@ -12,7 +12,9 @@ use crate::cancel::Cancel;
 use crate::error::Result;
 use crate::memory::keep::shrink::shrunk;
 use crate::memory::keep::{Held, Layer};
-use crate::memory::kv::Kv;
+use crate::memory::kv::{Kv, filed};
+use crate::memory::recipe::{Keeps, Recipe};
+use crate::memory::store::Block;
 use crate::memory::unit::{Clock, Kind, Row, Unit, Words};
 use crate::model::decoder::{Attend, Decoder};
 use crate::model::rope::Positions;
@@ -93,6 +95,23 @@ impl Inputs {
     /// All of it in one piece.
     pub fn embeds(&self) -> Result<Tensor> {
         Ok(Tensor::cat(&self.tokens, 0)?)
+    }
+
+    /// What the store keeps of it, unit by unit, if it keeps that.
+    ///
+    /// # Errors
+    /// What the computation fails with.
+    pub fn kept(&self, recipe: &Recipe) -> Result<Vec<Block>> {
+        if !recipe.store || recipe.keeps == Keeps::KeysAndValues {
+            return Ok(Vec::new());
+        }
+        let (filed, mut start) = (filed(&self.embeds()?)?, 0);
+        let pairs = self.units.iter().zip(self.lengths()?);
+        let parts = pairs.map(|(unit, n)| {
+            start += n;
+            Block::part(unit.id, &filed, start - n, n)
+        });
+        Ok(parts.collect())
     }
 
     /// Tokens of each unit.

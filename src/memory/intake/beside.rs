@@ -16,7 +16,7 @@ use crate::memory::keep::place::{at_time, place};
 use crate::memory::keep::shrink::{room, shrunk};
 use crate::memory::keep::{Held, Layer, in_sight, read_scores, received};
 use crate::memory::kv::{Kv, joined, rotate};
-use crate::memory::recipe::{Places, Probe};
+use crate::memory::recipe::{Places, Probe, Retrieval};
 use crate::memory::unit::{Row, UNBOUNDED};
 use crate::model::attention::{self, Stage, Visible};
 use crate::model::decoder::{Attend, Decoder};
@@ -52,13 +52,17 @@ impl WayIn for Beside {
                 .zip(lengths)
                 .flat_map(|(unit, &n)| vec![peaks.contains(&unit.frames.start); n])
                 .collect();
-            let new = || InBeside::new(held, &resident, &rows, &pivots, cancel);
+            let shown = shown(held, &resident)?;
+            let new = || InBeside::new(held, &shown, &rows, &pivots, cancel);
             let pass = before.pass(decoder, &embeds, cancel, new)?;
             let grown = pass.into_layers()?;
             let mut received = Vec::with_capacity(grown.len());
             for ((layer, raw), grown) in resident.iter_mut().zip(&mut raw).zip(grown) {
-                *layer = layer.with(&grown.raw, &grown.rows)?;
-                received.extend(grown.received);
+                let all = layer.with(&grown.raw, &grown.rows)?;
+                if let Some(own) = grown.received {
+                    received.push(of_all(own, all.tokens())?);
+                }
+                *layer = all;
                 raw.push(grown.raw);
             }
             let received = (!received.is_empty()).then_some(received);
@@ -68,9 +72,39 @@ impl WayIn for Beside {
         for parts in &raw {
             fresh.extend(joined(&parts.iter().collect::<Vec<_>>())?.map(|raw| (raw, None)));
         }
+        let kept = inputs.kept(held.recipe)?;
         let encoded = Encoded::cut(held, inputs.units, fresh)?;
-        Ok(Encoded { resident: Some(resident), ..encoded })
+        Ok(Encoded { resident: Some(resident), inputs: kept, ..encoded })
     }
+}
+
+/// What newcomers see of these layers. Where answers see the newest units by themselves, that is as much
+/// of the past as answers see of it behind them (DSCache encodes a frame when it leaves the newest ones).
+fn shown(held: Held<'_>, layers: &[Layer]) -> Result<Vec<Layer>> {
+    let (Retrieval::Fresh { units: fresh }, Some(recipe)) =
+        (&held.recipe.retrieval, &held.recipe.resident)
+    else {
+        return Ok(layers.to_vec());
+    };
+    let past = recipe.cap.saturating_sub(*fresh);
+    let newest = |layer: &Layer| {
+        let units: BTreeSet<u64> = layer.lists().iter().flatten().map(|row| row.unit).collect();
+        let hidden = units.len().saturating_sub(past);
+        let from = units.iter().nth(hidden).copied().unwrap_or(u64::MAX);
+        layer.filtered(|row| row.unit >= from)
+    };
+    layers.iter().map(newest).collect()
+}
+
+/// What all rows of a layer received, `[lists, n]`, `received` being of its last ones: nobody saw the
+/// others.
+fn of_all(received: Tensor, n: usize) -> Result<Tensor> {
+    let (lists, own) = received.dims2()?;
+    if own >= n {
+        return Ok(received);
+    }
+    let none = Tensor::zeros((lists, n - own), received.dtype(), received.device())?;
+    Ok(Tensor::cat(&[&none, &received], 1)?)
 }
 
 /// The places that newcomers take behind what a layer holds. `rows`: their places in the stream.

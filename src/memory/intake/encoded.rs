@@ -5,7 +5,7 @@
 use crate::error::Result;
 use crate::memory::keep::{Held, Layer};
 use crate::memory::kv::{Kv, gists, representatives};
-use crate::memory::recipe::Keeps;
+use crate::memory::recipe::{Keeps, Retrieval};
 use crate::memory::store::{Block, Blocks, ChangedWindow, MeanKeys};
 use crate::memory::unit::{Geometry, Unit};
 
@@ -50,6 +50,8 @@ impl Encoded {
         for (raw, rotated) in fresh {
             let blocks = match (held.recipe.store, held.recipe.keeps) {
                 (false, _) => Blocks::default(),
+                // The newest are found without being asked for.
+                _ if matches!(held.recipe.retrieval, Retrieval::Fresh { .. }) => Blocks::default(),
                 (true, Keeps::KeysAndValues) => cut(geometry, &units, &raw, &lengths)?,
                 (true, Keeps::Inputs) => cut(geometry, &units, &gists(&raw, &lengths)?, &ones)?,
             };

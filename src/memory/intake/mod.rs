@@ -7,8 +7,8 @@
 //!
 //! What new tokens see of what came before them is what the ways differ in. Each is a file with its
 //! [`Attend`](crate::model::decoder::Attend) and with what is cut of the pass: [`window`] (the newest
-//! tokens), [`beside`] (the resident cache), [`changed`] (what changed in the newest units) and
-//! [`pieces`] (nothing but the prefix).
+//! tokens), [`beside`] (the resident cache), [`changed`] (what changed in the newest units),
+//! [`pieces`] (nothing but the prefix) and [`unread`] (no pass before a question comes).
 
 pub mod before;
 pub mod behind;
@@ -20,6 +20,7 @@ pub mod guide;
 pub mod pieces;
 pub mod reduce;
 pub mod segment;
+pub mod unread;
 pub mod window;
 
 use crate::cancel::Cancel;
@@ -43,6 +44,7 @@ fn way_in(recipe: &Recipe) -> Box<dyn WayIn> {
         Sees::Resident if recipe.resident.is_some() => Box::new(beside::Beside),
         _ if !recipe.grains.is_empty() => Box::new(pieces::Pieces),
         Sees::Changed(rule) => Box::new(changed::Changed(rule)),
+        Sees::Nothing => Box::new(unread::Unread),
         Sees::Window | Sees::Prefix | Sees::Resident => Box::new(window::Windowed),
     }
 }

@@ -9,9 +9,7 @@ use super::encoded::Encoded;
 use super::frames::Segment;
 use crate::cancel::Cancel;
 use crate::error::Result;
-use crate::memory::kv::{Kv, filed};
-use crate::memory::recipe::Keeps;
-use crate::memory::store::Block;
+use crate::memory::kv::Kv;
 use crate::memory::unit::UNBOUNDED;
 use crate::model::attention::{self, Stage, Visible};
 use crate::model::decoder::{Attend, Decoder};
@@ -36,18 +34,7 @@ impl WayIn for Windowed {
         let fresh = pass.into_layers();
         let raw: Vec<&Kv> = fresh.iter().map(|(raw, _)| raw).collect();
         let resident = before.grown(&inputs, &raw, decoder, cancel)?;
-        let kept = match before.held.recipe.keeps {
-            Keeps::Inputs => {
-                let (filed, mut start) = (filed(&embeds)?, 0);
-                let pairs = inputs.units.iter().zip(inputs.lengths()?);
-                let parts = pairs.map(|(unit, n)| {
-                    start += n;
-                    Block::part(unit.id, &filed, start - n, n)
-                });
-                parts.collect()
-            }
-            Keeps::KeysAndValues => Vec::new(),
-        };
+        let kept = inputs.kept(before.held.recipe)?;
         let fresh = fresh.into_iter().map(|(raw, rotated)| (raw, Some(rotated))).collect();
         let encoded = Encoded::cut(before.held, inputs.units, fresh)?;
         Ok(Encoded { resident, inputs: kept, ..encoded })

@@ -3,7 +3,7 @@
 //! squeezed. Keys are turned only then, so a rule is nothing but a choice of places.
 
 use crate::memory::recipe::Places;
-use crate::memory::unit::{BEHIND, FRONT, RESIDUE, Row};
+use crate::memory::unit::{BEHIND, FRONT, Row, offset};
 use crate::model::rope::{Kept, Layout, Place, Placed, Positions};
 
 /// Where rows stand when they are used behind a prefix.
@@ -49,12 +49,7 @@ fn kept<'a>(rows: &[Row], patches: &'a [usize]) -> Kept<'a> {
 
 /// The offsets in one unit's picture of what is not words.
 fn offsets(rows: &[Row]) -> Vec<usize> {
-    rows.iter().filter(|row| !row.is_word()).map(offset).collect()
-}
-
-/// The offset in its unit's picture; a residue stands where that begins.
-fn offset(row: &Row) -> usize {
-    if row.patch == RESIDUE { 0 } else { row.patch as usize }
+    rows.iter().filter(|row| !row.is_word()).map(|row| offset(row.patch)).collect()
 }
 
 /// A place at another time. Where there is one axis, time is all of it; where time is told in words,
@@ -81,6 +76,7 @@ pub fn squeezed(times: &[usize], n: usize) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::unit::RESIDUE;
 
     fn row(unit: u64, patch: u32) -> Row {
         Row { unit, patch, step: 0, place: Place::text(0), score: 0.0 }

@@ -3,6 +3,7 @@
 
 use super::parts::{
     Compression, Cut, Expert, Grains, Keeps, Order, Places, Reduce, Retrieval, Sees, Similarity,
+    Thinning,
 };
 use super::resident::Resident;
 
@@ -24,6 +25,8 @@ pub struct Recipe {
     /// Keep units to be retrieved.
     pub store: bool,
     pub keeps: Keeps,
+    /// How the oldest units make room.
+    pub thin: Thinning,
     /// A bounded cache beside the store, or instead of it.
     pub resident: Option<Resident>,
     /// Where tokens stand when they are looked at.

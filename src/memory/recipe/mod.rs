@@ -22,7 +22,7 @@ pub use composition::Recipe;
 pub use options::RecipeOption;
 pub use parts::{
     BudgetRule, Compression, Cut, Expert, Grain, Grains, Keeps, Order, Places, Reduce, Retrieval,
-    Sees, Similarity, Sparse,
+    Rung, Rungs, Sees, Similarity, Sparse, Thinning,
 };
 pub use resident::{Heads, Leave, Pick, Probe, Resident, Scope, Signal};
 
@@ -50,6 +50,8 @@ impl Recipe {
             "livevlm",
             "cacheflow",
             "retake",
+            "dscache",
+            "simplestream",
             "sliding-window",
             "uniform",
             "full",
@@ -145,11 +147,15 @@ impl Recipe {
     pub fn set_budget(&mut self, frames: usize, unit_tokens: usize) -> bool {
         let frames = frames.max(1);
         match (&mut self.resident, &mut self.retrieval) {
+            (Some(resident), Retrieval::Fresh { units }) => {
+                (resident.cap, *units) = (frames, frames.min(*units));
+            }
             (Some(resident), _) => resident.cap = frames,
             (
                 None,
                 Retrieval::All { last: Some(units) }
                 | Retrieval::Best { units, .. }
+                | Retrieval::Fresh { units }
                 | Retrieval::Consensus { units },
             ) => *units = frames,
             (None, Retrieval::Grains { .. }) => {
@@ -243,6 +249,17 @@ mod tests {
             let tokens = mukv.grains.iter().map(|g| g.retrieve * g.kept(g.tokens(unit)));
             let tokens: usize = tokens.sum();
             assert!(tokens <= frames * unit && 2 * tokens > frames * unit, "{tokens} of {frames}");
+        }
+    }
+
+    #[test]
+    fn what_is_encoded_again_is_part_of_the_budget() {
+        let mut dscache = Recipe::named("dscache").unwrap();
+        for (frames, fresh) in [(16, 4), (3, 3)] {
+            assert!(dscache.set_budget(frames, 4));
+            let value =
+                |name| dscache.options().into_iter().find(|o| o.name == name).unwrap().value;
+            assert_eq!((value("cap"), value("fresh")), (frames.to_string(), fresh.to_string()));
         }
     }
 

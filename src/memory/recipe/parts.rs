@@ -42,6 +42,8 @@ pub enum Sees {
     Window,
     /// Nothing else.
     Prefix,
+    /// Nothing at all: they are not encoded before a question comes.
+    Nothing,
     /// The resident cache.
     Resident,
     /// What changed in the newest units.
@@ -193,6 +195,8 @@ pub enum Retrieval {
     },
     /// The same units for all layers: what the first and the last layer agree on (CacheFlow §4.4).
     Consensus { units: usize },
+    /// The newest units, encoded anew behind the prefix, and before them what is resident of others.
+    Fresh { units: usize },
     /// Of every grain its best pieces, the same for all layers; the finer ones lean on what the
     /// coarsest found (MuKV §1.7).
     Grains {
@@ -231,4 +235,28 @@ pub enum Expert {
     External,
     /// Both, fused by their ranks: each gives a unit `1 / (kappa + rank)`.
     Both { kappa: f64 },
+}
+
+/// One step by which a unit gets thinner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rung {
+    /// Half of its tokens go: those most like its mean.
+    Tokens,
+    /// Of two neighbours the newer one goes.
+    Frames,
+    /// One token is left, the mean; then that of two neighbours, and so on.
+    Sketch,
+}
+
+/// Steps, one after the other; the last one is taken again and again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rungs(pub Vec<Rung>);
+
+/// What becomes of the oldest where there is no room for more.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Thinning {
+    /// Without any it is dropped.
+    pub rungs: Rungs,
+    /// The share of what is held that stays as it came.
+    pub whole: f64,
 }

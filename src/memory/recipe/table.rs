@@ -6,8 +6,8 @@
 
 use super::composition::Recipe;
 use super::parts::{
-    BudgetRule, Compression, Cut, Expert, Grains, Keeps, Order, Places, Reduce, Retrieval, Sees,
-    Similarity, Sparse,
+    BudgetRule, Compression, Cut, Expert, Grains, Keeps, Order, Places, Reduce, Retrieval, Rung,
+    Rungs, Sees, Similarity, Sparse, Thinning,
 };
 use super::prompts::{
     HERMES_GLOBAL, HERMES_LOCAL, REKV_SYSTEM, STREAMKV_GUIDANCE, STREAMKV_SYSTEM,
@@ -38,6 +38,7 @@ pub fn table() -> Vec<Recipe> {
         sees: Sees::Window,
         store: true,
         keeps: Keeps::KeysAndValues,
+        thin: Thinning { rungs: Rungs(vec![Rung::Tokens, Rung::Frames]), whole: 0.5 },
         resident: None,
         places: Places::Packed,
         order: Order::Stream,
@@ -229,6 +230,35 @@ pub fn table() -> Vec<Recipe> {
         similarity: Similarity::Cosine,
         ..rekv.clone()
     };
+    // The past is first in, first out; the newest frames stand behind it and are not of it. A frame a
+    // time, so that each sees as much of it as the one before.
+    let dscache = Recipe {
+        name: "dscache",
+        cut: Cut::Uniform { frames: 1 },
+        store: true,
+        keeps: Keeps::Inputs,
+        resident: infinipot_v.resident.clone().map(|resident| Resident {
+            cap: 21,
+            floor: 1.0,
+            heads: Heads::Shared,
+            signal: Signal::Recency,
+            share: 1.0,
+            recent: 0.0,
+            ..resident
+        }),
+        places: Places::Packed,
+        retrieval: Retrieval::Fresh { units: 4 },
+        ..infinipot_v.clone()
+    };
+    let simplestream = Recipe {
+        name: "simplestream",
+        windowed_answers: false,
+        window: None,
+        sees: Sees::Nothing,
+        keeps: Keeps::Inputs,
+        retrieval: Retrieval::Fresh { units: 4 },
+        ..rekv.clone()
+    };
     // InfiniPot-V's own baseline.
     let uniform = Recipe {
         name: "uniform",
@@ -271,6 +301,8 @@ pub fn table() -> Vec<Recipe> {
         livevlm,
         cacheflow,
         retake,
+        dscache,
+        simplestream,
         sliding_window,
         uniform,
         full,

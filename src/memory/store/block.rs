@@ -72,6 +72,11 @@ impl Store {
         self.0.lock().settle(besides)
     }
 
+    /// Whether all that counts against a bound is in memory and not on a disk.
+    pub fn is_in_memory(&self) -> bool {
+        !self.0.lock().has_disk()
+    }
+
     /// Bytes by which the device is beyond its budget, all that could be moved being moved.
     pub fn excess(&self, besides: Besides) -> u64 {
         self.0.lock().excess(besides)

@@ -86,6 +86,13 @@ impl Blocks {
         self.mean_keys.set(index, mean_keys)
     }
 
+    /// Another block in the place of one, found by the same.
+    pub fn replace(&mut self, index: usize, block: Block) {
+        if let Some(own) = self.blocks.get_mut(index) {
+            *own = block;
+        }
+    }
+
     /// Drops the oldest `count`.
     ///
     /// # Errors

@@ -216,6 +216,32 @@ impl MeanKeys {
         Ok(())
     }
 
+    /// The mean of the rows with these indices, each with a weight.
+    ///
+    /// # Errors
+    /// What the computation fails with.
+    pub fn mean(&self, of: &[(usize, f64)]) -> Result<Self> {
+        let (indices, weights): (Vec<usize>, Vec<f64>) = of.iter().copied().unzip();
+        let all = weights.iter().sum::<f64>().max(f64::MIN_POSITIVE);
+        let kept = self.kept(&indices)?;
+        let rows = match kept.keys()? {
+            Keys::Host(rows) => {
+                let mut mean = vec![0.0; self.dim];
+                for (row, weight) in rows.chunks_exact(self.dim.max(1)).zip(&weights) {
+                    let weight = (weight / all) as f32;
+                    mean.iter_mut().zip(row).for_each(|(mean, x)| *mean += weight * x);
+                }
+                Rows::Host(mean)
+            }
+            Keys::Device(rows) => {
+                let weights: Vec<f32> = weights.iter().map(|w| (w / all) as f32).collect();
+                let weights = Tensor::from_vec(weights, (1, indices.len()), rows.device())?;
+                Rows::Device { array: weights.matmul(&rows.contiguous()?)?, len: 1 }
+            }
+        };
+        Ok(Self { rows, gone: 0, dim: self.dim })
+    }
+
     /// The rows with these indices, ascending.
     ///
     /// # Errors

@@ -389,7 +389,7 @@ impl Tiers {
         self.in_host.first().copied().into_iter().chain(self.oldest_on_device()).min()
     }
 
-    fn has_disk(&self) -> bool {
+    pub fn has_disk(&self) -> bool {
         self.folder.is_some() && !self.disk_failed
     }
 

@@ -117,7 +117,18 @@ pub static ROWS: &[Row] = &[
         field: |r| match &mut r.retrieval {
             Retrieval::Best { units, .. } | Retrieval::Consensus { units } => Some(units),
             Retrieval::All { last } => last.as_mut().map(as_value),
-            Retrieval::Grains { .. } | Retrieval::Pages { .. } => None,
+            Retrieval::Fresh { .. } | Retrieval::Grains { .. } | Retrieval::Pages { .. } => None,
+        },
+    },
+    // Not what a question retrieves: how many that are goes by the model's length, and this does not.
+    Row {
+        name: "fresh",
+        help: "newest units (frames) that are encoded behind the prefix alone when a question comes",
+        source: "DSCache code, `frame_len`; SimpleStream code, `recent_frames`",
+        range: COUNT,
+        field: |r| match &mut r.retrieval {
+            Retrieval::Fresh { units } => Some(units),
+            _ => None,
         },
     },
     Row {
@@ -194,6 +205,22 @@ pub static ROWS: &[Row] = &[
             }
             _ => None,
         },
+    },
+    Row {
+        name: "thin",
+        help: "what becomes of the oldest units where there is no room for more, step by step with \
+               slashes between, the last one again and again: `tokens` (half of a unit's), `frames` \
+               (one of two), `sketch` (a mean token, then one for two); `none`: they are dropped",
+        source: "ours",
+        range: ANY,
+        field: |r| if r.store { Some(&mut r.thin.rungs) } else { None },
+    },
+    Row {
+        name: "thin-whole",
+        help: "share of what is held that is not thinned",
+        source: "ours",
+        range: SHARE,
+        field: |r| if r.store { Some(&mut r.thin.whole) } else { None },
     },
     Row {
         name: "similarity",

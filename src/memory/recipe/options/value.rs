@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Values of options as text: how a field is shown and read.
 
-use super::super::parts::{Cut, Expert, Keeps, Places, Reduce, Similarity};
+use super::super::parts::{Cut, Expert, Keeps, Places, Reduce, Rung, Rungs, Similarity};
 use super::super::prompts::{HERMES_GLOBAL, HERMES_LOCAL};
 use super::super::resident::{Heads, Leave, Pick, Probe, Scope, Signal};
 use super::super::table::DEFAULT_LIMIT;
@@ -169,6 +169,38 @@ choice! { Expert:
     "external" => Self::External, Self::External;
     "both" => Self::Both { .. }, Self::Both { kappa: 60.0 };
 }
+
+choice! { Rung:
+    "tokens" => Self::Tokens, Self::Tokens;
+    "frames" => Self::Frames, Self::Frames;
+    "sketch" => Self::Sketch, Self::Sketch;
+}
+
+/// With slashes between, as many as are wanted.
+impl Value for Rungs {
+    fn show(&self) -> String {
+        match self.0.is_empty() {
+            true => NO_RUNG.into(),
+            false => self.0.iter().map(Value::show).collect::<Vec<_>>().join("/"),
+        }
+    }
+
+    fn read(&mut self, text: &str, range: (f64, f64)) -> Outcome {
+        if text == NO_RUNG {
+            self.0.clear();
+            return Ok(());
+        }
+        let step = |part: &str| {
+            let mut rung = Rung::Tokens;
+            rung.read(part.trim(), range).map(|()| rung)
+        };
+        let right = |why| format!("`{NO_RUNG}`, or steps with / between, each {why}");
+        self.0 = text.split('/').map(step).collect::<Result<_, _>>().map_err(right)?;
+        Ok(())
+    }
+}
+
+const NO_RUNG: &str = "none";
 
 /// With slashes between, as many as there are.
 impl<T: Value + Clone> Value for Vec<T> {
