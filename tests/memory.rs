@@ -525,6 +525,7 @@ fn below(codec: Codec, host: Option<u64>, disk_path: Option<&Path>) -> StoreOpti
         residual: 0,
         budget: Budget { device: Some(1), host, disk: None },
         disk_path: disk_path.map(Path::to_path_buf),
+        share: None,
     }
 }
 

@@ -220,6 +220,9 @@ pub fn field(title: &str, name: &str) -> Result<&'static str, String> {
         "picture-changes" => "counted while a question waits for them",
         "queue" => "frames that wait for the model",
         "memory-bytes" => "what is remembered, in all tiers",
+        "memory-limit" => {
+            "what of it the device may hold: `max-memory`, or a share of what the machine has"
+        }
         "device-bytes" => "of that, where the model computes",
         "host-bytes" => "of that, in the tier of `max-host-memory`",
         "disk-bytes" => "of that, in files",

@@ -129,6 +129,7 @@ fn run(args: &Args) -> Fallible<()> {
                 host: args.max_host_memory,
                 disk: args.max_disk,
             },
+            share: None,
             disk_path: args.disk_path.clone(),
         },
         ..StreamOptions::default()

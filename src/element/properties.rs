@@ -118,10 +118,12 @@ fn model_properties() -> Vec<glib::ParamSpec> {
         glib::ParamSpecUInt64::builder("max-memory")
             .nick("Maximum memory")
             .blurb(
-                "Upper bound in bytes for what is remembered of the video; the oldest goes first, to \
-                 the tiers of max-host-memory and disk-path where they are set. With them, or with a \
-                 store coarser than the model computes, it bounds what is held decoded on the \
-                 model's device. 0: no bound but the method's",
+                "Upper bound in bytes for what is remembered of the video. Where there is no room for more, \
+                 the oldest gets coarser step by step (`thin` in method-options), or leaves for the \
+                 tiers of max-host-memory and disk-path where they are set. With them, or with a store \
+                 coarser than the model computes, it bounds what is held decoded on the model's device. \
+                 0: half of what is free there when the model's first stream begins, shared evenly by \
+                 all its streams (stats has it as memory-limit)",
             )
             .mutable_ready()
             .build(),
@@ -326,7 +328,8 @@ fn video_properties() -> Vec<glib::ParamSpec> {
                  newest answer and asked-at, and of those with alerts when, holds and since), \
                  picture-changes (counted while a question waits for them); \
                  queue (frames waiting); memory-bytes, units, segments, open-frames (what is \
-                 remembered; open frames are not compressed yet); device-bytes, host-bytes, disk-bytes \
+                 remembered; open frames are not compressed yet); memory-limit (max-memory, or a share of what \
+                 the machine has); device-bytes, host-bytes, disk-bytes \
                  (the same by tier); blocks (a unit in a layer), hits and loads (blocks that \
                  questions found on the device or had to decode), lost-blocks (to damaged files); \
                  take-ms-per-frame (in the streaming thread), encode-ms-per-frame, answer-ms (means); \

@@ -265,6 +265,7 @@ impl Settings {
                 host: bound(self.max_host_memory),
                 disk: bound(self.max_disk),
             },
+            share: None,
             disk_path: self.disk_path.as_deref().filter(|path| !path.is_empty()).map(PathBuf::from),
         }
     }

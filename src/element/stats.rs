@@ -52,6 +52,7 @@ pub(super) fn structure(
         .field("picture-changes", memory.changes)
         .field("queue", *queue as u64)
         .field("memory-bytes", memory.bytes)
+        .field("memory-limit", memory.store.limit)
         .field("device-bytes", memory.store.device)
         .field("host-bytes", memory.store.host)
         .field("disk-bytes", memory.store.disk)

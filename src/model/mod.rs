@@ -31,6 +31,7 @@ mod quantised;
 mod qwen2_5_vl;
 mod qwen2_vl;
 mod qwen3_vl;
+mod room;
 pub mod rope;
 #[cfg(test)]
 mod saved;
@@ -47,4 +48,5 @@ pub use self::checkpoint::Recommendations;
 pub use self::load::{
     DTypeChoice, DeviceChoice, HubOptions, LoadOptions, LoadProgress, LoadStep, Report,
 };
+pub use self::room::MemoryShare;
 pub use self::video_llm::VideoLlm;

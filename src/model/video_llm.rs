@@ -2,7 +2,7 @@
 //! A loaded Video-LLM: the half that sees, the decoder and the words, read from one folder.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
@@ -19,6 +19,7 @@ use super::hub;
 use super::linear;
 use super::load::LoadOptions;
 use super::prompt::Prompts;
+use super::room::{MemoryShare, Room};
 use super::rope::Layout;
 use super::text_image::TextImage;
 use super::text_image::shared::TextImages;
@@ -44,6 +45,8 @@ struct Parts {
     formats: Formats,
     weight_bytes: u64,
     text_images: TextImages,
+    /// Found out when the first stream asks for its part.
+    room: OnceLock<Option<Arc<Room>>>,
 }
 
 /// Weights of a decoder's layers from which on `auto` takes eight bits where they are fast. Smaller models
@@ -113,8 +116,16 @@ impl VideoLlm {
             formats,
             weight_bytes,
             text_images: TextImages::default(),
+            room: OnceLock::new(),
         };
         Ok(Self(Arc::new(parts)))
+    }
+
+    /// A stream's part of half of the memory that is free where this model runs, the weights being
+    /// there; all streams that take one share it evenly. `None` where nobody knows what is free.
+    pub fn memory_share(&self) -> Option<Arc<MemoryShare>> {
+        let room = self.0.room.get_or_init(|| Room::of(&self.0.device)).clone()?;
+        Some(Arc::new(MemoryShare::of(room)))
     }
 
     pub fn decoder(&self) -> &Decoder {

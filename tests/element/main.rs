@@ -7,6 +7,7 @@ mod copy;
 mod pipeline;
 
 mod answers;
+mod bounds;
 mod faults;
 mod life;
 mod picture;

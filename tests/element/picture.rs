@@ -72,6 +72,7 @@ fn engine(model: &str, frames: &[Frame]) -> Memory {
         store: StoreOptions {
             codec: Some(gststreamkvqa::memory::store::codec::Codec::F32),
             residual: 0,
+            share: None,
             budget: Budget { device: Some(1), ..Budget::default() },
             disk_path: Some(disk.path().into()),
         },

@@ -179,7 +179,18 @@ impl Shared {
         let options = self.settings.stream_options(model.recommended_sample_rate());
         // Held until the stream has it too; only this tells how far it has come.
         let _expert = self.outside_expert(model, &recipe, cancel.clone())?;
-        let options = StreamOptions { cancel, ..options };
+        let mut options = StreamOptions { cancel, ..options };
+        if options.store.budget.device.is_none() {
+            options.store.share = model.memory_share();
+        }
+        if let Some(share) = &options.store.share {
+            self.outlet.log(*ENGINE, format_args!(
+                "at most {} MiB are remembered: what {} streams of this model share, half of what was \
+                 free when the first began; max-memory says otherwise",
+                share.bytes() >> 20,
+                share.takers()
+            ));
+        }
         let stream = Stream::open(VideoLlm::clone(model), recipe, options)?;
         if let Some(why) = model.device_fallback() {
             let reason = format!("{why}; the model runs on the CPU");

@@ -2,8 +2,10 @@
 //! How much is remembered and where, and what came of it.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::codec::Codec;
+use crate::model::MemoryShare;
 
 /// Bytes that each tier may hold; `None`: no bound of its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,6 +26,8 @@ pub struct StoreOptions {
     /// Newest tokens of each layer that a codec which is not exact leaves alone.
     pub residual: usize,
     pub budget: Budget,
+    /// Where the budget says nothing of the device: a part of what the machine has.
+    pub share: Option<Arc<MemoryShare>>,
     /// Where segment files go, in a folder of the stream's own; `None`: nowhere.
     pub disk_path: Option<PathBuf>,
 }
@@ -31,6 +35,11 @@ pub struct StoreOptions {
 impl StoreOptions {
     /// KIVI's residual length.
     pub const DEFAULT_RESIDUAL: usize = 128;
+
+    /// Bytes that the device may hold at this moment; `None`: without a bound.
+    pub fn device(&self) -> Option<u64> {
+        self.budget.device.or_else(|| self.share.as_ref().map(|share| share.bytes()))
+    }
 }
 
 impl Default for StoreOptions {
@@ -39,6 +48,7 @@ impl Default for StoreOptions {
             codec: None,
             residual: Self::DEFAULT_RESIDUAL,
             budget: Budget::default(),
+            share: None,
             disk_path: None,
         }
     }
@@ -49,6 +59,8 @@ impl Default for StoreOptions {
 pub struct StoreStats {
     /// Bytes.
     pub device: u64,
+    /// Bytes that the device may hold; 0: without a bound.
+    pub limit: u64,
     pub host: u64,
     /// Bytes of the segment files.
     pub disk: u64,

@@ -230,7 +230,7 @@ impl Tiers {
     /// Rows that a layer's pool may have, of a layer whose rows are like these: its share of what the
     /// device has room for.
     fn most_rows(&self, like: &Stretch) -> Option<usize> {
-        let budget = self.options.budget.device?.saturating_sub(self.besides.fixed);
+        let budget = self.options.device()?.saturating_sub(self.besides.fixed);
         let row = (like.footprint() - like.overhead()) / like.tokens().max(1) as u64;
         Some((budget / self.of_a_size.max(1) as u64 / row.max(1)) as usize)
     }
@@ -269,7 +269,7 @@ impl Tiers {
         }
         let dtype = kv.k.dtype();
         let own = Codec::exact(dtype);
-        let bounded = self.options.budget.device.is_some();
+        let bounded = self.options.device().is_some();
         let has_below = self.options.budget.host.is_some() || self.options.disk_path.is_some();
         let codec = match self.options.codec {
             Some(codec) => codec,
@@ -414,7 +414,7 @@ impl Tiers {
         let shared = if self.is_single() { self.host } else { 0 };
         let Besides { fixed, index } = self.besides;
         let bytes = fixed + index + self.records() + self.plain + self.copies + shared;
-        self.options.budget.device.map_or(0, |budget| bytes.saturating_sub(budget))
+        self.options.device().map_or(0, |budget| bytes.saturating_sub(budget))
     }
 
     /// Bytes that are in memory of every block, wherever its keys and values lie.
@@ -426,14 +426,14 @@ impl Tiers {
     /// its budget by its fixed bytes alone is no reason to forget.
     fn index_is_over(&self) -> bool {
         let Besides { fixed, index } = self.besides;
-        let budget = self.options.budget.device.filter(|&budget| fixed < budget);
+        let budget = self.options.device().filter(|&budget| fixed < budget);
         budget.is_some_and(|budget| fixed + index + self.records() > budget)
     }
 
     /// Says once that the device's budget is less than the least that can be held.
     pub fn tell_least(&mut self, besides: Besides, units: usize) {
         let over = self.excess(besides);
-        let Some(budget) = self.options.budget.device.filter(|_| over > 0) else { return };
+        let Some(budget) = self.options.device().filter(|_| over > 0) else { return };
         let of_units = budget.saturating_add(over).saturating_sub(besides.fixed);
         let least = besides.fixed + of_units / units.max(1) as u64;
         if !std::mem::replace(&mut self.told_least, true) {
@@ -449,7 +449,7 @@ impl Tiers {
 
     fn trim_copies(&mut self) {
         // Without a bound there is no telling how much a codec was to save.
-        while self.options.budget.device.is_none() || self.device_is_over() {
+        while self.options.device().is_none() || self.device_is_over() {
             let Some((_, key)) = self.copied.pop_first() else { return };
             if let Some(copy) = self.entries.get_mut(&key).and_then(|entry| entry.copy.take()) {
                 self.copies -= copy.kv.footprint();
@@ -613,7 +613,7 @@ impl Tiers {
                 });
                 let parts: Vec<Stretch> = parts.collect();
                 // Without a bound no copy is kept.
-                match layer.filter(|_| self.options.budget.device.is_some()) {
+                match layer.filter(|_| self.options.device().is_some()) {
                     Some(layer) => self.homes(layer, &parts)?,
                     None => parts,
                 }
@@ -689,6 +689,7 @@ impl Tiers {
     pub fn stats(&self) -> StoreStats {
         StoreStats {
             device: self.plain + self.copies + self.records(),
+            limit: self.options.device().unwrap_or(0),
             overhead: self.records() + self.extra,
             reserved: self.pools.iter().map(Pool::reserved).sum(),
             host: self.host,
