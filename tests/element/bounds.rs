@@ -59,12 +59,13 @@ fn a_bound_is_kept_and_the_oldest_is_still_there() {
         assert!(bytes <= limit, "{bytes} of {limit}");
         (bytes, rig.stat("units"), rig)
     };
-    let (free, units, _) = stream("");
+    // A window is what new frames see, not what is remembered: it has to have room besides.
+    let (free, units, _) = stream("method-options=window=64");
     assert_eq!(units, FRAMES);
     let bound = free / 16;
-    let (held, thinned, _) = stream(&format!("max-memory={bound}"));
+    let (held, thinned, _) = stream(&format!("max-memory={bound} method-options=window=64"));
     assert!(held > bound / 2, "{held} of {bound}");
     // Thinned and not cut off: it is of more frames than have room.
-    let (_, dropped, _) = stream(&format!("max-memory={bound} method-options=thin=none"));
+    let (_, dropped, _) = stream(&format!("max-memory={bound} method-options=window=64,thin=none"));
     assert!(dropped < FRAMES / 8 && thinned > dropped, "{thinned} and {dropped} units");
 }
