@@ -51,7 +51,10 @@ fn the_script_for_a_gpu_runs_as_far_as_it_can_without_one() {
 
     let table = std::fs::read_to_string(out.path().join("table.txt")).unwrap();
     assert!(text.ends_with(&table), "{text}");
-    assert!(table.contains("toyworld         f32    15 of 15 methods within the limit"), "{table}");
+    let equal = table.lines().find(|line| line.starts_with("toyworld         f32 ")).unwrap();
+    let (right, of) = equal[20..].trim().split_once(" of ").unwrap();
+    assert!(of.starts_with(&format!("{right} methods within the limit")), "{equal}");
+    assert!(right.parse::<usize>().unwrap() >= 15, "{equal}");
     assert!(table.contains("GOALS (no device: nothing measured counts)"), "{table}");
     // The rows of the goals end with the goal: what a CPU measured is not held against them.
     let goal = table.lines().find(|line| line.starts_with("first token, auto")).unwrap();
