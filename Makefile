@@ -71,7 +71,7 @@ demo:
 	@pipelines/demo.sh
 
 test:
-	$(setup) build run python meson rust
+	$(setup) build run python broker meson rust
 	$(compile)
 	@echo '==> testing'
 	$(CARGO) test --workspace --locked --no-fail-fast

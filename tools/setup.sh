@@ -15,7 +15,9 @@ build="gcc libc6-dev pkg-config ca-certificates libgstreamer1.0-dev libgstreamer
 run="gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
      gstreamer1.0-x fonts-dejavu-core"
 # For the Python programs and the loopback RTSP camera.
-python="python3 python3-gst-1.0 gir1.2-gst-plugins-base-1.0 gir1.2-gst-rtsp-server-1.0"
+python="python3 python3-gst-1.0 gir1.2-gst-plugins-base-1.0 gir1.2-gst-rtsp-server-1.0 python3-paho-mqtt"
+# The MQTT broker of the tests, and who listens there.
+broker="mosquitto mosquitto-clients"
 # For meson.build.
 meson="meson"
 # A Rust toolchain, only where there is none that is recent enough.
@@ -32,10 +34,11 @@ group() {
         build) echo $build ;;
         run) echo $run ;;
         python) echo $python ;;
+        broker) echo $broker ;;
         meson) echo $meson ;;
         rust) echo $rust ;;
         rust-lint) echo $rust_lint ;;
-        *) die "unknown group '$1'; groups: build run python meson rust rust-lint" ;;
+        *) die "unknown group '$1'; groups: build run python broker meson rust rust-lint" ;;
     esac
 }
 

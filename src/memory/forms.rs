@@ -6,7 +6,7 @@ use candle_core::Tensor;
 use proptest::prelude::*;
 
 use super::laws::{Run, TOKENS, WIDTH, decoder, recipe};
-use super::recipe::{Cut, Recipe, Retrieval, Sees};
+use super::recipe::{Cut, Older, Recipe, Retrieval, Sees};
 use super::testing::random_tensor;
 
 /// A published method, small enough that a short stream fills what it holds.
@@ -26,6 +26,11 @@ fn small(name: &str) -> Recipe {
         Retrieval::Consensus { units } | Retrieval::Fresh { units } => *units = 3,
         Retrieval::Grains { top, .. } => *top = 2,
         Retrieval::Pages { tokens, recent, .. } => (*tokens, *recent) = (3, 1),
+    }
+    match &mut recipe.older {
+        Older::Stays => {}
+        Older::Tiers(tiers) => (tiers.whole, tiers.changed, tiers.cap) = (2, 3, 8),
+        Older::Span(span) => (span.cap, span.directions, span.new) = (5, 6, 2),
     }
     if let Sees::Changed(rule) = &mut recipe.sees {
         rule.units = 3;

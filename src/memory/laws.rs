@@ -4,6 +4,7 @@
 
 pub(super) mod ages;
 mod newest;
+mod older;
 
 use std::collections::HashMap;
 use std::sync::mpsc;
@@ -20,8 +21,8 @@ use super::find::{self, Bare};
 use super::intake::{Encoded, FrameTokens, Prompts, Segment, Segmenter, Teller};
 use super::kv::Kv;
 use super::recipe::{
-    BudgetRule, Compression, Cut, Grains, Heads, Keeps, Leave, Order, Pick, Places, Probe, Recipe,
-    Reduce, Resident, Retrieval, Scope, Sees, Signal, Sparse,
+    BudgetRule, Compression, Cut, Grains, Heads, Keeps, Leave, Older, Order, Pick, Places, Probe,
+    Recipe, Reduce, Resident, Retrieval, Scope, Sees, Signal, Span, Sparse, Tiers,
 };
 use super::store::StoreOptions;
 use super::testing::{Lcg, random_tensor};
@@ -575,10 +576,21 @@ pub(super) fn recipe() -> impl Strategy<Value = Recipe> {
             };
             let plain = resident.is_none() && sees == Sees::Window && !grained;
             let fresh = matches!(retrieval, Retrieval::Fresh { .. }) && !grained;
+            let all = matches!(retrieval, Retrieval::All { .. }) && plain && flags[5];
             let sees = match sees {
                 Sees::Changed(_) if fresh => Sees::Window,
-                Sees::Window if fresh && resident.is_none() && flags[5] => Sees::Nothing,
+                Sees::Window if all || fresh && resident.is_none() && flags[5] => Sees::Nothing,
                 sees => sees,
+            };
+            let fresh = fresh || all;
+            let older = match (sees, keep) {
+                (Sees::Nothing, ..0.3) => {
+                    Older::Tiers(Tiers { whole: 2, changed: 2, same: 0.9, cap: 5 })
+                }
+                (Sees::Nothing, ..0.6) => {
+                    Older::Span(Span { cap: 4, directions: 5, decay: 0.7, new: 2 })
+                }
+                _ => Older::Stays,
             };
             let keeps = match retrieval {
                 _ if fresh => Keeps::Inputs,
@@ -594,6 +606,7 @@ pub(super) fn recipe() -> impl Strategy<Value = Recipe> {
                 sees,
                 store: flags[3] || resident.is_none() || fresh,
                 keeps,
+                older,
                 resident,
                 places,
                 order: if flags[4] { Order::Found } else { Order::Stream },

@@ -202,7 +202,7 @@ impl VideoMemory {
         let held: BTreeSet<u64> =
             encoded.layers.iter().flat_map(|layer| layer.blocks.iter()).map(|b| b.unit).collect();
         // A compression may have dropped units from all layers.
-        let all = matches!(self.recipe.retrieval, Retrieval::Fresh { .. });
+        let all = self.recipe.is_fresh();
         let entered = encoded.inputs.into_iter();
         let entered = entered.filter(|input| all || held.contains(&input.unit));
         let Stored { layers, tiers, inputs, .. } = &mut self.stored;
@@ -223,7 +223,9 @@ impl VideoMemory {
         self.taken += encoded.taken;
         self.next_segment += 1;
         self.next_unit += encoded.units.len() as u64;
+        let fresh: Vec<u64> = encoded.units.iter().map(|unit| unit.id).collect();
         self.stored.units.extend(encoded.units);
+        self.stored.tidy(&self.recipe, &fresh, &self.geometry)?;
         if encoded.resident.is_some() {
             self.resident = encoded.resident;
             self.stored.forget_lost_units(self.resident.as_deref());

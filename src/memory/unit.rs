@@ -57,6 +57,18 @@ impl Geometry {
         unit.words.tokens() + picture
     }
 
+    /// Columns of the grid in which a picture's tokens lie. Where the model does not say, it is as high as
+    /// wide, or a line.
+    pub fn columns(&self) -> u32 {
+        let side = self.picture_tokens.isqrt();
+        let columns = match self.layout {
+            Layout::Grid { cols, .. } | Layout::Lines { cols, .. } => cols,
+            Layout::Run if side * side == self.picture_tokens => side,
+            Layout::Run => self.picture_tokens,
+        };
+        columns.max(1) as u32
+    }
+
     /// Places that a unit takes: a picture with holes is as large as a whole one.
     pub fn steps(&self, unit: &Unit) -> usize {
         match (self.layout, &unit.patches) {

@@ -27,7 +27,7 @@ pub fn newest(
     let open = view.branch.map_or(&[][..], |branch| &branch.inputs);
     let within = |block: &&Block| view.within.is_none_or(|within| within.has(block.unit));
     let held: Vec<&Block> = view.inputs.iter().chain(open).filter(within).collect();
-    let mut found = Vec::with_capacity(count);
+    let mut found = Vec::with_capacity(count.min(held.len()));
     // Where some are lost, older ones take their place.
     for block in held.into_iter().rev() {
         if found.len() == count {

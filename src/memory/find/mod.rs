@@ -20,7 +20,7 @@ pub mod within;
 
 use crate::cancel::Cancel;
 use crate::error::Result;
-use crate::memory::recipe::Retrieval;
+use crate::memory::recipe::{Retrieval, Sees};
 use crate::memory::weigh::select::Choice;
 use crate::model::decoder::Decoder;
 
@@ -42,6 +42,9 @@ pub fn contexts<'a>(
 ) -> Result<Vec<Option<Context>>> {
     let question = question.into();
     match view.held.recipe.retrieval {
+        Retrieval::All { last } if view.held.recipe.sees == Sees::Nothing => {
+            fresh::newest(view, last.unwrap_or(usize::MAX), decoder, cancel)
+        }
         Retrieval::All { last } => view.pack_all(last),
         Retrieval::Best { units, most, recent, chunk, spread, agree, rule } => {
             let choice = Choice { recent, chunk, spread };

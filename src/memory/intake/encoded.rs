@@ -51,7 +51,7 @@ impl Encoded {
             let blocks = match (held.recipe.store, held.recipe.keeps) {
                 (false, _) => Blocks::default(),
                 // The newest are found without being asked for.
-                _ if matches!(held.recipe.retrieval, Retrieval::Fresh { .. }) => Blocks::default(),
+                _ if held.recipe.is_fresh() => Blocks::default(),
                 (true, Keeps::KeysAndValues) => cut(geometry, &units, &raw, &lengths)?,
                 (true, Keeps::Inputs) => cut(geometry, &units, &gists(&raw, &lengths)?, &ones)?,
             };

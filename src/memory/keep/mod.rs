@@ -7,6 +7,7 @@
 pub mod evict;
 mod held;
 mod ladder;
+mod older;
 pub mod place;
 mod probe;
 pub mod resident;

@@ -4,6 +4,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use super::ladder::{Ladder, Standing};
+use super::older::Tidy;
 use super::resident::Layer;
 use super::thin::{Contents, thin};
 use crate::error::Result;
@@ -23,6 +24,7 @@ pub struct Stored {
     /// Units that some layer may still hold, by ascending id.
     pub units: Units,
     ladder: Ladder,
+    tidy: Tidy,
 }
 
 /// A unit's blocks are of a size, or one is its input and the others, together, are less.
@@ -43,12 +45,22 @@ impl Stored {
             tiers: tiers(StoreOptions::default(), geometry, recipe.keeps),
             units: Units::default(),
             ladder: Ladder::default(),
+            tidy: Tidy::default(),
         }
     }
 
     /// How often a unit has been thinned.
     pub fn height(&self, unit: u64) -> usize {
         self.ladder.height(unit)
+    }
+
+    /// Tidies up what is held behind units that have just come.
+    ///
+    /// # Errors
+    /// What the computation fails with.
+    pub fn tidy(&mut self, recipe: &Recipe, fresh: &[u64], geometry: &Geometry) -> Result<()> {
+        let Self { layers, inputs, tiers, units, tidy, .. } = self;
+        tidy.up(&recipe.older, fresh, Contents { layers, inputs, tiers, units }, geometry)
     }
 
     /// Drops the oldest units of every layer down to the newest `count`.

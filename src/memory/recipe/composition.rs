@@ -2,8 +2,8 @@
 //! A method as data: one value of every part.
 
 use super::parts::{
-    Compression, Cut, Expert, Grains, Keeps, Order, Places, Reduce, Retrieval, Sees, Similarity,
-    Thinning,
+    Compression, Cut, Expert, Grains, Keeps, Older, Order, Places, Reduce, Retrieval, Sees,
+    Similarity, Thinning,
 };
 use super::resident::Resident;
 
@@ -25,6 +25,8 @@ pub struct Recipe {
     /// Keep units to be retrieved.
     pub store: bool,
     pub keeps: Keeps,
+    /// How inputs get fewer behind newer ones.
+    pub older: Older,
     /// How the oldest units make room.
     pub thin: Thinning,
     /// A bounded cache beside the store, or instead of it.
@@ -49,4 +51,11 @@ pub struct Recipe {
     pub compat: bool,
     /// System message of the `rekv` prompt style.
     pub system: &'static str,
+}
+
+impl Recipe {
+    /// Whether what an answer looks at is encoded when it is asked, and nothing has to be found first.
+    pub fn is_fresh(&self) -> bool {
+        matches!(self.retrieval, Retrieval::Fresh { .. }) || self.sees == Sees::Nothing
+    }
 }

@@ -21,8 +21,8 @@ use table::table;
 pub use composition::Recipe;
 pub use options::RecipeOption;
 pub use parts::{
-    BudgetRule, Compression, Cut, Expert, Grain, Grains, Keeps, Order, Places, Reduce, Retrieval,
-    Rung, Rungs, Sees, Similarity, Sparse, Thinning,
+    BudgetRule, Compression, Cut, Expert, Grain, Grains, Keeps, Older, Order, Places, Reduce,
+    Retrieval, Rung, Rungs, Sees, Similarity, Span, Sparse, Thinning, Tiers,
 };
 pub use resident::{Heads, Leave, Pick, Probe, Resident, Scope, Signal};
 
@@ -52,6 +52,8 @@ impl Recipe {
             "retake",
             "dscache",
             "simplestream",
+            "fluxmem",
+            "causalmem",
             "sliding-window",
             "uniform",
             "full",
@@ -146,6 +148,23 @@ impl Recipe {
     /// resident cache if it has one, else the units it retrieves. `false` if it has no such bound.
     pub fn set_budget(&mut self, frames: usize, unit_tokens: usize) -> bool {
         let frames = frames.max(1);
+        match &mut self.older {
+            Older::Stays => {}
+            Older::Tiers(tiers) => {
+                // Of the published sizes each keeps its share where less is to be held.
+                let share = |units: usize, cap: usize| (units * frames / cap.max(1)).max(1);
+                if frames < tiers.cap {
+                    tiers.whole = share(tiers.whole, tiers.cap);
+                    tiers.changed = share(tiers.changed, tiers.cap);
+                }
+                tiers.cap = frames;
+                return true;
+            }
+            Older::Span(span) => {
+                span.cap = frames;
+                return true;
+            }
+        }
         match (&mut self.resident, &mut self.retrieval) {
             (Some(resident), Retrieval::Fresh { units }) => {
                 (resident.cap, *units) = (frames, frames.min(*units));

@@ -237,6 +237,40 @@ pub enum Expert {
     Both { kappa: f64 },
 }
 
+/// What becomes of inputs as newer ones come, whether there is room for them or not.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Older {
+    #[default]
+    Stays,
+    Tiers(Tiers),
+    Span(Span),
+}
+
+/// Whole pictures, then what changed in them, then that with what is alike side by side merged (FluxMem).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tiers {
+    /// Units that are whole, the newest.
+    pub whole: usize,
+    /// Units behind them of which what changed is left.
+    pub changed: usize,
+    /// Cosine above which a token did not change in any case.
+    pub same: f64,
+    /// Frames' worth of tokens in all.
+    pub cap: usize,
+}
+
+/// The tokens that directions which follow the stream say least of (CausalMem).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Span {
+    /// Frames' worth of tokens in all.
+    pub cap: usize,
+    pub directions: usize,
+    /// What a picture leaves of how much directions were used before it.
+    pub decay: f64,
+    /// Directions that a picture may bring.
+    pub new: usize,
+}
+
 /// One step by which a unit gets thinner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rung {

@@ -6,8 +6,8 @@
 
 use super::composition::Recipe;
 use super::parts::{
-    BudgetRule, Compression, Cut, Expert, Grains, Keeps, Order, Places, Reduce, Retrieval, Rung,
-    Rungs, Sees, Similarity, Sparse, Thinning,
+    BudgetRule, Compression, Cut, Expert, Grains, Keeps, Older, Order, Places, Reduce, Retrieval,
+    Rung, Rungs, Sees, Similarity, Span, Sparse, Thinning, Tiers,
 };
 use super::prompts::{
     HERMES_GLOBAL, HERMES_LOCAL, REKV_SYSTEM, STREAMKV_GUIDANCE, STREAMKV_SYSTEM,
@@ -38,6 +38,7 @@ pub fn table() -> Vec<Recipe> {
         sees: Sees::Window,
         store: true,
         keeps: Keeps::KeysAndValues,
+        older: Older::Stays,
         thin: Thinning { rungs: Rungs(vec![Rung::Tokens, Rung::Frames]), whole: 0.5 },
         resident: None,
         places: Places::Packed,
@@ -259,6 +260,18 @@ pub fn table() -> Vec<Recipe> {
         retrieval: Retrieval::Fresh { units: 4 },
         ..rekv.clone()
     };
+    let fluxmem = Recipe {
+        name: "fluxmem",
+        cut: Cut::Uniform { frames: 1 },
+        older: Older::Tiers(Tiers { whole: 4, changed: 32, same: 0.8, cap: 96 }),
+        retrieval: Retrieval::All { last: None },
+        ..simplestream.clone()
+    };
+    let causalmem = Recipe {
+        name: "causalmem",
+        older: Older::Span(Span { cap: 61, directions: 64, decay: 0.9, new: 8 }),
+        ..fluxmem.clone()
+    };
     // InfiniPot-V's own baseline.
     let uniform = Recipe {
         name: "uniform",
@@ -303,6 +316,8 @@ pub fn table() -> Vec<Recipe> {
         retake,
         dscache,
         simplestream,
+        fluxmem,
+        causalmem,
         sliding_window,
         uniform,
         full,

@@ -2,7 +2,9 @@
 //! The options of what comes in and of what a question finds.
 
 use super::super::composition::Recipe;
-use super::super::parts::{BudgetRule, Cut, Expert, Grains, Reduce, Retrieval, Sees, Sparse};
+use super::super::parts::{
+    BudgetRule, Cut, Expert, Grains, Older, Reduce, Retrieval, Sees, Span, Sparse, Tiers,
+};
 use super::row::{ANY, COUNT, COUNT_OR_NONE, Row, SHARE, as_value};
 use super::value::Value;
 
@@ -205,6 +207,60 @@ pub static ROWS: &[Row] = &[
             }
             _ => None,
         },
+    },
+    Row {
+        name: "tier-whole",
+        help: "newest units (frames) that stay whole",
+        source: "FluxMem scripts, 8 frames of which a unit has two",
+        range: COUNT,
+        field: |r| tiers(r).map(|tiers| as_value(&mut tiers.whole)),
+    },
+    Row {
+        name: "tier-changed",
+        help: "units behind these of which what changed is left; of older ones what is alike side by \
+               side is merged",
+        source: "FluxMem scripts, 64 frames of which a unit has two",
+        range: COUNT_OR_NONE,
+        field: |r| tiers(r).map(|tiers| as_value(&mut tiers.changed)),
+    },
+    Row {
+        name: "tier-same",
+        help: "cosine with what is around it one unit later above which a token did not change",
+        source: "FluxMem code, `direct_drop_sim_threshold`",
+        range: SHARE,
+        field: |r| tiers(r).map(|tiers| as_value(&mut tiers.same)),
+    },
+    Row {
+        name: "hold",
+        help: "frames' worth of tokens that are held in all; beyond them the oldest go",
+        source: "CausalMem scripts, 12000 tokens of 196 a frame; of `fluxmem` ours: what 256 frames, \
+                 the most that was published, leave of each other",
+        range: COUNT,
+        field: |r| match &mut r.older {
+            Older::Stays => None,
+            Older::Tiers(Tiers { cap, .. }) | Older::Span(Span { cap, .. }) => Some(cap),
+        },
+    },
+    Row {
+        name: "span",
+        help: "directions that tell what has been seen",
+        source: "CausalMem scripts, `FOSS_K_MAX`",
+        range: COUNT,
+        field: |r| span(r).map(|span| as_value(&mut span.directions)),
+    },
+    Row {
+        name: "span-decay",
+        help: "what a unit leaves of how much the directions were used before it",
+        source: "CausalMem scripts, `FOSS_DECAY`",
+        range: SHARE,
+        field: |r| span(r).map(|span| as_value(&mut span.decay)),
+    },
+    Row {
+        name: "span-new",
+        help: "directions that a unit may bring",
+        source: "CausalMem scripts, `FOSS_MAX_NEW_BASIS`",
+        range: COUNT,
+        field: |r| span(r).map(|span| as_value(&mut span.new)),
     },
     Row {
         name: "thin",
@@ -436,5 +492,19 @@ fn temperature(rule: &mut BudgetRule) -> Option<&mut dyn Value> {
     match rule {
         BudgetRule::Stretched { temperature } => Some(temperature),
         BudgetRule::Threshold => None,
+    }
+}
+
+fn tiers(recipe: &mut Recipe) -> Option<&mut Tiers> {
+    match &mut recipe.older {
+        Older::Tiers(tiers) => Some(tiers),
+        Older::Stays | Older::Span(_) => None,
+    }
+}
+
+fn span(recipe: &mut Recipe) -> Option<&mut Span> {
+    match &mut recipe.older {
+        Older::Span(span) => Some(span),
+        Older::Stays | Older::Tiers(_) => None,
     }
 }

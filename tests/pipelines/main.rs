@@ -2,6 +2,8 @@
 //! The pipelines and examples that the README shows, run as a user would run them.
 #![cfg(feature = "element")]
 
+mod elsewhere;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -397,52 +399,6 @@ fn an_alert_is_recorded_from_its_beginning_to_its_end() {
     for name in ["cross-10.webm", "cross-19.webm", "cross-42.webm"] {
         let video = run.wrote(name);
         assert!(is_matroska(&video) && video.len() > 20_000, "{name}: {} bytes", video.len());
-    }
-}
-
-#[test]
-fn alerts_are_posted_until_they_are_taken() {
-    use std::io::{BufRead, BufReader, Read, Write};
-
-    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = format!("http://{}/alerts", server.local_addr().unwrap());
-    let (sender, bodies) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        for (number, stream) in server.incoming().enumerate() {
-            let mut stream = BufReader::new(stream.unwrap());
-            let mut length = 0;
-            loop {
-                let mut line = String::new();
-                stream.read_line(&mut line).unwrap();
-                if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
-                    length = value.trim().parse().unwrap();
-                }
-                if line.trim().is_empty() {
-                    break;
-                }
-            }
-            let mut body = vec![0; length];
-            stream.read_exact(&mut body).unwrap();
-            // The first one is refused, and comes again.
-            let status = if number == 0 { "503 Service Unavailable" } else { "204 No Content" };
-            let answer =
-                format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-            let _ = sender.send(serde_json::from_slice::<serde_json::Value>(&body).unwrap());
-            stream.get_mut().write_all(answer.as_bytes()).unwrap();
-        }
-    });
-    Run::new("pipelines/webhook.py")
-        .env("GST_PLUGIN_PATH", plugins().to_str().unwrap())
-        .arg(&address)
-        .succeeds();
-    let bodies: Vec<_> = bodies.try_iter().collect();
-    assert_eq!(bodies[0], bodies[1]);
-    for tag in ["elephant", "fire-engine"] {
-        let own = bodies[1..].iter().filter(|body| body["tag"] == tag);
-        let statuses: Vec<_> = own.map(|body| body["status"].as_str().unwrap()).collect();
-        let turns = ["began", "ceased"].iter().cycle().copied();
-        assert!(statuses.len() >= 2, "{tag}: {bodies:?}");
-        assert!(turns.zip(&statuses).all(|(turn, status)| turn == *status), "{tag}: {statuses:?}");
     }
 }
 

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: MPL-2.0
+//! What has been seen, as a few directions: tokens that they leave much of are new (CausalMem, 2606.25658,
+//! §3.2, as the released code for LLaVA-OneVision does it).
+
+use nalgebra::DMatrix;
+
+use super::select::best;
+
+/// Directions shorter than this are rounding.
+const NOTHING: f32 = 1e-6;
+/// What rounding leaves of a direction that tokens do not have, beside the longest.
+const ROUNDING: f64 = 1e-5;
+/// Why a direction that has just come is not the first to go.
+const FRESH: f32 = 1.0;
+
+/// Orthonormal directions and how much they are used of late.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Basis {
+    /// `[k][C]`
+    directions: Vec<Vec<f32>>,
+    used: Vec<f32>,
+}
+
+impl Basis {
+    pub fn is_empty(&self) -> bool {
+        self.directions.is_empty()
+    }
+
+    pub fn directions(&self) -> &[Vec<f32>] {
+        &self.directions
+    }
+
+    /// Begins with the directions in which these tokens, `[n, C]`, lie, the longest `most` of them.
+    pub fn begin(&mut self, tokens: &[f32], dim: usize, most: usize) {
+        let n = tokens.len().checked_div(dim).unwrap_or(0);
+        let x = DMatrix::from_row_iterator(n, dim, tokens.iter().map(|x| f64::from(*x)));
+        // Of the smaller of the two products the eigenvectors are the singular vectors of one side.
+        let by_rows = n <= dim;
+        let square = if by_rows { &x * x.transpose() } else { x.transpose() * &x };
+        let eigen = square.symmetric_eigen();
+        let lengths: Vec<f32> = eigen.eigenvalues.iter().map(|value| *value as f32).collect();
+        let order = best(&lengths, most.min(n).min(dim));
+        let longest = order.first().map_or(0.0, |&at| eigen.eigenvalues[at].max(0.0).sqrt());
+        for at in order {
+            let value = eigen.eigenvalues[at].max(0.0).sqrt();
+            if value <= ROUNDING * longest {
+                break;
+            }
+            let own = eigen.eigenvectors.column(at);
+            let direction = if by_rows { x.transpose() * own / value } else { own.into_owned() };
+            self.directions.push(direction.iter().map(|x| *x as f32).collect());
+            self.used.push(FRESH);
+        }
+    }
+
+    /// Turns to what is new. `used`: how much of each direction there is in the newest tokens, by their
+    /// mean; `rest`: what the directions leave of the tokens that they leave most of, `[C]` each, most
+    /// first.
+    pub fn turn(&mut self, used: &[f32], rest: &[Vec<f32>], decay: f64, most: usize) {
+        for (own, now) in self.used.iter_mut().zip(used) {
+            *own = (decay * f64::from(*own) + (1.0 - decay) * f64::from(*now)) as f32;
+        }
+        // Once more, because what is left of the second is of the first's rounding.
+        let mut fresh = orthonormal(rest.to_vec());
+        for direction in &mut fresh {
+            let shares: Vec<f32> = self.directions.iter().map(|own| dot(own, direction)).collect();
+            for (own, share) in self.directions.iter().zip(shares) {
+                direction.iter_mut().zip(own).for_each(|(x, own)| *x -= share * own);
+            }
+        }
+        for direction in orthonormal(fresh) {
+            self.directions.push(direction);
+            self.used.push(FRESH);
+        }
+        if self.directions.len() > most {
+            let mut order = best(&self.used, most);
+            order.sort_unstable();
+            self.directions =
+                order.iter().map(|&at| std::mem::take(&mut self.directions[at])).collect();
+            self.used = order.iter().map(|&at| self.used[at]).collect();
+        }
+    }
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>() as f32
+}
+
+/// These one after the other, each without what it shares with those before it, and of length 1; what
+/// has nothing of its own goes.
+fn orthonormal(vectors: Vec<Vec<f32>>) -> Vec<Vec<f32>> {
+    let mut found: Vec<Vec<f32>> = Vec::with_capacity(vectors.len());
+    for mut vector in vectors {
+        let whole = dot(&vector, &vector).sqrt();
+        for _ in 0..2 {
+            for own in &found {
+                let share = dot(own, &vector);
+                vector.iter_mut().zip(own).for_each(|(x, own)| *x -= share * own);
+            }
+        }
+        let length = dot(&vector, &vector).sqrt();
+        if length > NOTHING * whole.max(NOTHING) {
+            vector.iter_mut().for_each(|x| *x /= length);
+            found.push(vector);
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directions_are_those_of_the_tokens_and_no_others() {
+        let mut basis = Basis::default();
+        // Two tokens and their sum, whichever side is longer.
+        basis.begin(&[3.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 3.0, 1.0, 0.0, 0.0], 4, 8);
+        assert_eq!(basis.directions().len(), 2);
+        let mut tall = Basis::default();
+        tall.begin(&[2.0, 0.0, 4.0, 0.0, 6.0, 0.0], 2, 8);
+        assert_eq!(tall.directions().len(), 1);
+        for basis in [basis, tall] {
+            for (at, a) in basis.directions().iter().enumerate() {
+                for (other, b) in basis.directions().iter().enumerate() {
+                    let product = dot(a, b);
+                    assert!((product - f32::from(u8::from(at == other))).abs() < 1e-5);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_used_goes_first() {
+        let mut basis = Basis::default();
+        basis.begin(&[1.0, 0.0, 0.0, 0.0, 1.0, 0.0], 3, 2);
+        let first = basis.directions()[0].clone();
+        let used: Vec<f32> = (0..2).map(|at| f32::from(u8::from(at == 1))).collect();
+        basis.turn(&used, &[vec![0.0, 0.0, 5.0]], 0.5, 2);
+        assert_eq!(basis.directions().len(), 2);
+        assert!(basis.directions().contains(&vec![0.0, 0.0, 1.0]));
+        assert!(!basis.directions().contains(&first));
+        // Nothing new.
+        basis.turn(&used, &[vec![0.0, 0.0, 3.0]], 0.5, 3);
+        assert_eq!(basis.directions().len(), 2);
+    }
+}
