@@ -5,7 +5,7 @@
 use crate::error::Result;
 use crate::memory::keep::{Held, Layer};
 use crate::memory::kv::{Kv, gists, representatives};
-use crate::memory::recipe::{Keeps, Retrieval};
+use crate::memory::recipe::Keeps;
 use crate::memory::store::{Block, Blocks, ChangedWindow, MeanKeys};
 use crate::memory::unit::{Geometry, Unit};
 

@@ -84,9 +84,7 @@ pub fn merged(picture: Picture<'_>, columns: u32) -> Option<(Vec<f32>, Vec<usize
         .flat_map(|at| {
             let patch = picture.patches.get(at).copied().unwrap_or_default();
             let next = picture.around(patch, columns).filter(move |&near| near > at);
-            next.map(move |near| {
-                (at, near, 1.0 - cosine(picture.token(at), picture.token(near)))
-            })
+            next.map(move |near| (at, near, 1.0 - cosine(picture.token(at), picture.token(near))))
         })
         .collect();
     let distances: Vec<f32> = edges.iter().map(|(.., distance)| *distance).collect();

@@ -2,14 +2,15 @@
 //! What has been seen, as a few directions: tokens that they leave much of are new (CausalMem, 2606.25658,
 //! §3.2, as the released code for LLaVA-OneVision does it).
 
-use nalgebra::DMatrix;
-
 use super::select::best;
 
 /// Directions shorter than this are rounding.
 const NOTHING: f32 = 1e-6;
+/// Rows this near to a right angle, by their cosine, stay as they are; so often all of them are looked at.
+const RIGHT: f64 = 1e-12;
+const SWEEPS: usize = 30;
 /// What rounding leaves of a direction that tokens do not have, beside the longest.
-const ROUNDING: f64 = 1e-5;
+const ROUNDING: f64 = 1e-6;
 /// Why a direction that has just come is not the first to go.
 const FRESH: f32 = 1.0;
 
@@ -32,24 +33,20 @@ impl Basis {
 
     /// Begins with the directions in which these tokens, `[n, C]`, lie, the longest `most` of them.
     pub fn begin(&mut self, tokens: &[f32], dim: usize, most: usize) {
-        let n = tokens.len().checked_div(dim).unwrap_or(0);
-        let x = DMatrix::from_row_iterator(n, dim, tokens.iter().map(|x| f64::from(*x)));
-        // Of the smaller of the two products the eigenvectors are the singular vectors of one side.
-        let by_rows = n <= dim;
-        let square = if by_rows { &x * x.transpose() } else { x.transpose() * &x };
-        let eigen = square.symmetric_eigen();
-        let lengths: Vec<f32> = eigen.eigenvalues.iter().map(|value| *value as f32).collect();
-        let order = best(&lengths, most.min(n).min(dim));
-        let longest = order.first().map_or(0.0, |&at| eigen.eigenvalues[at].max(0.0).sqrt());
-        for at in order {
-            let value = eigen.eigenvalues[at].max(0.0).sqrt();
-            if value <= ROUNDING * longest {
-                break;
+        let rows = tokens.chunks_exact(dim.max(1));
+        let mut rows: Vec<Vec<f64>> =
+            rows.map(|row| row.iter().map(|x| f64::from(*x)).collect()).collect();
+        apart(&mut rows);
+        let lengths: Vec<f64> = rows.iter().map(|row| product(row, row).sqrt()).collect();
+        let order: Vec<f32> = lengths.iter().map(|length| *length as f32).collect();
+        let longest = lengths.iter().copied().fold(0.0, f64::max);
+        for at in best(&order, most.min(dim)) {
+            if let (Some(row), Some(&length)) = (rows.get(at), lengths.get(at))
+                && length > ROUNDING * longest
+            {
+                self.directions.push(row.iter().map(|x| (x / length) as f32).collect());
+                self.used.push(FRESH);
             }
-            let own = eigen.eigenvectors.column(at);
-            let direction = if by_rows { x.transpose() * own / value } else { own.into_owned() };
-            self.directions.push(direction.iter().map(|x| *x as f32).collect());
-            self.used.push(FRESH);
         }
     }
 
@@ -80,6 +77,38 @@ impl Basis {
             self.used = order.iter().map(|&at| self.used[at]).collect();
         }
     }
+}
+
+/// Turns pairs of rows until all are at right angles: these are the singular vectors, each as long as its
+/// singular value (one-sided Jacobi; Hestenes 1958).
+fn apart(rows: &mut [Vec<f64>]) {
+    for _ in 0..SWEEPS {
+        let mut turned = false;
+        for second in 1..rows.len() {
+            let (before, behind) = rows.split_at_mut(second);
+            let Some(b) = behind.first_mut() else { return };
+            for a in before {
+                let (aa, bb, ab) = (product(a, a), product(b, b), product(a, b));
+                if ab.abs() <= RIGHT * (aa * bb).sqrt() {
+                    continue;
+                }
+                turned = true;
+                let ratio = (bb - aa) / (2.0 * ab);
+                let tan = ratio.signum() / (ratio.abs() + ratio.hypot(1.0));
+                let cos = 1.0 / tan.hypot(1.0);
+                for (a, b) in a.iter_mut().zip(b.iter_mut()) {
+                    (*a, *b) = (cos * (*a - tan * *b), cos * (tan * *a + *b));
+                }
+            }
+        }
+        if !turned {
+            return;
+        }
+    }
+}
+
+fn product(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
 fn dot(a: &[f32], b: &[f32]) -> f32 {
