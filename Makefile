@@ -100,15 +100,21 @@ install:
 uninstall:
 	rm -f '$(DESTDIR)$(pluginsdir)/libgststreamkvqa.so'
 
-# What is in docs/data/compare.json already is not measured again: remove the file to begin anew.
-evaluate = $(CARGO) run --locked --example evaluate -- --methods all --streams 8 --per-kind 3 \
-    --resume --out docs/data/compare.json
+# What is in docs/data already is not measured again: remove the files to begin anew. The drawings of the
+# everyday world are fetched (npm, Python).
+evaluate = $(CARGO) run --locked --example evaluate -- --methods all --streams 8 --resume \
+    --page docs/benchmarks.md --plots docs/images
+atlas = $(CARGO_TARGET_DIR)/everyday/atlas.bin
 
-compare:
+compare: $(atlas)
 	$(setup) build rust
 	$(compile)
-	$(evaluate) --frames 32,64,128,256,512 --budgets 8,16,32 \
-	    --page docs/benchmarks.md --plots docs/images
+	$(evaluate) --per-kind 3 --frames 32,64,128,256,512 --budgets 8,16,32 --out docs/data/compare.json
+	$(evaluate) --per-kind 2 --frames 32,64,128,256,512 --budgets 16 --world everyday \
+	    --model models/everyday --atlas $(atlas) --out docs/data/compare-everyday.json
+
+$(atlas):
+	tools/everyday/atlas.sh $(atlas)
 
 # Python with PyTorch and transformers, and 3 GB of made-up weights; only this target needs them. OPTIONS
 # are those of tools/peers/run.py.

@@ -88,10 +88,11 @@ struct Args {
     /// Go on from the cells that `--out` already holds.
     #[arg(long, requires = "out")]
     resume: bool,
-    /// A page whose section `<!-- compare -->` takes the tables.
+    /// A page whose section `<!-- compare -->`, or `<!-- compare-everyday -->`, takes the tables.
     #[arg(long)]
     page: Option<PathBuf>,
-    /// A folder for `accuracy-over-length.svg` and `accuracy-over-bytes.svg`.
+    /// A folder for `accuracy-over-length.svg` and `accuracy-over-bytes.svg`, of the everyday world with
+    /// its name behind.
     #[arg(long)]
     plots: Option<PathBuf>,
     /// The budget and the length that tables and pictures compare at.
@@ -162,6 +163,14 @@ fn methods(asked: &[String], model: &VideoLlm) -> Result<Vec<String>, EngineErro
     Ok(methods)
 }
 
+/// A section or a picture of a world; the first one's have plain names.
+fn of_world(name: &str, world: Name) -> String {
+    match world {
+        Name::Toyworld => name.into(),
+        Name::Everyday => format!("{name}-{}", world.text()),
+    }
+}
+
 fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
     check_kinds(args.world, &args.kinds)?;
     let world = World::open(args.world, args.atlas.clone(), args.styles.clone())?;
@@ -216,14 +225,15 @@ fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
             report::section(args.world, cells, args.at_budget, trained),
             report::budgets(cells, args.at_frames)
         );
-        report::replace_section(page, "compare", &text)?;
+        report::replace_section(page, &of_world("compare", args.world), &text)?;
     }
     if let Some(folder) = &args.plots {
         std::fs::create_dir_all(folder)
             .map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
-        let length = folder.join("accuracy-over-length.svg");
+        let picture = |name| folder.join(of_world(name, args.world) + ".svg");
+        let length = picture("accuracy-over-length");
         plot::over_length(args.world, cells, args.at_budget, trained, &length)?;
-        let bytes = folder.join("accuracy-over-bytes.svg");
+        let bytes = picture("accuracy-over-bytes");
         plot::over_bytes(cells, args.at_frames, &bytes)?;
     }
     Ok(())

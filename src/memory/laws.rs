@@ -527,6 +527,7 @@ pub(super) fn recipe() -> impl Strategy<Value = Recipe> {
     ];
     let best = (1..6usize, 0..3usize, 1..3usize, 0.0..1.0, any::<bool>(), 0.0..1.0).prop_map(
         |(units, recent, chunk, spread, agree, temperature)| Retrieval::Best {
+            read: if temperature < 0.5 { 0.4 } else { 1.0 },
             units,
             most: 8,
             recent,

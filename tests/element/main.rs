@@ -8,6 +8,7 @@ mod pipeline;
 
 mod answers;
 mod bounds;
+mod cameras;
 mod faults;
 mod life;
 mod picture;

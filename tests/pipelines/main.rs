@@ -3,6 +3,7 @@
 #![cfg(feature = "element")]
 
 mod elsewhere;
+mod readme;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -248,6 +249,16 @@ fn an_rtsp_camera_is_asked_again_and_again() {
         .succeeds()
         .says("Watching rtsp://127.0.0.1:")
         .says_times("what is here now?", 2);
+}
+
+#[test]
+fn four_rtsp_cameras_are_asked_side_by_side() {
+    let run = Run::new("pipelines/wall.sh").env("SECONDS_TO_RUN", "25").succeeds();
+    let video = run.says("Watching 4 cameras").says("Written: wall.mkv").wrote("wall.mkv");
+    assert!(is_matroska(&video) && video.len() > 100_000, "{} bytes", video.len());
+    for camera in 0..4 {
+        run.says(&format!("camera{camera}"));
+    }
 }
 
 /// A process that ends with the test.

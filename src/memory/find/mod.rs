@@ -10,6 +10,7 @@ pub mod consensus;
 pub mod fresh;
 pub mod ids;
 pub mod liked;
+pub mod outstanding;
 pub mod pages;
 pub mod pieces;
 pub mod places;
@@ -46,9 +47,9 @@ pub fn contexts<'a>(
             fresh::newest(view, last.unwrap_or(usize::MAX), decoder, cancel)
         }
         Retrieval::All { last } => view.pack_all(last),
-        Retrieval::Best { units, most, recent, chunk, spread, agree, rule } => {
+        Retrieval::Best { units, most, recent, chunk, spread, agree, read, rule } => {
             let choice = Choice { recent, chunk, spread };
-            let wanted = Wanted { units, most, agree, rule, choice };
+            let wanted = Wanted { units, most, agree, read, rule, choice };
             retrieve::best(view, wanted, question, decoder, cancel)
         }
         Retrieval::Consensus { units } => {

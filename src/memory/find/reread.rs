@@ -26,12 +26,15 @@ use crate::memory::store::{Block, LayerStore};
 use crate::memory::unit::{Clock, Unit, Units};
 use crate::model::decoder::Decoder;
 
-/// Every layer's context after encoding the chosen units (ascending) as a stream of their own.
-/// Without those that turn out to be lost, others are chosen.
+/// Units with what entered the decoder, `[n, C]` each.
+pub type Found = Vec<(Unit, Tensor)>;
+
+/// Every layer's context after encoding the chosen units (ascending) as a stream of their own, less what
+/// `thin` leaves out. Without those that turn out to be lost, others are chosen.
 pub fn reread(
     view: View<'_>,
     mut candidates: Liked,
-    choose: impl Fn(&Liked) -> Vec<u64>,
+    (choose, thin): (impl Fn(&Liked) -> Vec<u64>, impl Fn(Found) -> Result<Found>),
     decoder: &Decoder,
     cancel: &Cancel,
 ) -> Result<Vec<Option<Context>>> {
@@ -46,7 +49,7 @@ pub fn reread(
             }
         }
         if found.len() == chosen.len() {
-            return read(view, found, None, decoder, cancel);
+            return read(view, thin(found)?, None, decoder, cancel);
         }
     }
 }
@@ -58,7 +61,7 @@ pub fn reread(
 /// [`Cancelled`](crate::EngineError::Cancelled), or what the computation fails with.
 pub fn read(
     view: View<'_>,
-    found: Vec<(Unit, Tensor)>,
+    found: Found,
     past: Option<Vec<Layer>>,
     decoder: &Decoder,
     cancel: &Cancel,

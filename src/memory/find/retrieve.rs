@@ -9,6 +9,7 @@ use candle_core::Tensor;
 
 use super::ids::Ids;
 use super::liked::Liked;
+use super::outstanding::outstanding;
 use super::places::Context;
 use super::reread::reread;
 use super::view::View;
@@ -47,8 +48,19 @@ pub struct Wanted {
     pub most: usize,
     /// All layers look at the same units.
     pub agree: bool,
+    /// Of what is found and is not of the newest units, the fraction that is read again.
+    pub read: f64,
     pub rule: BudgetRule,
     pub choice: Choice,
+}
+
+impl Wanted {
+    /// Units that are found where `count` of them would be read whole.
+    fn found(&self, count: usize) -> usize {
+        let whole = self.choice.recent.min(count);
+        let thinned = (count - whole) as f64 / self.read.max(f64::MIN_POSITIVE);
+        whole.saturating_add(thinned.round() as usize)
+    }
 }
 
 /// The best units of each layer.
@@ -63,7 +75,7 @@ pub fn best(
     cancel: &Cancel,
 ) -> Result<Vec<Option<Context>>> {
     let recipe = view.held.recipe;
-    let Wanted { units, most, agree, rule, choice } = wanted;
+    let Wanted { units, most, agree, rule, choice, .. } = wanted;
     let layers = view.held.geometry.layers;
     let first = units.min(most);
     let opinion = question.embedding.map(|embedding| opinion(view, embedding));
@@ -77,19 +89,26 @@ pub fn best(
     };
     // Where there is nothing to rank no question pass is needed: ranking is all it is for.
     if agree || recipe.keeps == Keeps::Inputs {
-        let few = (0..layers).all(|layer| view.candidates(layer).len() <= first);
-        let liked = match few.then(|| held(view)).filter(|held| held.len() <= first) {
+        let again = recipe.keeps == Keeps::Inputs;
+        let count = if again { wanted.found(first) } else { first };
+        let few = (0..layers).all(|layer| view.candidates(layer).len() <= count);
+        let liked = match few.then(|| held(view)).filter(|held| held.len() <= count) {
             Some(held) => held,
             None => {
                 let found = pass(vec![first; layers])?;
                 liked(&found.candidates, found.scores)
             }
         };
-        let pick = |liked: &Liked| liked.chosen(choice, first);
-        return match recipe.keeps {
-            Keeps::KeysAndValues => view.pack_shared(&pick(&liked)),
-            Keeps::Inputs => reread(view, liked, pick, decoder, cancel),
+        let pick = |liked: &Liked| liked.chosen(choice, count);
+        if !again {
+            return view.pack_shared(&pick(&liked));
+        }
+        let tokens = first * view.held.geometry.unit_tokens;
+        let thin = |found| match wanted.read < 1.0 {
+            true => outstanding(found, choice.recent, tokens),
+            false => Ok(found),
         };
+        return reread(view, liked, (pick, thin), decoder, cancel);
     }
     let uniform = rule == BudgetRule::Stretched { temperature: 0.0 };
     if uniform && (0..layers).all(|layer| view.candidates(layer).len() <= first) {

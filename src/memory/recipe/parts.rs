@@ -191,6 +191,9 @@ pub enum Retrieval {
         spread: f64,
         /// All layers look at the same units: those that they like best together.
         agree: bool,
+        /// Where what is found is encoded again: the fraction of it that is, the newest units whole and
+        /// of the others what stands out. As many more are found.
+        read: f64,
         rule: BudgetRule,
     },
     /// The same units for all layers: what the first and the last layer agree on (CacheFlow §4.4).

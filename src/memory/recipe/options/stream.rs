@@ -3,7 +3,7 @@
 
 use super::super::composition::Recipe;
 use super::super::parts::{
-    BudgetRule, Cut, Expert, Grains, Older, Reduce, Retrieval, Sees, Span, Sparse, Tiers,
+    BudgetRule, Cut, Expert, Grains, Keeps, Older, Reduce, Retrieval, Sees, Span, Sparse, Tiers,
 };
 use super::row::{ANY, COUNT, COUNT_OR_NONE, Row, SHARE, as_value};
 use super::value::Value;
@@ -191,6 +191,18 @@ pub static ROWS: &[Row] = &[
         range: ANY,
         field: |r| match &mut r.retrieval {
             Retrieval::Best { agree, .. } => Some(agree),
+            _ => None,
+        },
+    },
+    Row {
+        name: "read",
+        help: "fraction of what is found that is read again where inputs are kept, of the newest units \
+               all and of the others the tokens least like what is usually at their place; as many more \
+               units are found",
+        source: "ours",
+        range: (0.01, 1.0),
+        field: |r| match (&mut r.retrieval, r.keeps) {
+            (Retrieval::Best { read, .. }, Keeps::Inputs) => Some(read),
             _ => None,
         },
     },
