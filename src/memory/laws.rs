@@ -770,6 +770,7 @@ proptest! {
             chunk: 1,
             spread: 0.8,
             agree: true,
+            read: 1.0,
             rule: BudgetRule::Stretched { temperature: 0.0 },
         };
         prop_assert_eq!(&run(with(best)), &all);

@@ -28,8 +28,7 @@ fn day() -> Rig {
     let rig = Rig::raw(&(0..CAMERAS).map(camera).collect::<String>());
     let clock: gst::SystemClock = glib::Object::new();
     let now = clock.internal_time();
-    let rate = gst::ClockTime::from_nseconds;
-    clock.set_calibration(now, now, rate(PACE), rate(1));
+    clock.set_calibration(now, now, PACE, 1);
     rig.pipeline.use_clock(Some(&clock));
     rig.play();
     let ends = [gst::MessageType::Eos, gst::MessageType::Error];

@@ -99,3 +99,64 @@ fn chosen(
     }
     Ok(kept)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use candle_core::Device;
+
+    use super::*;
+    use crate::memory::unit::{Kind, Words};
+
+    /// A picture of three patches with a word in front and one behind: a wall and, at a patch, something
+    /// else.
+    fn picture(id: u64, other: Option<usize>) -> (Unit, Tensor) {
+        let unit = Unit {
+            id,
+            kind: Kind::Frame,
+            segment: id,
+            frames: id..id + 1,
+            start: id as f64,
+            end: id as f64,
+            told: id as f64,
+            at: 0,
+            time: id as f64,
+            patches: None,
+            words: Words { front: 1, behind: 1 },
+            embedding: None,
+        };
+        let token =
+            |at: usize| if Some(at) == other { [0.0, 1.0f32] } else { [1.0, 0.01 * at as f32] };
+        let rows = [[9.0, id as f32], token(0), token(1), token(2), [8.0, id as f32]];
+        (unit, Tensor::new(&rows, &Device::Cpu).unwrap())
+    }
+
+    fn rows(input: &Tensor) -> Vec<Vec<f32>> {
+        input.to_vec2().unwrap()
+    }
+
+    #[test]
+    fn what_is_not_the_wall_is_read_and_the_newest_whole() {
+        let found =
+            || vec![picture(0, None), picture(1, Some(2)), picture(2, None), picture(3, None)];
+        // The newest, the words of the others, and one token.
+        let left = outstanding(found(), 1, 5 + 3 * 2 + 1).unwrap();
+        let ids: Vec<u64> = left.iter().map(|(unit, _)| unit.id).collect();
+        assert_eq!(ids, [1, 3]);
+        assert_eq!(left[0].0.patches, Some(Arc::from([2])));
+        assert_eq!(rows(&left[0].1), [[9.0, 1.0], [0.0, 1.0], [8.0, 1.0]]);
+        assert_eq!((&left[1].0.patches, rows(&left[1].1).len()), (&None, 5));
+        // Again, of what has holes already.
+        let again = outstanding(left, 1, 5 + 3).unwrap();
+        assert_eq!(again[0].0.patches, Some(Arc::from([2])));
+        // Where there is room for everything everything is read.
+        assert_eq!(outstanding(found(), 1, 20).unwrap().len(), 4);
+        let all = outstanding(found(), 0, 19).unwrap();
+        let tokens: usize = all.iter().map(|(_, input)| input.dim(0).unwrap()).sum();
+        assert_eq!(tokens, 19);
+        // Too little for words.
+        assert_eq!(outstanding(found(), 1, 6).unwrap().len(), 1);
+        assert_eq!(outstanding(Vec::new(), 1, 6).unwrap().len(), 0);
+    }
+}
