@@ -245,6 +245,13 @@ impl Decoder {
         self.cfg.max_positions
     }
 
+    /// Multiply-adds of one token in the linear layers, the head not counted.
+    pub fn work(&self) -> u64 {
+        let TextConfig { hidden_size, intermediate_size, heads, kv_heads, head_dim, .. } = self.cfg;
+        let attention = 2 * hidden_size * (heads + kv_heads) * head_dim;
+        (self.cfg.layers * (attention + 3 * hidden_size * intermediate_size)) as u64
+    }
+
     pub fn rope(&self) -> &Arc<Rope> {
         &self.rope
     }

@@ -21,7 +21,7 @@ use crate::error::Result;
 use crate::memory::intake::{Before, Encoded, InWindow, Prompts};
 use crate::memory::keep::{Held, Layer};
 use crate::memory::kv::unfiled;
-use crate::memory::recipe::{Keeps, Recipe, Retrieval};
+use crate::memory::recipe::{Keeps, Recipe, Retrieval, Sees};
 use crate::memory::store::{Block, LayerStore};
 use crate::memory::unit::{Clock, Unit, Units};
 use crate::model::decoder::Decoder;
@@ -67,7 +67,12 @@ pub fn read(
     cancel: &Cancel,
 ) -> Result<Vec<Option<Context>>> {
     let (keeps, retrieval) = (Keeps::KeysAndValues, Retrieval::All { last: None });
-    let recipe = Recipe { keeps, retrieval, ..view.held.recipe.clone() };
+    // What was not encoded before is now.
+    let sees = match view.held.recipe.sees {
+        Sees::Nothing => Sees::Window,
+        sees => sees,
+    };
+    let recipe = Recipe { keeps, retrieval, sees, ..view.held.recipe.clone() };
     let layers = afresh(view.held)?;
     let held = Held { recipe: &recipe, layers: &layers, resident: None, ..view.held };
     let (mut units, inputs): (Vec<Unit>, Vec<Tensor>) = found.into_iter().unzip();

@@ -14,6 +14,7 @@ mod table;
 use std::path::Path;
 
 use crate::error::{EngineError, Result};
+use crate::frame::Frame;
 use crate::model::{Recommendations, VideoLlm};
 use options::EXTERNAL_MODEL;
 use table::table;
@@ -25,6 +26,14 @@ pub use parts::{
     Retrieval, Rung, Rungs, Sees, Similarity, Span, Sparse, Thinning, Tiers,
 };
 pub use resident::{Heads, Leave, Pick, Probe, Resident, Scope, Signal};
+
+/// Multiply-adds that a question may cost before its first word where what it finds is read again: on two
+/// cores about a second, on a large GPU some tenths of one.
+const MOST_READ_ON_CPU: u64 = 100_000_000_000;
+const MOST_READ: u64 = 50_000_000_000_000;
+
+/// Pixels of a picture to count with as long as none has come.
+const A_CAMERA: (usize, usize) = (1280, 720);
 
 /// A prompt that a recipe needs embedded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,8 +103,26 @@ impl Recipe {
         let mut recipe = Self::named(name)?;
         let recommended = model.recommendations();
         let own = recommended.recipes.get(name).into_iter().flatten();
-        recipe.take(recommended.recipe.iter().chain(own), recommended)?;
+        let all = || recommended.recipe.iter().chain(own.clone());
+        recipe.take(all(), recommended)?;
+        if recipe.keeps == Keeps::Inputs && !all().any(|(key, _)| key == "keep") {
+            let (width, height) = A_CAMERA;
+            let first = Frame::new(vec![0; 3 * width * height], width, height, 0.0)?;
+            let work = model.decoder().work() * model.picture(&first)?.tokens() as u64;
+            recipe.spare_reading(work, model.device().is_cpu());
+        }
         Ok(recipe)
+    }
+
+    /// Keeps keys and values where a question would have to wait too long while what it finds is read
+    /// again. `work`: multiply-adds of the decoder for a unit.
+    fn spare_reading(&mut self, work: u64, on_cpu: bool) {
+        let most = if on_cpu { MOST_READ_ON_CPU } else { MOST_READ };
+        if let Retrieval::Best { units, .. } = self.retrieval
+            && work.saturating_mul(units as u64) > most
+        {
+            self.keeps = Keeps::KeysAndValues;
+        }
     }
 
     /// Names of the options in which the model's folder makes the method another than the published
@@ -280,6 +307,25 @@ mod tests {
                 |name| dscache.options().into_iter().find(|o| o.name == name).unwrap().value;
             assert_eq!((value("cap"), value("fresh")), (frames.to_string(), fresh.to_string()));
         }
+    }
+
+    /// Tokens of a picture times what one of them costs the decoder.
+    #[test]
+    fn what_takes_too_long_to_read_again_is_not() {
+        let keeps = |work: u64, on_cpu| {
+            let mut auto = Recipe::named("auto").unwrap();
+            auto.spare_reading(work, on_cpu);
+            auto.keeps
+        };
+        let (small, half_a_billion, seven) =
+            (48 * 2_000_000, 196 * 360_000_000, 196 * 6_500_000_000);
+        assert_eq!(keeps(small, true), Keeps::Inputs);
+        assert_eq!(keeps(half_a_billion, true), Keeps::KeysAndValues);
+        assert_eq!(keeps(seven, false), Keeps::Inputs);
+        assert_eq!(keeps(10 * seven, false), Keeps::KeysAndValues);
+        let mut full = Recipe::named("full").unwrap();
+        full.spare_reading(u64::MAX, true);
+        assert_eq!(full, Recipe::named("full").unwrap());
     }
 
     #[test]
