@@ -14,6 +14,7 @@ Needs Debian's python3-paho-mqtt.
 
 import json
 import sys
+import time
 
 import paho.mqtt.client as mqtt
 
@@ -49,14 +50,20 @@ def main():
     address, topic = sys.argv[1].split("/", 1)
     host, _, port = address.rpartition(":") if ":" in address else (address, "", PORT)
     client = connected(host, int(port), topic)
-    sent = []
+    waiting = set()
+    client.on_publish = lambda _client, _data, number: waiting.discard(number)
 
     def publish(to, text, retain=False):
         info = client.publish(f"{topic}/{to}", text, qos=1, retain=retain)
         if info.rc == mqtt.MQTT_ERR_QUEUE_SIZE:
             say("too many messages wait; one is lost")
         else:
-            sent[:] = [info for info in sent if not info.is_published()] + [info]
+            waiting.add(info.mid)
+
+    def last_words():
+        end = time.monotonic() + LAST_WORDS
+        while waiting and time.monotonic() < end:
+            time.sleep(0.05)
 
     def on_message(name, structure):
         kind = name.removeprefix("streamkvqa/")
@@ -68,11 +75,10 @@ def main():
                 publish(f"is/{alert['tag']}", json.dumps(alert["status"] == "began"), retain=True)
 
     failed = watch(sys.argv[2:], on_message)
-    for info in sent:
-        info.wait_for_publish(LAST_WORDS)
-    if not all(info.is_published() for info in sent):
+    publish("status", "offline", retain=True)
+    last_words()
+    if waiting:
         failed = failed or f"error: {address} did not take everything"
-    client.publish(f"{topic}/status", "offline", qos=1, retain=True).wait_for_publish(LAST_WORDS)
     client.on_disconnect = None
     client.disconnect()
     client.loop_stop()

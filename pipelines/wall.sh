@@ -21,7 +21,7 @@ if [ -z "${OUT-}" ] && [ -n "${DISPLAY-}${WAYLAND_DISPLAY-}" ]; then
     sink="autovideosink"
 else
     OUT=${OUT:-wall.mkv}
-    sink="vp8enc deadline=1 cpu-used=-8 target-bitrate=800000 ! matroskamux ! filesink location=\"$OUT\""
+    sink='vp8enc deadline=1 cpu-used=-8 target-bitrate=800000 ! matroskamux ! filesink location="$OUT"'
 fi
 
 # As many columns as rows, or one more.
@@ -34,23 +34,24 @@ places=
 cameras=
 for url; do
     places="$places sink_$at::xpos=$((at % columns * width)) sink_$at::ypos=$((at / columns * height))"
-    # Everything that a camera needs has its name. question-interval counts nanoseconds.
-    cameras="$cameras
-        rtspsrc location=\"$url\" protocols=tcp latency=200 ! decodebin !
-        streamkvqa name=camera$at model-path=\"$model\" question=\"$question\"
-        question-interval=5000000000 !
-        queue ! textoverlay name=burn$at font-desc=\"Sans 14\" shaded-background=true !
-        videoscale add-borders=true ! videorate ! videoconvert !
-        video/x-raw,format=I420,width=$width,height=$height,framerate=10/1,pixel-aspect-ratio=1/1 !
-        queue ! wall.sink_$at
+    # Everything that a camera needs has its name; what was said by hand stays quoted until it is looked at.
+    # question-interval counts nanoseconds.
+    cameras="$cameras rtspsrc location=\"\$camera$at\" protocols=tcp latency=200 ! decodebin ! \
+        streamkvqa name=camera$at model-path=\"\$model\" question=\"\$question\" \
+        question-interval=5000000000 ! \
+        queue ! textoverlay name=burn$at font-desc='Sans 14' shaded-background=true ! \
+        videoscale add-borders=true ! videorate ! videoconvert ! \
+        video/x-raw,format=I420,width=$width,height=$height,framerate=10/1,pixel-aspect-ratio=1/1 ! \
+        queue ! wall.sink_$at \
         camera$at.text ! queue ! burn$at.text_sink"
+    eval "camera$at=\$url"
     at=$((at + 1))
 done
 
 echo "Watching $many cameras"
 limit=
 [ -z "${SECONDS_TO_RUN-}" ] || limit="timeout --foreground --signal=INT $SECONDS_TO_RUN"
-# One argument, so that what is quoted stays together. An interrupted gst-launch is how this ends.
-{ $limit gst-launch-1.0 -m -e \
-    "compositor name=wall $places ! videoconvert ! $sink $cameras" || true; } | answers --names
+# An interrupted gst-launch is how this ends.
+{ eval "$limit gst-launch-1.0 -m -e compositor name=wall $places ! videoconvert ! $sink $cameras" ||
+    true; } | answers --names
 [ -z "${OUT-}" ] || echo "Written: $OUT"

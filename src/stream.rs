@@ -27,7 +27,7 @@ use crate::memory::VideoMemory;
 use crate::memory::answer::Answering;
 use crate::memory::find::{self, Asked, Context, View, Within};
 use crate::memory::intake::{Encoded, FrameTokens, Segment, Segmenter};
-use crate::memory::recipe::Recipe;
+use crate::memory::recipe::{Older, Recipe};
 use crate::memory::store::StoreStats;
 use crate::memory::unit::{Kind, Unit};
 use crate::model::generate::{History, Request, generate};
@@ -385,7 +385,12 @@ impl Stream {
         let Some(first) = units.next() else { return prefix };
         let last = units.next_back().unwrap_or(first);
         match geometry.layout {
-            Layout::Run => prefix + count * geometry.unit_tokens,
+            Layout::Run if self.recipe.older == Older::Stays => {
+                prefix + count * geometry.unit_tokens
+            }
+            Layout::Run => {
+                prefix + self.memory.units().map(|unit| geometry.length(unit)).sum::<usize>()
+            }
             Layout::Lines { .. } => prefix + last.at - first.at + geometry.steps(last),
             Layout::Grid { .. } => {
                 let picture = Kept::all(geometry.picture_tokens);

@@ -64,14 +64,15 @@ fn answers_are_written_into_a_picture() {
 
 #[test]
 fn a_camera_is_asked() {
-    // No camera is here, and one that is a test picture will do.
-    let command = command("v4l2src").replace("v4l2src", "videotestsrc is-live=true");
-    let (_folder, output) = run(&command.replace("DIR", "models/everyday"), 12);
+    // No camera is here, and one that is a test picture for seven seconds will do.
+    let command =
+        command("v4l2src").replace("v4l2src", "videotestsrc is-live=true num-buffers=210");
+    let (_folder, output) = run(&command.replace("DIR", "models/everyday"), 60);
     assert!(said(&output).contains("streamkvqa/answer"), "{}", said(&output));
 }
 
 #[test]
 fn playbin_takes_the_element_as_a_filter() {
-    let (_folder, output) = run(&command("playbin"), 30);
+    let (_folder, output) = run(&command("playbin"), 115);
     assert!(said(&output).contains("seen at"), "{}", said(&output));
 }

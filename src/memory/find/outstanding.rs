@@ -49,7 +49,10 @@ pub fn outstanding(
             .collect();
         let rows = Tensor::new(rows, input.device())?;
         let patches = picture.iter().map(|&row| patch(&unit, row)).collect();
-        left.push((Unit { patches: Some(patches), ..unit }, input.index_select(&rows, 0)?));
+        left.push((
+            Unit { patches: Some(patches), ..unit },
+            input.contiguous()?.index_select(&rows, 0)?,
+        ));
     }
     Ok(left)
 }

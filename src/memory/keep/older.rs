@@ -145,16 +145,15 @@ impl Tidy {
         };
         let stays = changed(was, &is, rule.same as f32);
         let kept: Vec<usize> = (0..stays.len()).filter(|&at| stays[at]).collect();
+        // One of which nothing is left still takes its turn.
+        self.changed.push_back(seen.id);
         if kept.is_empty() {
             drop_unit(held, seen.id);
-            return Ok(());
-        }
-        if kept.len() < stays.len() {
+        } else if kept.len() < stays.len() {
             let tokens = chosen(&seen.picture()?, &kept)?;
             let patches = kept.iter().map(|&at| seen.patches[at]).collect();
             put(held, &seen.with(&tokens, patches)?)?;
         }
-        self.changed.push_back(seen.id);
         Ok(())
     }
 

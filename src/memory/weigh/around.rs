@@ -117,7 +117,8 @@ fn root(label: &[usize], mut at: usize) -> usize {
     at
 }
 
-/// Of a group the mean, and which of it is nearest to that, the first of equals.
+/// Of a group the mean, and which of it is nearest to that, the first of equals. Two are equals, whatever
+/// rounding says.
 fn anchored(picture: Picture<'_>, group: &[usize]) -> (usize, Vec<f32>) {
     if let [alone] = group {
         return (*alone, picture.token(*alone).to_vec());
@@ -130,7 +131,10 @@ fn anchored(picture: Picture<'_>, group: &[usize]) -> (usize, Vec<f32>) {
     let far = |at: usize| -> f32 {
         picture.token(at).iter().zip(&mean).map(|(a, b)| (a - b) * (a - b)).sum()
     };
-    let nearest = group.iter().copied().min_by(|&a, &b| far(a).total_cmp(&far(b)));
+    let nearest = match group {
+        [first, _] => Some(*first),
+        _ => group.iter().copied().min_by(|&a, &b| far(a).total_cmp(&far(b))),
+    };
     (nearest.unwrap_or_default(), mean)
 }
 
