@@ -54,11 +54,19 @@ pub struct Wanted {
     pub choice: Choice,
 }
 
+/// A picture of few tokens says nothing in parts: of one so many are read, taking the mean of all.
+const LEAST_OF_A_PICTURE: f64 = 5.0;
+
 impl Wanted {
+    /// The fraction that is read where a picture has so many tokens.
+    fn share(&self, picture: usize) -> f64 {
+        self.read.max(LEAST_OF_A_PICTURE / picture.max(1) as f64).min(1.0)
+    }
+
     /// Units that are found where `count` of them would be read whole.
-    fn found(&self, count: usize) -> usize {
+    fn found(&self, count: usize, picture: usize) -> usize {
         let whole = self.choice.recent.min(count);
-        let thinned = (count - whole) as f64 / self.read.max(f64::MIN_POSITIVE);
+        let thinned = (count - whole) as f64 / self.share(picture);
         whole.saturating_add(thinned.round() as usize)
     }
 }
@@ -90,7 +98,8 @@ pub fn best(
     // Where there is nothing to rank no question pass is needed: ranking is all it is for.
     if agree || recipe.keeps == Keeps::Inputs {
         let again = recipe.keeps == Keeps::Inputs;
-        let count = if again { wanted.found(first) } else { first };
+        let picture = view.held.geometry.picture_tokens;
+        let count = if again { wanted.found(first, picture) } else { first };
         let few = (0..layers).all(|layer| view.candidates(layer).len() <= count);
         let liked = match few.then(|| held(view)).filter(|held| held.len() <= count) {
             Some(held) => held,
@@ -104,7 +113,7 @@ pub fn best(
             return view.pack_shared(&pick(&liked));
         }
         let tokens = first * view.held.geometry.unit_tokens;
-        let thin = |found| match wanted.read < 1.0 {
+        let thin = |found| match wanted.share(picture) < 1.0 {
             true => outstanding(found, choice.recent, tokens),
             false => Ok(found),
         };
@@ -261,6 +270,18 @@ impl Attend for Retrieve<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_less_is_read_of_a_picture_the_more_are_found() {
+        let choice = Choice { recent: 4, chunk: 1, spread: 0.0 };
+        let rule = BudgetRule::Stretched { temperature: 0.0 };
+        let wanted = Wanted { units: 16, most: 128, agree: true, read: 0.3, rule, choice };
+        assert_eq!(wanted.found(16, 196), 4 + 40);
+        assert_eq!(wanted.found(16, 10), 4 + 24);
+        assert_eq!(wanted.found(16, 4), 16);
+        assert_eq!(wanted.found(3, 196), 3);
+        assert_eq!(Wanted { read: 1.0, ..wanted }.found(16, 196), 16);
+    }
 
     #[test]
     fn a_layer_is_not_heard_more_because_its_scores_are_larger() {

@@ -300,7 +300,7 @@ pub fn table() -> Vec<Recipe> {
             chunk: 1,
             spread: 0.8,
             agree: true,
-            read: 1.0,
+            read: 0.3,
             rule: BudgetRule::Stretched { temperature: 0.0 },
         },
         ..rekv.clone()

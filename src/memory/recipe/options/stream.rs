@@ -197,8 +197,8 @@ pub static ROWS: &[Row] = &[
     Row {
         name: "read",
         help: "fraction of what is found that is read again where inputs are kept, of the newest units \
-               all and of the others the tokens least like what is usually at their place; as many more \
-               units are found",
+               all and of the others the tokens least like what is usually at their place, five of a \
+               picture on average at least; as many more units are found",
         source: "ours",
         range: (0.01, 1.0),
         field: |r| match (&mut r.retrieval, r.keeps) {
