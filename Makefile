@@ -14,9 +14,11 @@ setup = @tools/setup.sh
 built = $(CARGO_TARGET_DIR)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 # A folder with nothing but the plugin in it: GStreamer tries every library below a folder.
 plugin_path = $(CARGO_TARGET_DIR)/debug/gstreamer-1.0
-pluginsdir = $(shell pkg-config $(if $(PREFIX),--define-variable=prefix=$(PREFIX)) --variable=pluginsdir gstreamer-1.0)
+of_gstreamer = $(shell pkg-config $(if $(PREFIX),--define-variable=prefix=$(PREFIX)) --variable=$(1) gstreamer-1.0)
+pluginsdir = $(call of_gstreamer,pluginsdir)
+datadir = $(call of_gstreamer,datadir)
 
-.PHONY: help demo test lint build cuda gpu-bundle compare bench install uninstall inspect kernels gpu-check clean
+.PHONY: help demo test lint build cuda gpu-bundle compare bench install uninstall deb check-deb check-cargo-c inspect kernels gpu-check clean
 
 help:
 	@echo 'make demo      play a video through the element and ask it questions'
@@ -27,8 +29,11 @@ help:
 	@echo 'make gpu-bundle  that and its checks for a machine with a GPU, in $(CARGO_TARGET_DIR:$(CURDIR)/%=%)/gpu'
 	@echo 'make compare   measure every method on the same questions; renews docs/benchmarks.md'
 	@echo 'make bench     the engine beside PyTorch on this CPU, in turn; PAGE=1 renews docs/benchmarks.md'
-	@echo 'make install   the plugin into the GStreamer plugin folder; PREFIX and DESTDIR are honoured'
-	@echo 'make inspect   renew docs/streamkvqa.inspect.txt and docs/streamkvqa.md'
+	@echo 'make install   plugin, models and manual page where GStreamer is; PREFIX and DESTDIR are honoured'
+	@echo 'make deb       the same as a Debian package, in $(CARGO_TARGET_DIR:$(CURDIR)/%=%)/debian'
+	@echo 'make check-deb install that package in a clean Debian 12 and ask about a clip there'
+	@echo 'make check-cargo-c  what `cargo cinstall` installs; the first time fetches and compiles cargo-c'
+	@echo 'make inspect   renew docs/streamkvqa.inspect.txt, docs/streamkvqa.md and the manual page'
 	@echo 'make kernels   renew the GPU kernels in src/model/kernels from tools/kernels; needs no GPU'
 	@echo 'make gpu-check prove the GPU kernels on the CPU'
 	@echo 'make clean     remove what was built'
@@ -91,14 +96,32 @@ lint:
 install:
 	$(setup) build rust
 	$(CARGO) build --lib --profile $(PROFILE) --locked
-	@dir='$(DESTDIR)$(pluginsdir)'; \
+	@dir='$(DESTDIR)$(pluginsdir)' share='$(DESTDIR)$(datadir)'; \
 	test -n '$(pluginsdir)' || { echo 'error: pkg-config does not know gstreamer-1.0' >&2; exit 1; }; \
-	echo "==> installing into $$dir"; \
+	echo "==> installing into $$dir and $$share"; \
 	install -d "$$dir" 2>/dev/null && test -w "$$dir" || sudo=sudo; \
-	$$sudo install -D -m 755 '$(built)/libgststreamkvqa.so' "$$dir/libgststreamkvqa.so"
+	$$sudo install -D -m 755 '$(built)/libgststreamkvqa.so' "$$dir/libgststreamkvqa.so" && \
+	for file in models/*/*; do $$sudo install -D -m 644 "$$file" "$$share/streamkvqa/$$file" || exit; done && \
+	$$sudo install -D -m 644 docs/streamkvqa.7 "$$share/man/man7/streamkvqa.7"
 
 uninstall:
-	rm -f '$(DESTDIR)$(pluginsdir)/libgststreamkvqa.so'
+	rm -f '$(DESTDIR)$(pluginsdir)/libgststreamkvqa.so' '$(DESTDIR)$(datadir)/man/man7/streamkvqa.7'
+	cd models && for model in *; do rm -rf '$(DESTDIR)$(datadir)/streamkvqa/models/'"$$model"; done
+
+# One file for Debian 12 and its relatives. cargo-deb is fetched into the target folder.
+deb:
+	$(setup) build deb rust
+	@tools/package/deb.sh $(PROFILE)
+
+# Of the profile that demo and tests are built with: whether it installs and answers does not depend on it.
+check-deb:
+	$(setup) build deb clean-root rust
+	@tools/package/deb.sh dev
+	@tools/package/check.sh $(CARGO_TARGET_DIR)/debian/*.deb
+
+check-cargo-c:
+	$(setup) build cargo-c run rust
+	@tools/package/cargo-c.sh
 
 # What is in docs/data already is not measured again: remove the files to begin anew. The drawings of the
 # everyday world are fetched (npm, Python).
@@ -128,6 +151,7 @@ inspect:
 	$(compile)
 	pipelines/inspect.sh > docs/streamkvqa.inspect.txt
 	$(CARGO) run --quiet --locked --example reference > docs/streamkvqa.md
+	$(CARGO) run --quiet --locked --example reference -- man > docs/streamkvqa.7
 
 # Python with the compiler of the GPU kernels; only these two targets need it.
 kernels_venv = $(or $(STREAMKVQA_VENV),$(CARGO_TARGET_DIR)/venv-kernels)

@@ -20,6 +20,12 @@ python="python3 python3-gst-1.0 gir1.2-gst-plugins-base-1.0 gir1.2-gst-rtsp-serv
 broker="mosquitto mosquitto-clients"
 # For meson.build.
 meson="meson"
+# To make a Debian package: cargo-deb asks dpkg what a library needs.
+deb="dpkg-dev binutils"
+# To try it in a Debian that has nothing else.
+clean_root="mmdebstrap lintian util-linux"
+# What cargo-c is compiled with.
+cargo_c="libssl-dev"
 # A Rust toolchain, only where there is none that is recent enough.
 rust="rustc-web cargo-web"
 rust_lint="rustfmt-web rust-web-clippy"
@@ -36,9 +42,12 @@ group() {
         python) echo $python ;;
         broker) echo $broker ;;
         meson) echo $meson ;;
+        deb) echo $deb ;;
+        clean-root) echo $clean_root ;;
+        cargo-c) echo $cargo_c ;;
         rust) echo $rust ;;
         rust-lint) echo $rust_lint ;;
-        *) die "unknown group '$1'; groups: build run python broker meson rust rust-lint" ;;
+        *) die "unknown group '$1'; groups: build run python broker meson deb clean-root cargo-c rust rust-lint" ;;
     esac
 }
 

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Writes docs/streamkvqa.md: what the element says of itself (properties, signals, pads), and what pipelines
-//! that run here get from it (messages, meta), each with what `words` knows to say of it.
+//! that run here get from it (messages, meta), each with what `words` knows to say of it. With `man` it
+//! writes the same as a manual page, docs/streamkvqa.7.
 //!
 //! ```sh
 //! cargo run --example reference > docs/streamkvqa.md
+//! cargo run --example reference -- man > docs/streamkvqa.7
 //! ```
 
 mod caught;
+mod man;
 mod words;
 
 use std::error::Error;
@@ -22,12 +25,22 @@ fn main() -> Result<(), Box<dyn Error>> {
     gst::init()?;
     gststreamkvqa::plugin_register_static()?;
     let element = gst::ElementFactory::make("streamkvqa").build()?;
-    let mut page = String::from(words::OPENING);
+    let manual = match std::env::args().nth(1).as_deref() {
+        None => false,
+        Some("man") => true,
+        Some(other) => return Err(format!("`{other}` is no kind of page; there is man").into()),
+    };
+    let mut page = String::from(if manual { words::MANUAL_OPENING } else { words::OPENING });
     properties(&mut page, &element)?;
     signals(&mut page)?;
     page += words::EVENTS;
     let caught = caught::all()?;
     messages(&mut page, &caught)?;
+    page += words::SURROUNDINGS;
+    if manual {
+        page += words::MANUAL_END;
+        page = man::page(&page)?;
+    }
     print!("{page}");
     Ok(())
 }

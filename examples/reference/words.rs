@@ -17,6 +17,72 @@ work, [Pipelines](pipelines.md) what to watch for; this page lists all that it h
 in [Questions](../README.md#questions).
 ";
 
+/// The manual page in place of that: it stands alone, and where packages have put things.
+pub const MANUAL_OPENING: &str = r#"
+## Name
+
+streamkvqa - a GStreamer element that answers questions about the video passing through it
+
+## Synopsis
+
+```
+gst-launch-1.0 ... ! streamkvqa model-path=MODEL [PROPERTY=VALUE] ... ! ...
+
+video/x-raw(ANY) --> sink  streamkvqa  src --> video/x-raw(ANY), untouched
+                                       text --> text/x-raw, format=utf8 (on request)
+```
+
+## Description
+
+A filter that passes video untouched, shows about a frame a second to a Video-LLM, and keeps what the model saw
+as a compact memory. Asked anything, at any time, it answers from everything seen so far and says which seconds the
+answer rests on, while the video plays on. Answers are messages on the bus, signals, buffers on the pad `text` and meta
+on video buffers.
+
+`MODEL` is a Hugging Face folder, a name on the hub such as `hf:Qwen/Qwen3-VL-2B-Instruct`, or an
+installed model. Installed with the element is `everyday`: small, and of use for trying things out.
+
+## Examples
+
+What is to be seen in a clip that comes with the package, asked every three seconds:
+
+```
+gst-launch-1.0 -q \
+  filesrc location=/usr/share/doc/gstreamer1.0-streamkvqa/examples/everyday.webm ! \
+  decodebin ! streamkvqa name=qa model-path=everyday question="what is here now?" \
+    question-interval=3000000000 text-format=json ! fakesink \
+  qa.text ! fdsink sync=false
+```
+
+A camera, and answers as messages on the terminal:
+
+```
+gst-launch-1.0 -m rtspsrc location=rtsp://camera/stream ! decodebin ! \
+  streamkvqa model-path=hf:Qwen/Qwen3-VL-2B-Instruct allow-download=true \
+    question="is anyone at the door?" question-interval=5000000000 ! \
+  fakesink
+```
+"#;
+
+/// What else it heeds.
+pub const SURROUNDINGS: &str = r#"
+## Environment and files
+
+| variable | |
+|---|---|
+| `STREAMKVQA_MODEL` | the `model-path` of elements that have none |
+| `STREAMKVQA_MODELS` | folders of models that `model-path` names without a way to them, with colons between them; before `streamkvqa/models` in `XDG_DATA_HOME` (`~/.local/share`) and `XDG_DATA_DIRS` (`/usr/local/share:/usr/share`) |
+| `HF_HUB_CACHE`, `HF_HOME` | the Hugging Face cache, in which `hf:owner/name` is looked up |
+| `HF_ENDPOINT`, `HF_TOKEN`, `HF_HUB_OFFLINE` | another server for downloads, access to gated models, `1` for no downloads at all |
+| `GST_DEBUG` | `streamkvqa*:6` logs each frame taken, question asked and answer given |
+"#;
+
+pub const MANUAL_END: &str = r#"
+## See also
+
+gst-launch-1.0(1), gst-inspect-1.0(1). `gst-inspect-1.0 streamkvqa` lists the options of all methods.
+"#;
+
 pub const EVENTS: &str = r#"
 ## Events
 

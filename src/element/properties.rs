@@ -47,8 +47,9 @@ fn model_properties() -> Vec<glib::ParamSpec> {
             .nick("Model path")
             .blurb(
                 "Hugging Face folder of the Video-LLM (Qwen3-VL, Qwen2.5-VL, Qwen2-VL, LLaVA-OneVision or \
-                 InternVL3), for instance models/toyworld, or hf:owner/name[@revision] for one in the Hugging Face cache \
-                 (HF_HUB_CACHE, HF_HOME). Unset: the environment variable STREAMKVQA_MODEL. \
+                 InternVL3), for instance models/toyworld; or hf:owner/name[@revision] for one in the Hugging Face cache \
+                 (HF_HUB_CACHE, HF_HOME); or the name of an installed one, for instance everyday \
+                 (STREAMKVQA_MODELS, /usr/share/streamkvqa/models). Unset: the environment variable STREAMKVQA_MODEL. \
                  Elements with equal model-path, device and dtype share one loaded model",
             )
             .mutable_ready()

@@ -11,7 +11,7 @@ use super::enums::{DType, Leaky, PromptStyle, ResetOn, Store, TextFormat, TextTi
 use super::options;
 use super::shared_model::LoadKey;
 use crate::memory::store::{Budget, StoreOptions};
-use crate::model::{DTypeChoice, DeviceChoice, HubOptions, hub, prompt};
+use crate::model::{DTypeChoice, DeviceChoice, HubOptions, hub, installed, prompt};
 use crate::{
     EngineError, Question, Recipe, ReuseOptions, Sampling, SkipOptions, StreamOptions, VideoLlm,
 };
@@ -162,7 +162,11 @@ impl Settings {
                     Err(Fault::Unset(format!(
                         "no model: set model-path (or the environment variable {MODEL_VARIABLE}) to a \
                          Hugging Face folder of a Qwen-VL, LLaVA-OneVision or InternVL model, for instance \
-                         model-path=models/toyworld"
+                         model-path=models/toyworld, or to one that is installed: {}",
+                        match installed::names() {
+                            names if names.is_empty() => "there is none".into(),
+                            names => names.join(", "),
+                        }
                     )))
                 },
                 |path| Ok(PathBuf::from(path)),
@@ -184,8 +188,8 @@ impl Settings {
     /// Where a model is, found out now, so that a wrong path fails the state change; and so that two
     /// spellings of one folder share one model. What has to be downloaded keeps its name.
     fn found(&self, path: PathBuf) -> Result<PathBuf, EngineError> {
-        let path = match hub::cached(&path, &HubOptions::default()) {
-            Ok(folder) => folder.unwrap_or(path),
+        let path = match hub::at_hand(&path, &HubOptions::default()) {
+            Ok(folder) => folder,
             Err(EngineError::Hub { .. }) if self.allow_download => return Ok(path),
             Err(fault) => return Err(fault),
         };

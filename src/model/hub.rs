@@ -13,6 +13,7 @@ use hf_hub::api::sync::{ApiBuilder, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
 
 use super::files::{INDEX, SINGLE, index_files};
+use super::installed;
 use super::load::{HubOptions, LoadOptions, LoadProgress, LoadStep};
 use crate::error::{EngineError, Result};
 
@@ -38,14 +39,16 @@ pub fn is_name(path: &Path) -> bool {
     path.to_str().is_some_and(|path| path.starts_with(PREFIX))
 }
 
-/// The folder of a model: the path itself, or the snapshot of a name on the hub.
+/// The folder of a model: the path itself, an installed one of that name, or the snapshot of a name on the
+/// hub.
 ///
 /// # Errors
 /// [`EngineError::Hub`] for a name that cannot be one, and for a model that is not in the cache and
-/// may not or cannot be downloaded: which files are missing and where to put them.
+/// may not or cannot be downloaded: which files are missing and where to put them. As
+/// [`installed::folder`] for a name that is not the hub's.
 pub(super) fn folder(path: &Path, options: &LoadOptions) -> Result<PathBuf> {
     match Model::parse(path, &options.hub)? {
-        None => Ok(path.to_owned()),
+        None => installed::folder(path),
         Some(model) => match model.cached() {
             Ok(folder) => Ok(folder),
             Err(missing) if options.hub.download => model.download(&missing, options),
@@ -54,13 +57,13 @@ pub(super) fn folder(path: &Path, options: &LoadOptions) -> Result<PathBuf> {
     }
 }
 
-/// The folder of a name on the hub if it is in the cache; `None` if the path is not a name.
+/// The folder that a model's path means, without downloading anything.
 ///
 /// # Errors
-/// As [`VideoLlm::load`](super::VideoLlm::load) for such a name without permission to download.
-pub fn cached(path: &Path, options: &HubOptions) -> Result<Option<PathBuf>> {
-    let Some(model) = Model::parse(path, options)? else { return Ok(None) };
-    model.cached().map(Some).map_err(|missing| model.fault(missing.to_string()))
+/// As [`VideoLlm::load`](super::VideoLlm::load) for such a path without permission to download.
+pub fn at_hand(path: &Path, options: &HubOptions) -> Result<PathBuf> {
+    let Some(model) = Model::parse(path, options)? else { return installed::folder(path) };
+    model.cached().map_err(|missing| model.fault(missing.to_string()))
 }
 
 /// A model on the hub and the cache it would be in.

@@ -18,6 +18,7 @@ mod gate;
 mod gathering;
 pub mod generate;
 pub mod hub;
+pub mod installed;
 mod internvl;
 pub mod kernels;
 mod linear;

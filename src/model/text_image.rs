@@ -43,8 +43,8 @@ enum Towers {
 
 impl TextImage {
     /// Reads a folder with `config.json`, `tokenizer.json`, the settings of the image processor
-    /// and safetensors, or a model of the hub by its name (`hf:owner/name`). The pair computes in
-    /// f32 on `device`; of `options`, device and number format do not count.
+    /// and safetensors, a model of the hub by its name (`hf:owner/name`), or an installed one. The pair
+    /// computes in f32 on `device`; of `options`, device and number format do not count.
     ///
     /// # Errors
     /// What is missing or wrong, by file and tensor; [`Cancelled`](crate::EngineError::Cancelled)

@@ -62,8 +62,8 @@ const HEAD: &str = "lm_head.weight";
 const BATCH_PATCHES: usize = 4096;
 
 impl VideoLlm {
-    /// Reads a Hugging Face model folder, or a model by its name on the hub (`hf:owner/name`, see
-    /// [`hub`]).
+    /// Reads a Hugging Face model folder, a model by its name on the hub (`hf:owner/name`, see [`hub`]), or
+    /// an installed one by the name of its folder (see [`installed`](super::installed)).
     ///
     /// # Errors
     /// What is wrong with the folder, by file and tensor; [`Hub`](crate::EngineError::Hub) for a

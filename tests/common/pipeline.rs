@@ -21,6 +21,8 @@ pub fn init() {
         // The user's registry is none of a test's business. Nothing else runs yet.
         let registry = std::env::temp_dir().join(format!("streamkvqa-{}.bin", std::process::id()));
         unsafe { std::env::set_var("GST_REGISTRY", registry) };
+        // As if the models of this repository were installed.
+        unsafe { std::env::set_var("STREAMKVQA_MODELS", path("models")) };
         gst::init().unwrap();
         gststreamkvqa::plugin_register_static().unwrap();
     });

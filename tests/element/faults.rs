@@ -37,8 +37,17 @@ fn names(error: &glib::Error, words: &[&str]) {
 fn no_model_path_says_what_to_set() {
     // Only if the environment does not set one.
     if std::env::var_os("STREAMKVQA_MODEL").is_none() {
-        names(&refused(""), &["model-path", "models/toyworld", "STREAMKVQA_MODEL"]);
+        let installed = "everyday, toyworld, toyworld-pair";
+        names(&refused(""), &["model-path", "models/toyworld", "STREAMKVQA_MODEL", installed]);
     }
+}
+
+#[test]
+fn a_name_that_no_model_has_says_which_are_installed() {
+    let error = refused("model-path=nothing-of-the-kind");
+    let installed = format!("in {}", path("models"));
+    names(&error, &["nothing-of-the-kind", &installed, "Installed: everyday, toyworld", "hf:"]);
+    assert!(error.matches(gst::ResourceError::NotFound), "{error:?}");
 }
 
 #[test]

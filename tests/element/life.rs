@@ -203,6 +203,19 @@ fn two_elements_share_one_model() {
 }
 
 #[test]
+fn an_installed_model_is_found_by_its_name_and_shared_with_who_names_the_folder() {
+    let rig = Rig::raw(&format!(
+        "videotestsrc num-buffers=10 {BALL} ! streamkvqa name=qa max-tokens=3 model-path=toyworld ! fakesink \
+         videotestsrc num-buffers=10 {BALL} ! streamkvqa name=other model-path={} ! fakesink",
+        path("models/toyworld")
+    ));
+    rig.pause();
+    assert_eq!(rig.stat("model-users"), 2);
+    rig.ask("what is it?");
+    assert_eq!(rig.play().answers()[0].status(), "ok");
+}
+
+#[test]
 fn sixteen_live_elements_in_one_process() {
     let rigs: Vec<_> = (0..16)
         .map(|_| {

@@ -460,6 +460,9 @@ fn meson_puts_the_plugin_where_gstreamer_looks() {
         .unwrap();
     let text = String::from_utf8_lossy(&inspected.stdout);
     assert!(text.contains("streamkvqa: "), "{text}");
+    for file in ["man/man7/streamkvqa.7", "streamkvqa/models/everyday/model.safetensors"] {
+        assert!(at("installed/usr/share").join(file).is_file(), "{file}");
+    }
 }
 
 #[test]
@@ -475,6 +478,14 @@ fn the_committed_reference_is_what_the_element_says() {
     let program = target().join("debug/examples/reference");
     let now = Run::new(program.to_str().unwrap()).succeeds().text;
     assert!(now == committed, "docs/streamkvqa.md is stale: run `make inspect`\n{now}");
+}
+
+#[test]
+fn the_committed_manual_page_is_what_the_element_says() {
+    let committed = fs::read_to_string(root().join("docs/streamkvqa.7")).unwrap();
+    let program = target().join("debug/examples/reference");
+    let now = Run::new(program.to_str().unwrap()).arg("man").succeeds().text;
+    assert!(now == committed, "docs/streamkvqa.7 is stale: run `make inspect`\n{now}");
 }
 
 #[test]
