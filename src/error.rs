@@ -69,6 +69,10 @@ pub enum EngineError {
     #[error("video memory: {} {reason}", path.display())]
     Store { path: PathBuf, reason: String },
 
+    /// A file that a memory was saved to, or is to be, and what to do about it.
+    #[error("saved memory {} (memory-path): {reason}", path.display())]
+    Snapshot { path: PathBuf, reason: String },
+
     /// The caller raised the [`Cancel`](crate::Cancel) flag.
     #[error("cancelled")]
     Cancelled,

@@ -28,6 +28,7 @@ pub mod frame;
 pub mod memory;
 pub mod model;
 mod notices;
+pub mod snapshot;
 pub mod stream;
 
 #[cfg(feature = "element")]
@@ -41,6 +42,7 @@ pub use memory::recipe::Recipe;
 pub use model::generate::{Finish, Sampling};
 pub use model::verdict::Choice;
 pub use model::{LoadOptions, VideoLlm};
+pub use snapshot::Snapshot;
 pub use stream::{Answer, Question, ReuseOptions, SkipOptions, Stream, StreamOptions};
 
 #[cfg(feature = "element")]

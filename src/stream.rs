@@ -5,6 +5,7 @@ mod alike;
 mod answer;
 mod changes;
 mod opening;
+mod saved;
 
 use std::sync::Arc;
 use std::time::Instant;

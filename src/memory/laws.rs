@@ -5,6 +5,7 @@
 pub(super) mod ages;
 mod newest;
 mod older;
+mod saved;
 
 use std::collections::HashMap;
 use std::sync::mpsc;

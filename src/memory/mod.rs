@@ -29,6 +29,7 @@ mod laws;
 #[cfg(test)]
 mod lines;
 pub mod recipe;
+mod saved;
 pub mod store;
 #[cfg(test)]
 pub(crate) mod testing;

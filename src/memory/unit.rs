@@ -8,9 +8,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::{DType, Device};
+use serde::{Deserialize, Serialize};
 
 use crate::model::rope::{Kept, Layout, Place, Positions, Rope};
 use crate::model::vision::Moment;
+use crate::snapshot::shared;
 
 /// Wider than any stream: a window that has no end.
 pub const UNBOUNDED: usize = usize::MAX / 4;
@@ -130,7 +132,7 @@ impl Geometry {
 }
 
 /// Tokens of the words that stand around a unit's picture.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Words {
     pub front: usize,
     pub behind: usize,
@@ -148,7 +150,7 @@ impl Words {
 }
 
 /// What a unit stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
     Frame,
     /// The mean frame of its segment.
@@ -160,7 +162,7 @@ pub enum Kind {
 }
 
 /// Where a stored unit comes from. The same in every layer that still holds it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Unit {
     /// Counts up in stream order, dropped units included.
     pub id: u64,
@@ -179,16 +181,18 @@ pub struct Unit {
     /// regularly; see [`Clock`].
     pub time: f64,
     /// Which of its picture's tokens it consists of; `None`: all, in order.
+    #[serde(with = "shared")]
     pub patches: Option<Arc<[u32]>>,
     /// Words around the picture.
     pub words: Words,
     /// What an outside model makes of its first picture.
+    #[serde(with = "shared")]
     pub embedding: Option<Arc<[f32]>>,
 }
 
 /// Turns the times of units into steps from the stream's first. A clock that jumps, back or by more
 /// than a day, goes on one step behind where it stood.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Clock {
     /// Seconds of stream time at step 0.
     origin: f64,
@@ -325,7 +329,7 @@ impl Units {
 }
 
 /// Where a token that a layer holds comes from and where it stands.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     pub unit: u64,
     /// Its place in the unit's picture; from [`FRONT`] or [`BEHIND`] on, in the words around it; or

@@ -3,8 +3,11 @@
 //! weights.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -85,4 +88,46 @@ pub(crate) fn weight_files(dir: &Path) -> Result<Vec<PathBuf>> {
             "no weights; expected {SINGLE} or {INDEX} (PyTorch .bin files are not read)"
         ),
     })
+}
+
+/// What decides, beside the weights, which numbers a model makes of a picture. What belongs to answers
+/// alone is not among it.
+const DECIDING: [&str; 5] = [
+    "config.json",
+    "tokenizer.json",
+    "preprocessor_config.json",
+    "video_preprocessor_config.json",
+    "processor_config.json",
+];
+
+/// A name for what a folder's model is, whatever the folder is called: a checksum of its files and the bytes
+/// they have. All of them are read.
+pub(crate) fn fingerprint(dir: &Path) -> Result<String> {
+    let deciding = DECIDING.iter().map(|name| dir.join(name)).filter(|path| path.exists());
+    let files: Vec<PathBuf> = deciding.chain(weight_files(dir)?).collect();
+    let sums = files
+        .par_iter()
+        .map(|path| sum(path).map_err(|source| EngineError::Read { path: path.clone(), source }));
+    let (mut crc, mut bytes) = (crc32fast::Hasher::new(), 0);
+    for (own, length) in sums.collect::<Result<Vec<_>>>()? {
+        crc.update(&own.to_le_bytes());
+        bytes += length;
+    }
+    Ok(format!("{:08x}-{bytes}", crc.finalize()))
+}
+
+/// The CRC-32 of a file, and its length.
+fn sum(path: &Path) -> std::io::Result<(u32, u64)> {
+    let (mut file, mut crc, mut buffer) =
+        (File::open(path)?, crc32fast::Hasher::new(), vec![0; 1 << 20]);
+    let mut length = 0;
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok((crc.finalize(), length)),
+            n => {
+                crc.update(&buffer[..n]);
+                length += n as u64;
+            }
+        }
+    }
 }

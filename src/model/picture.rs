@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MPL-2.0
 //! The shape of a stream's units.
 
+use serde::{Deserialize, Serialize};
+
 use crate::frame::Frame;
 
 /// The shape of a stream's units, which its first frame decides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Picture {
     /// Rows and columns of tokens.
     pub rows: usize,

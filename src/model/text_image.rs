@@ -8,8 +8,8 @@ mod clip;
 pub(super) mod shared;
 mod words;
 
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use candle_core::{DType, Device, Tensor};
 use candle_transformers::models::siglip;
@@ -19,7 +19,7 @@ use self::words::Words;
 use super::checkpoint::pair::Config;
 use super::checkpoint::{ProcessorConfig, Weights};
 use super::device::Formats;
-use super::files::weight_files;
+use super::files::{fingerprint, weight_files};
 use super::hub;
 use super::load::{DTypeChoice, LoadOptions};
 use super::preprocess::Resampler;
@@ -30,6 +30,8 @@ use crate::frame::Frame;
 
 /// A loaded pair.
 pub struct TextImage {
+    folder: PathBuf,
+    fingerprint: OnceLock<String>,
     towers: Towers,
     squares: Squares,
     words: Words,
@@ -75,7 +77,20 @@ impl TextImage {
             })
         })?;
         let squares = Squares { resampler: Resampler::new(&processor), side, edge };
-        Ok(Self { towers, squares, words, device: device.clone() })
+        let (folder, device) = (dir.clone(), device.clone());
+        Ok(Self { folder, fingerprint: OnceLock::new(), towers, squares, words, device })
+    }
+
+    /// A name for what the pair is, by the content of its files.
+    ///
+    /// # Errors
+    /// [`EngineError::Read`] for a file that has gone.
+    pub fn fingerprint(&self) -> Result<&str> {
+        if let Some(known) = self.fingerprint.get() {
+            return Ok(known);
+        }
+        let found = fingerprint(&self.folder)?;
+        Ok(self.fingerprint.get_or_init(|| found))
     }
 
     /// # Errors

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! A loaded Video-LLM: the half that sees, the decoder and the words, read from one folder.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use candle_core::{DType, Device, Tensor};
@@ -15,6 +15,7 @@ use super::choice::History;
 use super::decoder::Decoder;
 use super::device::{self, Formats};
 use super::family::Family;
+use super::files;
 use super::hub;
 use super::linear;
 use super::load::LoadOptions;
@@ -35,6 +36,9 @@ use crate::frame::Frame;
 pub struct VideoLlm(Arc<Parts>);
 
 struct Parts {
+    /// Where it was read from, and the seed that stands for weights where there are none.
+    source: (PathBuf, Option<u64>),
+    fingerprint: OnceLock<String>,
     vision: Shared,
     decoder: Decoder,
     prompts: Prompts,
@@ -105,7 +109,10 @@ impl VideoLlm {
         };
         let ((vision, decoder), weight_bytes) = built;
         let weight_bytes = weight_bytes + decoder.doubled_bytes();
+        let source = (checkpoint.dir().to_owned(), options.made_up);
         let parts = Parts {
+            source,
+            fingerprint: OnceLock::new(),
             vision: Shared::new(vision, BATCH_PATCHES),
             decoder,
             prompts,
@@ -126,6 +133,22 @@ impl VideoLlm {
     pub fn memory_share(&self) -> Option<Arc<MemoryShare>> {
         let room = self.0.room.get_or_init(|| Room::of(&self.0.device)).clone()?;
         Some(Arc::new(MemoryShare::of(room)))
+    }
+
+    /// A name for what the model is, by the content of its files: what one model has made is of no use to
+    /// another. The first who asks waits until they are read.
+    ///
+    /// # Errors
+    /// [`EngineError::Read`] for a file that has gone.
+    pub fn fingerprint(&self) -> Result<&str> {
+        if let Some(known) = self.0.fingerprint.get() {
+            return Ok(known);
+        }
+        let found = match &self.0.source {
+            (_, Some(seed)) => format!("made up from {seed}"),
+            (folder, None) => files::fingerprint(folder)?,
+        };
+        Ok(self.0.fingerprint.get_or_init(|| found))
     }
 
     pub fn decoder(&self) -> &Decoder {

@@ -54,6 +54,11 @@ impl Sieve {
         self.total
     }
 
+    /// Goes on counting from there.
+    pub fn resume(&mut self, total: u64) {
+        self.total = total;
+    }
+
     /// What was seen last is no measure any more.
     pub fn forget(&mut self) {
         self.last = None;

@@ -42,6 +42,16 @@ impl Changes {
         self.total
     }
 
+    /// The mean token of the last unit.
+    pub fn last(&self) -> &[f32] {
+        &self.last
+    }
+
+    /// Goes on from there.
+    pub fn resume(&mut self, last: Vec<f32>, total: u64) {
+        (self.last, self.total) = (last, total);
+    }
+
     /// Takes in the mean token of the next unit.
     pub fn see(&mut self, mean: &[f32]) {
         let Some(threshold) = self.threshold else { return };

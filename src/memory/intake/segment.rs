@@ -5,6 +5,8 @@
 //! (StreamKV §3.1; the boundary features are those of the released code: the mean of a frame's
 //! projected, pooled tokens).
 
+mod saved;
+
 use std::collections::VecDeque;
 
 use candle_core::{DType, Tensor};

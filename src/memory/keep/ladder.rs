@@ -10,6 +10,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use serde::{Deserialize, Serialize};
+
 use crate::memory::recipe::{Rung, Rungs, Thinning};
 use crate::memory::unit::{Kind, Unit};
 
@@ -20,7 +22,7 @@ const BESIDES: usize = 1;
 pub type Standing<'a> = (&'a Unit, usize);
 
 /// How far the units of a memory have come.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Ladder {
     /// Units with ids below the `l`-th number have taken rung `l`; the numbers descend.
     below: Vec<u64>,

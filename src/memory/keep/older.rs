@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use candle_core::{DType, Tensor};
+use serde::{Deserialize, Serialize};
 
 use super::thin::Contents;
 use crate::error::Result;
@@ -25,7 +26,7 @@ use crate::memory::weigh::select::{best, top};
 const LEAST_NEW: usize = 120;
 
 /// What is remembered of pictures to tidy up by.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Tidy {
     /// The newest pictures, whole, with how much each of their tokens was like the picture before.
     whole: VecDeque<(u64, Vec<Option<f32>>)>,

@@ -10,12 +10,13 @@
 //! A layer is never changed: appending and keeping make a new one (tensors are shared), which is
 //! what lets a question look at the open segment on a branch of its own.
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 
 use crate::error::Result;
 use crate::memory::kv::{Kv, gather};
 use crate::memory::unit::{RESIDUE, Row};
 use crate::model::rope::Place;
+use crate::snapshot::{Reader, Snapshot};
 
 /// One layer's resident tokens, in stream order.
 #[derive(Clone, Debug, Default)]
@@ -86,6 +87,30 @@ impl Layer {
     /// The position in time behind everything it holds.
     pub fn end(&self) -> Option<usize> {
         self.lists.iter().flatten().map(|row| row.place.t + 1).max()
+    }
+
+    /// What it holds.
+    pub fn save(&self, into: &mut Snapshot) {
+        let Self { kv, lists, steps, seen, moved } = self.clone();
+        into.value((lists, steps, seen, moved, kv.is_some()));
+        if let Some(Kv { k, v }) = kv {
+            into.tensor(k);
+            into.tensor(v);
+        }
+    }
+
+    /// The layer that was saved.
+    ///
+    /// # Errors
+    /// What is wrong with the file, or what the computation fails with.
+    pub fn restored(from: &mut Reader, device: &Device) -> Result<Self> {
+        let (lists, steps, seen, moved, holds) = from.value()?;
+        let kv = if holds {
+            Some(Kv { k: from.tensor(device)?, v: from.tensor(device)? })
+        } else {
+            None
+        };
+        Ok(Self { kv, lists, steps, seen, moved })
     }
 
     /// With newcomers behind what it holds. `rows` are one list for all heads, or one per head.

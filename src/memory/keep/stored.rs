@@ -10,7 +10,8 @@ use super::thin::{Contents, thin};
 use crate::error::Result;
 use crate::memory::recipe::{Keeps, Recipe};
 use crate::memory::store::{Besides, Block, LayerStore, Store, StoreOptions};
-use crate::memory::unit::{Geometry, Units};
+use crate::memory::unit::{Geometry, Unit, Units};
+use crate::snapshot::{Reader, Snapshot};
 
 /// Of so many units one climbs at a time: what a choice goes by is read once for all that do.
 const UNITS_OF_A_STEP: usize = 64;
@@ -61,6 +62,48 @@ impl Stored {
     pub fn tidy(&mut self, recipe: &Recipe, fresh: &[u64], geometry: &Geometry) -> Result<()> {
         let Self { layers, inputs, tiers, units, tidy, .. } = self;
         tidy.up(&recipe.older, fresh, Contents { layers, inputs, tiers, units }, geometry)
+    }
+
+    /// All that is held to be retrieved, and what new tokens see.
+    ///
+    /// # Errors
+    /// What the computation fails with.
+    pub fn save(&self, into: &mut Snapshot) -> Result<()> {
+        let units: Vec<Unit> = self.units.iter().cloned().collect();
+        into.value((units, self.ladder.clone(), self.tidy.clone()));
+        for layer in &self.layers {
+            layer.save(into)?;
+        }
+        self.tiers.save(into);
+        Ok(())
+    }
+
+    /// Takes in what was saved, holding nothing yet but what stands before the video.
+    ///
+    /// # Errors
+    /// What is wrong with the file, or what the computation fails with.
+    pub fn restore(&mut self, from: &mut Reader, geometry: &Geometry) -> Result<()> {
+        let (units, ladder, tidy): (Vec<Unit>, Ladder, Tidy) = from.value()?;
+        self.units.extend(units);
+        (self.ladder, self.tidy) = (ladder, tidy);
+        let mut found = Vec::with_capacity(self.layers.len());
+        for layer in &mut self.layers {
+            found.push(layer.restore(from, geometry)?);
+        }
+        let mut blocks: Vec<Vec<Block>> = vec![Vec::new(); self.layers.len() + 1];
+        for (layer, block) in self.tiers.restore(from)? {
+            if let Some(own) = blocks.get_mut(layer) {
+                own.push(block);
+            }
+        }
+        self.inputs.extend(blocks.pop().unwrap_or_default());
+        for ((layer, found), blocks) in self.layers.iter_mut().zip(found).zip(blocks) {
+            layer.blocks = found.of(blocks, geometry.on_device).map_err(|fault| match fault {
+                Some(fault) => fault,
+                None => from.damage("blocks without what they are found by"),
+            })?;
+        }
+        Ok(())
     }
 
     /// Drops the oldest units of every layer down to the newest `count`.

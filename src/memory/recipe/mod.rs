@@ -16,11 +16,10 @@ use std::path::Path;
 use crate::error::{EngineError, Result};
 use crate::frame::Frame;
 use crate::model::{Recommendations, VideoLlm};
-use options::EXTERNAL_MODEL;
 use table::table;
 
 pub use composition::Recipe;
-pub use options::RecipeOption;
+pub use options::{EXTERNAL_MODEL, RecipeOption};
 pub use parts::{
     BudgetRule, Compression, Cut, Expert, Grain, Grains, Keeps, Older, Order, Places, Reduce,
     Retrieval, Rung, Rungs, Sees, Similarity, Span, Sparse, Thinning, Tiers,

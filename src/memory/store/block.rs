@@ -11,9 +11,10 @@ use rayon::prelude::*;
 use super::codec::{self, Codec, Packed};
 use super::options::{StoreOptions, StoreStats};
 use super::pool::Stretch;
-use super::tier::{Besides, Key, Source, Tiers};
+use super::tier::{Besides, Key, Restored, Source, Tiers};
 use crate::error::{EngineError, Result};
 use crate::memory::kv::Kv;
+use crate::snapshot::{Reader, Snapshot};
 
 /// A stream's blocks in their tiers.
 #[derive(Clone, Debug)]
@@ -110,6 +111,25 @@ impl Store {
     /// What went wrong with a tier since the last call; the memory is smaller for it, and whole.
     pub fn take_warnings(&self) -> Vec<EngineError> {
         self.0.lock().take_warnings()
+    }
+
+    /// Every block, and the tier that it lies in.
+    pub fn save(&self, into: &mut Snapshot) {
+        self.0.lock().save(into);
+    }
+
+    /// The blocks that were saved, each with its layer, in stream order.
+    ///
+    /// # Errors
+    /// What is wrong with the file, or what the computation fails with.
+    pub fn restore(&self, from: &mut Reader) -> Result<Vec<(usize, Block)>> {
+        let restored = self.0.lock().restore(from)?;
+        let block = |Restored { layer, tokens, key, lost }| {
+            let handle = Handle { store: self.clone(), key, lost };
+            let (unit, _) = key;
+            (layer, Block { unit, tokens, slot: Slot::Stored(Arc::new(handle)) })
+        };
+        Ok(restored.into_iter().map(block).collect())
     }
 
     /// Where the keys and values of a layer's blocks are to be had, `None` of those that are lost. Those

@@ -4,9 +4,13 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
+use candle_core::{DType, Tensor};
+
 use super::block::Block;
 use super::index::MeanKeys;
-use crate::error::Result;
+use crate::error::{EngineError, Result};
+use crate::memory::unit::Geometry;
+use crate::snapshot::{Reader, Snapshot};
 
 /// Blocks in stream order, each with the mean key `[Hk * d]` that it is found by.
 #[derive(Debug, Default)]
@@ -133,11 +137,61 @@ impl Blocks {
         Ok(())
     }
 
+    /// Which units there are and what they are found by.
+    ///
+    /// # Errors
+    /// What the computation fails with.
+    pub fn save(&self, into: &mut Snapshot) -> Result<()> {
+        into.value(self.blocks.iter().map(|block| block.unit).collect::<Vec<_>>());
+        into.tensor(self.mean_keys.copied()?);
+        Ok(())
+    }
+
     /// Bytes in memory, wherever keys and values lie.
     pub fn bytes(&self) -> u64 {
         let block = self.mean_keys.dim() * size_of::<f32>() + size_of::<Block>();
         // Growing by doubling, the arrays have room for half as many more.
         (self.blocks.len() * block * 3 / 2) as u64
+    }
+}
+
+/// What blocks are found by, of which it is not known yet whether they are all there.
+pub struct Found {
+    units: Vec<u64>,
+    mean_keys: Tensor,
+}
+
+impl Found {
+    /// # Errors
+    /// What is wrong with the file, or what the computation fails with.
+    pub fn restored(from: &mut Reader, geometry: &Geometry) -> Result<Self> {
+        let units: Vec<u64> = from.value()?;
+        let mean_keys = from.tensor(&geometry.device)?;
+        if mean_keys.dtype() != DType::F32 || mean_keys.dims2()?.0 != units.len() {
+            return Err(from.damage("mean keys of another model"));
+        }
+        Ok(Self { units, mean_keys })
+    }
+
+    /// These blocks, in stream order, each with what it is found by. What had been lost when it was
+    /// saved is not among them.
+    ///
+    /// # Errors
+    /// `None` if there is a block that nothing finds, or what the computation fails with.
+    pub fn of(
+        self,
+        blocks: Vec<Block>,
+        on_device: bool,
+    ) -> std::result::Result<Blocks, Option<EngineError>> {
+        let ascends = self.units.is_sorted_by(|a, b| a < b) && blocks.is_sorted_by_key(|b| b.unit);
+        let places = blocks.iter().map(|block| self.units.binary_search(&block.unit).ok());
+        let places: Vec<usize> = places.collect::<Option<_>>().filter(|_| ascends).ok_or(None)?;
+        if blocks.is_empty() {
+            return Ok(Blocks::default());
+        }
+        let all = MeanKeys::of(self.mean_keys, on_device)?;
+        let mean_keys = if places.len() == all.len() { all } else { all.kept(&places)? };
+        Ok(Blocks::of(blocks, mean_keys))
     }
 }
 

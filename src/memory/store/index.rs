@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use crate::error::Result;
 use crate::memory::kv::{index, pick, read};
@@ -112,6 +112,17 @@ impl MeanKeys {
         Ok(match self.keys()? {
             Keys::Host(rows) => Cow::Borrowed(rows),
             Keys::Device(rows) => Cow::Owned(read(&rows)?),
+        })
+    }
+
+    /// All rows `[blocks, Hk * d]` in storage of their own.
+    ///
+    /// # Errors
+    /// What the computation fails with.
+    pub fn copied(&self) -> Result<Tensor> {
+        Ok(match self.keys()? {
+            Keys::Host(rows) => Tensor::from_slice(rows, (self.len(), self.dim), &Device::Cpu)?,
+            Keys::Device(rows) => rows.force_contiguous()?,
         })
     }
 

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MPL-2.0
 //! What one layer holds of a stream.
 
-use super::blocks::Blocks;
+use super::blocks::{Blocks, Found};
 use super::pool::Stretch;
 use super::window::{ChangedWindow, Window};
 use crate::error::Result;
 use crate::memory::kv::Kv;
+use crate::memory::unit::Geometry;
+use crate::snapshot::{Reader, Snapshot};
 
 #[derive(Debug)]
 pub struct LayerStore {
@@ -40,6 +42,26 @@ impl LayerStore {
         self.prefix = Some(prefix.kv()?);
         self.opening = Some(prefix);
         Ok(())
+    }
+
+    /// The windows, and what blocks are found by; the blocks themselves are the tiers'.
+    ///
+    /// # Errors
+    /// What the computation fails with.
+    pub fn save(&self, into: &mut Snapshot) -> Result<()> {
+        self.window.save(into)?;
+        self.changed.save(into)?;
+        self.blocks.save(into)
+    }
+
+    /// Takes the windows in; what is returned waits for the blocks.
+    ///
+    /// # Errors
+    /// What is wrong with the file, or what the computation fails with.
+    pub fn restore(&mut self, from: &mut Reader, geometry: &Geometry) -> Result<Found> {
+        self.window.restore(from, geometry)?;
+        self.changed = ChangedWindow::restored(from, geometry)?;
+        Found::restored(from, geometry)
     }
 
     /// Bytes of what is not a block.

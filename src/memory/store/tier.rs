@@ -7,11 +7,13 @@
 //! but copies: a block that is looked at leaves a decoded copy on the device, and the copies that
 //! were not looked at for longest make room. So what is remembered never depends on what was asked.
 
+mod saved;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use super::codec::{self, Codec, Packed, Shape};
 use super::disk::{Damage, Folder, HEADER, Label, Place};
@@ -19,6 +21,8 @@ use super::options::{Budget, StoreOptions, StoreStats};
 use super::pool::{Pool, Stretch, gathered};
 use crate::error::{EngineError, Result};
 use crate::memory::kv::{Kv, joined};
+
+pub use saved::Restored;
 
 /// Units that `store=auto` wants room for: an hour at one frame a second.
 const AUTO_UNITS: u64 = 3600;
@@ -51,7 +55,7 @@ struct Entry {
 }
 
 /// Where a block is kept.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Home {
     /// As the model computed it.
     Device(Stretch),
@@ -80,6 +84,8 @@ struct Rule {
     exact: bool,
     /// Newest tokens a layer keeps as they are; `None`: all, nothing is encoded.
     residual: Option<usize>,
+    /// What the model computes.
+    dtype: DType,
 }
 
 #[derive(Debug)]
@@ -270,21 +276,29 @@ impl Tiers {
         let dtype = kv.k.dtype();
         let own = Codec::exact(dtype);
         let bounded = self.options.device().is_some();
-        let has_below = self.options.budget.host.is_some() || self.options.disk_path.is_some();
         let codec = match self.options.codec {
             Some(codec) => codec,
-            None if bounded && has_below => self.fitting(own, kv)?,
+            None if bounded && self.has_below() => self.fitting(own, kv)?,
             None => own,
         };
+        let rule = self.rule_of(codec, dtype);
+        self.rule = Some(rule);
+        Ok(rule)
+    }
+
+    /// What a codec means with these bounds.
+    fn rule_of(&self, codec: Codec, dtype: DType) -> Rule {
         let exact = codec.is_exact(dtype);
-        let residual = match (exact, bounded && has_below) {
+        let residual = match (exact, self.options.device().is_some() && self.has_below()) {
             (true, false) => None,
             (true, true) => Some(0),
             (false, _) => Some(self.options.residual),
         };
-        let rule = Rule { codec, exact, residual };
-        self.rule = Some(rule);
-        Ok(rule)
+        Rule { codec, exact, residual, dtype }
+    }
+
+    fn has_below(&self) -> bool {
+        self.options.budget.host.is_some() || self.options.disk_path.is_some()
     }
 
     /// The finest codec with which the lower tiers have room for [`AUTO_UNITS`] units like this one.

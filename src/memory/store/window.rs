@@ -2,6 +2,8 @@
 //! Buffers that keys and values are appended to: the local window of a layer, the window of changed
 //! keys, and the tail of tokens generated in one answer.
 
+mod saved;
+
 use std::collections::VecDeque;
 
 use candle_core::{DType, Device, Tensor};

@@ -2,6 +2,8 @@
 //! What has been seen, as a few directions: tokens that they leave much of are new (CausalMem, 2606.25658,
 //! §3.2, as the released code for LLaVA-OneVision does it).
 
+use serde::{Deserialize, Serialize};
+
 use super::select::best;
 
 /// Directions shorter than this are rounding.
@@ -15,7 +17,7 @@ const ROUNDING: f64 = 1e-6;
 const FRESH: f32 = 1.0;
 
 /// Orthonormal directions and how much they are used of late.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Basis {
     /// `[k][C]`
     directions: Vec<Vec<f32>>,

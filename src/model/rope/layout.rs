@@ -5,9 +5,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 /// Where a token stands in time and in the picture. Text stands at the same number on every axis,
 /// and so does everything in a model with one axis.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Place {
     pub t: usize,
     pub h: usize,
@@ -99,7 +101,7 @@ impl Positions {
 }
 
 /// How the tokens of a video are placed.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Layout {
     /// One behind the other.
     Run,

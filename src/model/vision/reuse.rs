@@ -86,6 +86,11 @@ impl Reuse {
         self.total
     }
 
+    /// Goes on counting from there.
+    pub fn resume(&mut self, total: u64) {
+        self.total = total;
+    }
+
     /// The next frame goes through the tower as a whole.
     pub fn forget(&mut self) {
         self.reference = None;
