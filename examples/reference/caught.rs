@@ -20,10 +20,12 @@ const FRAME: usize = 3 * 56 * 56;
 /// # Errors
 /// A pipeline does not run, or does not say what it should.
 pub fn all() -> Result<Vec<Caught>, Box<dyn Error>> {
+    let file = std::env::temp_dir().join(format!("reference-{}.memory", std::process::id()));
     let pipeline = gst::parse::launch(&format!(
         "appsrc name=src is-live=true format=time caps=video/x-raw,format=RGB,width=56,height=56,framerate=10/1 ! \
          streamkvqa name=qa model-path={MODEL} max-tokens=3 stall-timeout=300000000 \
-         stats-interval=200000000 ! appsink name=sink sync=false async=false"
+         memory-path={} autosave-interval=500000000 stats-interval=200000000 ! appsink name=sink sync=false async=false",
+        file.display()
     ))?
     .downcast::<gst::Pipeline>()
     .map_err(|_| "not a pipeline")?;
@@ -38,7 +40,7 @@ pub fn all() -> Result<Vec<Caught>, Box<dyn Error>> {
     let src = pipeline.by_name("src").ok_or("no source")?;
     let sink = pipeline.by_name("sink").ok_or("no sink")?;
 
-    let names = ["streamkvqa/answer", "streamkvqa/video", "streamkvqa/stats"];
+    let names = ["streamkvqa/answer", "streamkvqa/video", "streamkvqa/memory", "streamkvqa/stats"];
     let mut caught = names.map(|title| Caught { title, structures: Vec::new() });
     let mut metas = Vec::new();
     let bus = pipeline.bus().ok_or("no bus")?;
@@ -81,11 +83,16 @@ pub fn all() -> Result<Vec<Caught>, Box<dyn Error>> {
             caught[of].structures.iter().any(|structure| structure.has_field(field))
         };
         let told = caught[1].structures.len() >= 2 && has(0, "error") && has(0, "choices");
-        if told && caught[2].structures.len() > 8 && !metas.is_empty() {
+        if told
+            && !caught[2].structures.is_empty()
+            && caught[3].structures.len() > 8
+            && !metas.is_empty()
+        {
             break;
         }
     }
     pipeline.set_state(gst::State::Null)?;
+    std::fs::remove_file(&file)?;
     let mut caught: Vec<Caught> = caught.into();
     caught.insert(1, Caught { title: "streamkvqa/alert", structures: alerts()? });
     caught.push(Caught { title: "StreamKvqaAnswerMeta", structures: metas });

@@ -142,6 +142,12 @@ pub const SIGNALS: &[(&str, &str, &str)] = &[
         r#"qa.emit("cancel", number)"#,
     ),
     ("clear-memory", "forgets everything seen", r#"qa.emit("clear-memory")"#),
+    (
+        "save-memory",
+        "writes the memory to `memory-path`, behind the frames that wait; whether it will. \
+         `streamkvqa/memory` says when it is done",
+        r#"qa.emit("save-memory")"#,
+    ),
 ];
 
 /// How a property is set.
@@ -164,6 +170,8 @@ pub fn example(property: &str) -> Result<&'static str, String> {
         ("max-host-memory", "max-host-memory=16000000000"),
         ("max-disk", "max-disk=200000000000 disk-path=/var/tmp"),
         ("disk-path", "disk-path=/var/tmp"),
+        ("memory-path", "memory-path=/var/lib/cameras/yard.memory"),
+        ("autosave-interval", "autosave-interval=60000000000"),
         ("store", "store=q4"),
         ("store-residual", "store-residual=0"),
         ("max-tokens", "max-tokens=20"),
@@ -217,6 +225,7 @@ pub fn about(title: &str) -> Result<&'static str, String> {
         "streamkvqa/video" => {
             "A live source has delivered no frame for `stall-timeout`, or does so again."
         }
+        "streamkvqa/memory" => "The memory has been read from `memory-path`, or written to it.",
         "streamkvqa/stats" => "What the property `stats` says, every `stats-interval`.",
         "StreamKvqaAnswerMeta" => {
             "The answer since the last video buffer, on this one: the fields of the message \
@@ -234,6 +243,8 @@ pub fn field(title: &str, name: &str) -> Result<&'static str, String> {
     let special = match (title, name) {
         ("streamkvqa/alert", "status") => "`began` or `ceased`",
         ("streamkvqa/video", "status") => "`stopped` or `resumed`",
+        ("streamkvqa/memory", "status") => "`restored` or `saved`",
+        ("streamkvqa/memory", "frames") => "frames that it has seen, of all runs",
         ("streamkvqa/video", "frame-age") => "for how long no frame had come",
         ("streamkvqa/video", "last-frame") => "when the last one was",
         _ => "",
@@ -257,7 +268,8 @@ pub fn field(title: &str, name: &str) -> Result<&'static str, String> {
         "frame-age" => "how long ago the newest frame had come in when it was asked",
         "evidence" => {
             "structures with `start`, `end`, `score`, and `start-stream`, `end-stream`, `start-wall-clock`, \
-             `end-wall-clock` where they are known: the stretches that weighed most, the heaviest first"
+             `end-wall-clock` where they are known, and `restored` (true) where an earlier run saw it, whose \
+             running times these are: the stretches that weighed most, the heaviest first"
         }
         "tokens" => "of the answer",
         "latency-ms" => "from the asking to the answer, waiting included",
@@ -296,6 +308,13 @@ pub fn field(title: &str, name: &str) -> Result<&'static str, String> {
         "hits" => "blocks that questions found at hand",
         "loads" => "blocks that questions had to fetch or decode",
         "lost-blocks" => "blocks lost to damaged files",
+        "path" => "the file",
+        "bytes" => "its length",
+        "took-ms" => "how long that took",
+        "saves" => "how often the memory has been written to `memory-path`",
+        "save-bytes" => "the length of that file",
+        "save-ms" => "how long the last one took to be written, beside everything else",
+        "save-pause-ms" => "how long taking it kept frames and questions waiting",
         "units" => "units of video that are remembered",
         "open-frames" => "frames that are not compressed yet",
         "segments" => "stretches that the video was cut into",

@@ -181,7 +181,7 @@ impl Record {
             fields.push(("answered-at", answered.running.nseconds().to_send_value()));
         }
         let evidence = self.evidence.iter().map(|span| {
-            let Stretch { start, end } = span.stretch;
+            let Stretch { start, end, restored } = span.stretch;
             let structure = gst::Structure::builder("evidence")
                 .field("start", start.running.nseconds())
                 .field("end", end.running.nseconds())
@@ -189,7 +189,8 @@ impl Record {
                 .field_if_some("start-stream", start.stream.map(ClockTime::nseconds))
                 .field_if_some("end-stream", end.stream.map(ClockTime::nseconds))
                 .field_if_some("start-wall-clock", start.wall)
-                .field_if_some("end-wall-clock", end.wall);
+                .field_if_some("end-wall-clock", end.wall)
+                .field_if_some("restored", restored.then_some(true));
             structure.build().to_send_value()
         });
         fields.extend([
@@ -251,7 +252,7 @@ impl Record {
     fn evidence_json(&self) -> Vec<serde_json::Value> {
         let unix = |wall: u64| wall as f64 / 1e9;
         let span = |span: &Span| {
-            let Stretch { start, end } = span.stretch;
+            let Stretch { start, end, restored } = span.stretch;
             known(json!({
                 "start": seconds(start.running),
                 "end": seconds(end.running),
@@ -259,6 +260,7 @@ impl Record {
                 "end-stream": end.stream.map(seconds),
                 "start-wall-clock": start.wall.map(unix),
                 "end-wall-clock": end.wall.map(unix),
+                "restored": restored.then_some(true),
                 "score": span.score,
             }))
         };
@@ -378,7 +380,7 @@ mod tests {
         let seconds = ClockTime::from_seconds;
         let moment = |time| Moment { running: seconds(time), stream: None, wall: None };
         let span = |start, end, score| Span {
-            stretch: Stretch { start: moment(start), end: moment(end) },
+            stretch: Stretch { start: moment(start), end: moment(end), restored: false },
             score,
         };
         let at = Some(moment(90));

@@ -71,6 +71,7 @@ pub(super) fn engine_error(element: &gst::Element, error: &EngineError) {
         }
         EngineError::Hub { .. } => ResourceError::NotFound,
         EngineError::Read { .. } => ResourceError::OpenRead,
+        EngineError::Snapshot { .. } => ResourceError::OpenReadWrite,
         EngineError::UnknownMethod { .. }
         | EngineError::Option { .. }
         | EngineError::Words { .. } => ResourceError::Settings,

@@ -53,6 +53,12 @@
  * `at` and `interval` count running time for as long as the frames' stamps are plausible. A clock
  * that starts again goes on for them, and a single stamp far ahead or back changes nothing.
  *
+ * ## A memory that survives
+ *
+ * `memory-path` names a file that what is remembered is read from at the start and written to at the stop,
+ * every `autosave-interval` and by the signal `save-memory`, as a whole or not at all. An element message
+ * `streamkvqa/memory` tells of it (`status=restored` or `saved`). Evidence of an earlier run says `restored`.
+ *
  * ## What the model sees
  *
  * What a viewer would see: crop meta, `image-orientation` tags, pixel aspect ratio and overlay meta

@@ -165,6 +165,15 @@ impl Outlet {
         }
     }
 
+    /// Posts news of the element's own, with its name in it and all of it as one text too.
+    pub fn post(&self, mut structure: gst::Structure, mut json: serde_json::Value) {
+        let Some(element) = self.element.upgrade() else { return };
+        json["element"] = element.name().as_str().into();
+        structure.set("element", element.name().as_str());
+        structure.set("json", json.to_string());
+        bus::message(&element, structure);
+    }
+
     pub fn progress(&self, kind: gst::ProgressType, code: &str, text: &str) {
         if let Some(element) = self.element.upgrade() {
             bus::progress(&element, kind, code, text);

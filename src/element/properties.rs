@@ -10,9 +10,10 @@ use gstreamer as gst;
 use super::enums::{DType, Leaky, PromptStyle, ResetOn, Store, TextFormat, TextTimestamp};
 use super::question::MAX_TOKENS;
 use super::settings::{
-    DEFAULT_DEVICE, DEFAULT_EOS_TIMEOUT, DEFAULT_FRAME_SIZE, DEFAULT_MAX_PENDING,
-    DEFAULT_MAX_QUEUE, DEFAULT_METHOD, DEFAULT_REUSE_TOLERANCE, DEFAULT_SKIP_TOLERANCE,
-    DEFAULT_STALL_TIMEOUT, DEFAULT_STORE_RESIDUAL, DEFAULT_TEXT_DURATION, DEFAULT_TEXT_TEMPLATE,
+    DEFAULT_AUTOSAVE_INTERVAL, DEFAULT_DEVICE, DEFAULT_EOS_TIMEOUT, DEFAULT_FRAME_SIZE,
+    DEFAULT_MAX_PENDING, DEFAULT_MAX_QUEUE, DEFAULT_METHOD, DEFAULT_REUSE_TOLERANCE,
+    DEFAULT_SKIP_TOLERANCE, DEFAULT_STALL_TIMEOUT, DEFAULT_STORE_RESIDUAL, DEFAULT_TEXT_DURATION,
+    DEFAULT_TEXT_TEMPLATE,
 };
 use crate::memory::recipe::RecipeOption;
 use crate::{Question, Recipe};
@@ -152,6 +153,22 @@ fn model_properties() -> Vec<glib::ParamSpec> {
                  a folder of its own in it and deletes it at its end. A disk that is full or fails \
                  makes the memory smaller, with a warning. Unset: nothing is written",
             )
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecString::builder("memory-path")
+            .nick("Memory path")
+            .blurb(
+                "File that what is remembered is kept in from one run to the next: read at the start,                  written at the stop, every autosave-interval and when save-memory asks for it, as a whole                  or not at all. A file that is damaged or of another model, method or format fails the start                  with one error and is left as it is. Each stream needs one of its own. What happened is told                  by an element message streamkvqa/memory: element, status (restored, saved), path, frames,                  units, bytes, took-ms, and json, one text with all of them. Unset: what is remembered ends                  with the run",
+            )
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecUInt64::builder("autosave-interval")
+            .nick("Autosave interval")
+            .blurb(
+                "Time in ns after which the memory is written to memory-path again if anything has been                  seen since; the video and the questions go on meanwhile. A file that cannot be written is a                  warning, and the one before it stays. 0: only at the stop and when save-memory asks for it",
+            )
+            .maximum(u64::MAX - 1)
+            .default_value(DEFAULT_AUTOSAVE_INTERVAL.nseconds())
             .mutable_ready()
             .build(),
         glib::ParamSpecEnum::builder::<Store>("store")
@@ -332,7 +349,9 @@ fn video_properties() -> Vec<glib::ParamSpec> {
                  remembered; open frames are not compressed yet); memory-limit (max-memory, or a share of what \
                  the machine has); device-bytes, host-bytes, disk-bytes \
                  (the same by tier); blocks (a unit in a layer), hits and loads (blocks that \
-                 questions found on the device or had to decode), lost-blocks (to damaged files); \
+                 questions found on the device or had to decode), lost-blocks (to damaged files); saves \
+                 (to memory-path), save-bytes, save-ms (the last one's file and how long it took to write, beside \
+                 everything else), save-pause-ms (how long the last one kept frames and questions waiting); \
                  take-ms-per-frame (in the streaming thread), encode-ms-per-frame, answer-ms (means); \
                  answer-ms-p50 and -p95 (half and 95 % of the last 512 answers came within, waiting \
                  included), first-token-ms-p50 and -p95 (without waiting), tokens-per-second; lag-ms (how \

@@ -2,7 +2,7 @@
 //! What the user set, and what the engine makes of it ([`Settings::recipe`],
 //! [`Settings::load_key`]), with every fault named.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use glib::prelude::*;
 use gstreamer as gst;
@@ -28,6 +28,8 @@ pub(super) const DEFAULT_MAX_QUEUE: u32 = 8;
 pub(super) const DEFAULT_MAX_PENDING: u32 = 64;
 pub(super) const DEFAULT_EOS_TIMEOUT: gst::ClockTime = gst::ClockTime::from_seconds(60);
 pub(super) const DEFAULT_STALL_TIMEOUT: gst::ClockTime = gst::ClockTime::from_seconds(2);
+/// What a loss of power may cost, against writing all of a large memory again and again.
+pub(super) const DEFAULT_AUTOSAVE_INTERVAL: gst::ClockTime = gst::ClockTime::from_seconds(300);
 pub(super) const DEFAULT_STORE_RESIDUAL: u32 = StoreOptions::DEFAULT_RESIDUAL as u32;
 /// Above the noise of a camera by day, below anything that moves.
 pub(super) const DEFAULT_SKIP_TOLERANCE: f64 = 4.0;
@@ -52,6 +54,9 @@ pub(super) struct Settings {
     pub max_host_memory: u64,
     pub max_disk: u64,
     pub disk_path: Option<String>,
+    pub memory_path: Option<String>,
+    /// `None`: it is saved at the end of a run and by the signal alone.
+    pub autosave_interval: Option<gst::ClockTime>,
     pub store: Store,
     pub store_residual: u32,
     pub max_tokens: u32,
@@ -106,6 +111,8 @@ impl Default for Settings {
             max_host_memory: 0,
             max_disk: 0,
             disk_path: None,
+            memory_path: None,
+            autosave_interval: Some(DEFAULT_AUTOSAVE_INTERVAL),
             store: Store::default(),
             store_residual: DEFAULT_STORE_RESIDUAL,
             max_tokens: Question::DEFAULT_MAX_TOKENS as u32,
@@ -274,6 +281,11 @@ impl Settings {
         }
     }
 
+    /// The file that the memory is kept in, if it is.
+    pub fn memory_path(&self) -> Option<&Path> {
+        self.memory_path.as_deref().filter(|path| !path.is_empty()).map(Path::new)
+    }
+
     /// Frames per second that the user asked for; `None` leaves it to the model.
     pub fn rate(&self) -> Option<f64> {
         let (numer, denom) = (self.sample_rate.numer(), self.sample_rate.denom());
@@ -308,6 +320,10 @@ impl Settings {
             "max-host-memory" => self.max_host_memory = read(value),
             "max-disk" => self.max_disk = read(value),
             "disk-path" => self.disk_path = read(value),
+            "memory-path" => self.memory_path = read(value),
+            "autosave-interval" => {
+                self.autosave_interval = Some(time(value)).filter(|time| !time.is_zero());
+            }
             "store" => self.store = read(value),
             "store-residual" => self.store_residual = read(value),
             "max-tokens" => self.max_tokens = read(value),
@@ -373,6 +389,8 @@ impl Settings {
             "max-host-memory" => self.max_host_memory.to_value(),
             "max-disk" => self.max_disk.to_value(),
             "disk-path" => self.disk_path.to_value(),
+            "memory-path" => self.memory_path.to_value(),
+            "autosave-interval" => self.autosave_interval.unwrap_or_default().nseconds().to_value(),
             "store" => self.store.to_value(),
             "store-residual" => self.store_residual.to_value(),
             "max-tokens" => self.max_tokens.to_value(),

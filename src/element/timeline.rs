@@ -7,11 +7,14 @@
 //! which survives wild stamps. An epoch is a stretch in which the clocks run in parallel; evidence is
 //! mapped back through the epoch it falls into.
 
+mod saved;
+
 use std::collections::VecDeque;
 
 use gst::ClockTime;
 use gstreamer as gst;
 
+pub(super) use self::saved::Saved;
 use super::question::Bound;
 
 /// A camera that reconnects for months must not grow a table for months.
@@ -33,6 +36,9 @@ pub(super) struct Moment {
 pub(super) struct Stretch {
     pub start: Moment,
     pub end: Moment,
+    /// It was seen in an earlier run, of which the memory was kept in a file: its running time is that
+    /// run's.
+    pub restored: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -45,11 +51,20 @@ struct Epoch {
     rate: f64,
     /// The newest frame of the epoch.
     last: ClockTime,
+    /// For how long a frame stands.
+    period: ClockTime,
+    /// Of an earlier run.
+    restored: bool,
 }
 
 impl Epoch {
     fn running_at(&self, engine: ClockTime) -> ClockTime {
         self.running.saturating_add(engine.saturating_sub(self.engine))
+    }
+
+    /// For how long it lasts, its last frame included.
+    fn lasts(&self) -> ClockTime {
+        self.last.saturating_sub(self.engine).saturating_add(self.period)
     }
 
     fn at(&self, engine: ClockTime) -> Moment {
@@ -66,10 +81,10 @@ impl Epoch {
 #[derive(Debug, Default)]
 pub(super) struct Timeline {
     epochs: VecDeque<Epoch>,
+    /// Engine time at which this run began: behind all that was restored.
+    base: ClockTime,
     /// Element time of the newest frame.
     time: ClockTime,
-    /// For how long a frame stands.
-    period: ClockTime,
     broken: bool,
 }
 
@@ -79,12 +94,17 @@ impl Timeline {
         self.broken = true;
     }
 
-    /// Engine time, in seconds, of a frame at this element time; `gap` is what passes where element
-    /// time starts again.
+    /// Seconds of engine time at which this run began.
+    pub fn base(&self) -> f64 {
+        seconds(self.base)
+    }
+
+    /// Seconds of engine time from the beginning of this run to a frame at this element time; `gap` is what
+    /// passes where element time starts again.
     pub fn enter(&mut self, at: Moment, time: ClockTime, rate: f64, gap: ClockTime) -> f64 {
         let passed = time.checked_sub(self.time);
-        (self.time, self.period) = (time, gap);
-        let engine = match self.epochs.back() {
+        self.time = time;
+        let engine = match self.epochs.back().filter(|epoch| !epoch.restored) {
             Some(epoch) => {
                 let engine = epoch.last.saturating_add(passed.unwrap_or(gap));
                 let running = epoch.running_at(engine);
@@ -92,20 +112,25 @@ impl Timeline {
                 self.broken |= passed.is_none() || apart > TOLERANCE;
                 engine
             }
-            None => time,
+            None => {
+                self.broken = true;
+                self.base.saturating_add(time)
+            }
         };
         match self.epochs.back_mut() {
-            Some(epoch) if !self.broken => epoch.last = engine,
+            Some(epoch) if !self.broken => (epoch.last, epoch.period) = (engine, gap),
             _ => {
                 if self.epochs.len() == MAX_EPOCHS {
                     self.epochs.pop_front();
                 }
                 let Moment { running, stream, wall } = at;
-                self.epochs.push_back(Epoch { engine, running, stream, wall, rate, last: engine });
+                let (last, period, restored) = (engine, gap, false);
+                let epoch = Epoch { engine, running, stream, wall, rate, last, period, restored };
+                self.epochs.push_back(epoch);
                 self.broken = false;
             }
         }
-        engine.nseconds() as f64 / 1e9
+        seconds(engine.saturating_sub(self.base))
     }
 
     /// A stretch from one frame to another in engine time. The last frame stands for the time until the
@@ -115,21 +140,23 @@ impl Timeline {
         let index = self.epochs.partition_point(|epoch| epoch.engine <= start).saturating_sub(1);
         let Some(epoch) = self.epochs.get(index) else {
             let unknown = |running| Moment { running, stream: None, wall: None };
-            return Stretch { start: unknown(start), end: unknown(end) };
+            return Stretch { start: unknown(start), end: unknown(end), restored: false };
         };
-        let end = end.saturating_add(self.period);
+        let end = end.saturating_add(epoch.period);
         let next = self.epochs.get(index + 1).map(|next| next.engine).filter(|next| *next > start);
         let end = next.map_or(end, |next| end.min(next));
+        let restored = epoch.restored;
         let (mut start, mut end) = (epoch.at(start), epoch.at(end));
         if start.stream > end.stream {
             std::mem::swap(&mut start.stream, &mut end.stream);
         }
-        Stretch { start, end }
+        Stretch { start, end, restored }
     }
 
     /// The stretch of engine time between two bounds of a question that is asked as of `asked`; an end that
     /// is left out, or lies where nothing was seen, is where the nearest frame inside is. Of running times
-    /// that have come more than once the newest are meant.
+    /// that have come more than once the newest are meant, and never those of an earlier run: what that
+    /// has seen is found by clock time and from now.
     ///
     /// # Errors
     /// There is no clock time in this stream.
@@ -138,7 +165,6 @@ impl Timeline {
         (from, to): (Option<Bound>, Option<Bound>),
         asked: Option<Moment>,
     ) -> Result<(f64, f64), String> {
-        let seconds = |engine: ClockTime| engine.nseconds() as f64 / 1e9;
         let end = |bound: Bound, name: &str, last: bool| -> Result<f64, String> {
             let at = match bound {
                 Bound::At(at) => at.nseconds(),
@@ -153,14 +179,22 @@ impl Timeline {
                 Bound::Wall(_) => epoch.wall,
                 _ => Some(epoch.running.nseconds()),
             };
-            let mut clocked =
-                self.epochs.iter().rev().filter_map(|epoch| Some((epoch, start(epoch)?)));
+            let is_wall = matches!(bound, Bound::Wall(_));
+            let meant = self.epochs.iter().rev().filter(|epoch| is_wall || !epoch.restored);
+            let mut clocked = meant.filter_map(|epoch| Some((epoch, start(epoch)?)));
+            // Where what comes before all of these is: nothing, or an earlier run.
+            let (nothing, begin) = match self.base() {
+                base if !is_wall && base > 0.0 => (base - 1e-9, base),
+                _ => (-1.0, 0.0),
+            };
             let Some((newest, began)) = clocked.next() else {
+                if !is_wall {
+                    return Ok(if last { nothing } else { begin });
+                }
                 return Err(format!("`{name}` is a moment, and this stream tells no clock time"));
             };
-            let inside = |began: u64, epoch: &Epoch| {
-                began <= at && at - began <= self.lasts(epoch).nseconds()
-            };
+            let inside =
+                |began: u64, epoch: &Epoch| began <= at && at - began <= epoch.lasts().nseconds();
             let found = std::iter::once((newest, began)).chain(clocked);
             if let Some((epoch, began)) = found.clone().find(|(epoch, began)| inside(*began, epoch))
             {
@@ -173,8 +207,8 @@ impl Timeline {
                 (Some(epoch), false) => {
                     seconds(epoch.last.saturating_add(ClockTime::from_nseconds(1)))
                 }
-                (None, true) => -1.0,
-                (None, false) => 0.0,
+                (None, true) => nothing,
+                (None, false) => begin,
             })
         };
         let from = from.map_or(Ok(0.0), |from| end(from, "from", false))?;
@@ -182,16 +216,12 @@ impl Timeline {
         Ok((from, to))
     }
 
-    /// For how long an epoch lasts, its last frame included.
-    fn lasts(&self, epoch: &Epoch) -> ClockTime {
-        epoch.last.saturating_sub(epoch.engine).saturating_add(self.period)
-    }
-
     /// The newest engine time of a moment.
     fn engine_of(&self, at: Moment) -> Option<ClockTime> {
-        let mut passed = self.epochs.iter().rev().filter_map(|epoch| {
+        let own = self.epochs.iter().rev().filter(|epoch| !epoch.restored);
+        let mut passed = own.filter_map(|epoch| {
             let passed = at.running.checked_sub(epoch.running)?;
-            (passed <= self.lasts(epoch)).then(|| epoch.engine.saturating_add(passed))
+            (passed <= epoch.lasts()).then(|| epoch.engine.saturating_add(passed))
         });
         passed.next()
     }
@@ -200,6 +230,10 @@ impl Timeline {
     pub fn moment(&self, engine: f64) -> Moment {
         self.locate(engine, engine).start
     }
+}
+
+fn seconds(engine: ClockTime) -> f64 {
+    engine.nseconds() as f64 / 1e9
 }
 
 fn nanoseconds(seconds: f64) -> ClockTime {
@@ -211,7 +245,7 @@ fn nanoseconds(seconds: f64) -> ClockTime {
 mod tests {
     use super::*;
 
-    fn at(running: u64, stream: u64) -> Moment {
+    pub(super) fn at(running: u64, stream: u64) -> Moment {
         Moment {
             running: ClockTime::from_seconds(running),
             stream: Some(ClockTime::from_seconds(stream)),
@@ -220,13 +254,13 @@ mod tests {
     }
 
     /// Element time is running time here.
-    fn enter(timeline: &mut Timeline, at: Moment, rate: f64) -> f64 {
+    pub(super) fn enter(timeline: &mut Timeline, at: Moment, rate: f64) -> f64 {
         timeline.enter(at, at.running, rate, ClockTime::SECOND)
     }
 
     /// Running times, and stream times, of a stretch.
     fn located(timeline: &Timeline, start: f64, end: f64) -> [Option<ClockTime>; 4] {
-        let Stretch { start, end } = timeline.locate(start, end);
+        let Stretch { start, end, .. } = timeline.locate(start, end);
         [Some(start.running), Some(end.running), start.stream, end.stream]
     }
 
@@ -235,7 +269,7 @@ mod tests {
         let mut timeline = Timeline::default();
         let known = Moment { wall: Some(1_700_000_000_000_000_000), ..at(5, 5) };
         enter(&mut timeline, known, 1.0);
-        let Stretch { start, end } = timeline.locate(5.5, 6.0);
+        let Stretch { start, end, .. } = timeline.locate(5.5, 6.0);
         assert_eq!(start.wall, Some(1_700_000_000_500_000_000));
         assert_eq!(end.wall, Some(1_700_000_002_000_000_000));
         assert_eq!(timeline.moment(5.0), known);

@@ -10,6 +10,7 @@
 //! running and take back what waits. A [`Worker`] lives from READY to READY: a new run has a new
 //! queue, so a thread that was left behind (see [`Worker::stop`]) cannot touch it.
 
+mod keeper;
 mod queue;
 mod recent;
 mod standing;
@@ -36,6 +37,7 @@ use super::settings::Settings;
 use super::shared_model::{self, LoadKey, Ticket, Waiter};
 use super::timeline::{Moment, Timeline};
 use crate::VideoLlm;
+use crate::snapshot::Claim;
 use crate::stream::StreamStats;
 
 /// How long the end of the stream waits for questions to be reported as cancelled.
@@ -102,10 +104,14 @@ struct Shared {
     changed: Condvar,
     timeline: Mutex<Timeline>,
     progress: Mutex<Option<Instant>>,
+    /// The file that the memory is kept in, until the thread has it.
+    claim: Mutex<Option<Claim>>,
 }
 
 pub(super) struct Worker {
     key: LoadKey,
+    /// The memory is kept in a file.
+    keeps: bool,
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
     ticket: Mutex<Option<Ticket>>,
@@ -120,9 +126,10 @@ impl Worker {
         outlet: Arc<Outlet>,
         watcher: Box<dyn Watcher>,
         settings: Settings,
-        key: &LoadKey,
-        model: Option<Arc<VideoLlm>>,
+        claim: Option<Claim>,
+        (key, model): (&LoadKey, Option<Arc<VideoLlm>>),
     ) -> std::io::Result<Self> {
+        let keeps = claim.is_some();
         let shared = Arc::new(Shared {
             outlet,
             watcher,
@@ -132,6 +139,7 @@ impl Worker {
             changed: Condvar::new(),
             timeline: Mutex::default(),
             progress: Mutex::default(),
+            claim: Mutex::new(claim),
         });
         let thread = {
             let shared = shared.clone();
@@ -148,7 +156,7 @@ impl Worker {
             Err(place) => ticket = Some(place),
         }
         let (thread, ticket) = (Mutex::new(Some(thread)), Mutex::new(ticket));
-        Ok(Self { key: key.clone(), shared, thread, ticket })
+        Ok(Self { key: key.clone(), keeps, shared, thread, ticket })
     }
 
     /// Ends the run within one layer of inference.
@@ -205,6 +213,19 @@ impl Worker {
     pub fn clear(&self) {
         self.shared.queue.lock().jobs.push_back(Job::Clear);
         self.shared.changed.notify_all();
+    }
+
+    /// Has the memory saved, after the jobs that wait; `false` where there is no file for it, or no run any
+    /// more.
+    pub fn save(&self) -> bool {
+        let mut queue = self.shared.queue.lock();
+        if !self.keeps || queue.stopped || queue.failure.is_some() {
+            return false;
+        }
+        queue.jobs.push_back(Job::Save);
+        drop(queue);
+        self.shared.changed.notify_all();
+        true
     }
 
     /// Which model the run is of.
@@ -380,14 +401,15 @@ impl Worker {
     /// at the deadline.
     pub fn drain(&self, deadline: Option<Instant>) -> Drained {
         let started = Instant::now();
-        let asks = self.shared.watcher.wants_changes();
+        // A question may be asked about them, and what is kept is to have them.
+        let looks = self.keeps || self.shared.watcher.wants_changes();
         let mut queue = self.shared.queue.lock();
         let mut told = 0;
         let outcome = loop {
             if queue.refusal().is_some() {
                 break Drained::Interrupted;
             }
-            if queue.pending == 0 && !(asks && queue.is_looking()) {
+            if queue.pending == 0 && !(looks && queue.is_looking()) {
                 break Drained::Done;
             }
             let waited = started.elapsed();

@@ -14,6 +14,7 @@ mod life;
 mod picture;
 mod questions;
 mod qwen;
+mod saved;
 mod settings;
 mod standing;
 mod text;

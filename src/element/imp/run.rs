@@ -21,6 +21,7 @@ use crate::element::text_pad::TextPad;
 use crate::element::timeline::Moment;
 use crate::element::video::Sight;
 use crate::element::worker::{Drained, Refused, Watcher, Worker};
+use crate::snapshot::Claim;
 
 /// From start to stop.
 impl StreamKvqa {
@@ -30,9 +31,9 @@ impl StreamKvqa {
         let key = settings.load_key().and_then(|key| {
             settings.recipe(None)?;
             settings.check_store()?;
-            Ok(key)
+            Ok((key, settings.memory_path().map(Claim::of).transpose()?))
         });
-        let key = key.map_err(|fault| {
+        let (key, claim) = key.map_err(|fault| {
             match fault {
                 Fault::Unset(text) => {
                     gst::element_imp_error!(self, gst::ResourceError::Settings, ("{text}"));
@@ -61,10 +62,15 @@ impl StreamKvqa {
         let model = self.model.lock().take().filter(|(old, _)| *old == key).map(|(_, model)| model);
         let outlet = Arc::clone(&self.outlet);
         let watcher = Box::new(Changes(self.obj().downgrade()));
-        let worker = Worker::start(outlet, watcher, settings, &key, model).map_err(|error| {
-            gst::element_imp_error!(self, gst::ResourceError::NoSpaceLeft, ("no thread: {error}"));
-            gst::StateChangeError
-        })?;
+        let worker =
+            Worker::start(outlet, watcher, settings, claim, (&key, model)).map_err(|error| {
+                gst::element_imp_error!(
+                    self,
+                    gst::ResourceError::NoSpaceLeft,
+                    ("no thread: {error}")
+                );
+                gst::StateChangeError
+            })?;
         *self.worker.lock() = Some(Arc::new(worker));
         self.report_statistics();
         self.inlet.add(from_file);
@@ -272,6 +278,19 @@ impl StreamKvqa {
             self.outlet.last_word(&Record::last_word(question, Status::Cancelled));
         }
         question.is_some()
+    }
+
+    /// Whether there is something that can be saved, and where.
+    pub(super) fn save_memory(&self) -> bool {
+        let saves = self.worker().is_some_and(|worker| worker.save());
+        if !saves {
+            gst::element_imp_warning!(
+                self,
+                gst::ResourceError::Settings,
+                ("save-memory: nothing is saved while the element does not run or memory-path is not set")
+            );
+        }
+        saves
     }
 
     pub(super) fn clear_memory(&self) {

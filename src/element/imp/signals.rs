@@ -53,6 +53,11 @@ pub(super) fn all() -> Vec<Signal> {
                 None
             })
             .build(),
+        Signal::builder("save-memory")
+            .return_type::<bool>()
+            .action()
+            .class_handler(|args| Some(element(args)?.imp().save_memory().to_value()))
+            .build(),
         Signal::builder("answer").param_types([gst::Structure::static_type()]).build(),
         Signal::builder("alert").param_types([gst::Structure::static_type()]).build(),
         Signal::builder("token").param_types([u64::static_type(), String::static_type()]).build(),

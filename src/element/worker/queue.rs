@@ -17,10 +17,11 @@ use crate::{Cancel, EngineError, VideoLlm};
 const MAX_HELD: usize = 256 << 20;
 
 pub enum Job {
-    /// A sampled frame and its engine time.
+    /// A sampled frame and its engine time, counted from the beginning of this run.
     Frame(Shot, f64),
     Ask(Asked),
     Clear,
+    Save,
 }
 
 /// Why something did not get into the queue.
@@ -53,6 +54,12 @@ pub struct Counters {
     pub taking: Duration,
     pub encoding: Duration,
     pub answering: Duration,
+    /// Files of the memory that were written; of the last one its bytes, how long it took, and how long
+    /// taking it kept everything else waiting.
+    pub saves: u64,
+    pub save_bytes: u64,
+    pub save_took: Duration,
+    pub save_pause: Duration,
 }
 
 #[derive(Default)]
@@ -121,8 +128,8 @@ impl Queue {
             match job {
                 Job::Frame(..) => {}
                 Job::Ask(asked) => self.reports.push_back((asked, End::Unanswered(status.clone()))),
-                // Forgetting was asked for and stays asked for.
-                Job::Clear => self.jobs.push_back(Job::Clear),
+                // Forgetting was asked for and stays asked for, and so does saving.
+                Job::Clear | Job::Save => self.jobs.push_back(job),
             }
         }
         (self.frames, self.held) = (0, 0);

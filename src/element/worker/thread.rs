@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use gstreamer as gst;
 
 use super::Shared;
+use super::keeper::Keeper;
 use super::queue::{Counters, End, Job, Queue, Running};
 use super::recent::Pace;
 use crate::element::answer::{Asked, Record, Status};
@@ -35,6 +36,7 @@ enum Work {
     Frames(Vec<(Shot, f64)>, Cancel),
     Ask(Asked, Cancel),
     Clear(Cancel),
+    Save,
 }
 
 impl Waiter for Shared {
@@ -73,7 +75,7 @@ impl Shared {
                 let mut queue = self.queue.lock();
                 queue.pending = queue.reports.len();
             }
-            while let Some(work) = self.next(false) {
+            while let Some(work) = self.next(None) {
                 if let Work::Report(asked, end) = work {
                     self.end(asked, end);
                 }
@@ -82,12 +84,12 @@ impl Shared {
     }
 
     fn serve(self: &Arc<Self>) {
-        let mut engine: Option<Stream> = None;
+        let mut engine: Option<(Stream, Option<Keeper>)> = None;
         let mut darkroom = Darkroom::new(self.settings.frame_size);
-        while let Some(work) = self.next(engine.is_some()) {
+        while let Some(work) = self.next(engine.as_ref().map(|(_, keeper)| keeper.as_ref())) {
             match (work, &mut engine) {
                 (Work::Open(model, cancel), _) => match self.open(&model, cancel) {
-                    Ok(stream) => engine = Some(stream),
+                    Ok(opened) => engine = Some(opened),
                     // A flush came between: once more. After a stop, there is no next work.
                     Err(EngineError::Cancelled) => {
                         self.settle(|queue| queue.loaded = Some(Ok(model)));
@@ -99,21 +101,36 @@ impl Shared {
                     self.fail(&error);
                 }
                 (Work::Report(asked, end), _) => self.end(asked, end),
-                (Work::Frames(shots, cancel), Some(stream)) => {
+                (Work::Frames(shots, cancel), Some((stream, keeper))) => {
+                    keeper.iter_mut().for_each(|keeper| keeper.changed = true);
                     self.see(stream, &mut darkroom, shots, cancel);
                 }
-                (Work::Ask(asked, cancel), Some(stream)) => {
+                (Work::Ask(asked, cancel), Some((stream, _))) => {
                     self.answer(stream, asked, cancel);
                 }
-                (Work::Clear(cancel), Some(stream)) => self.forget(stream, cancel),
+                (Work::Clear(cancel), Some((stream, keeper))) => {
+                    keeper.iter_mut().for_each(|keeper| keeper.changed = true);
+                    self.forget(stream, cancel);
+                }
+                (Work::Save, Some((stream, keeper))) => {
+                    if let Some(keeper) = keeper {
+                        self.save(keeper, stream);
+                    }
+                    self.settle(|_| {});
+                }
                 // `next` hands out engine work only where there is an engine.
-                (Work::Frames(..) | Work::Ask(..) | Work::Clear(_), None) => {}
+                (Work::Frames(..) | Work::Ask(..) | Work::Clear(_) | Work::Save, None) => {}
             }
+        }
+        if let Some((stream, Some(keeper))) = engine {
+            self.save_last(keeper, &stream);
         }
     }
 
     /// Waits for the next piece of work; `None` once the run is over.
-    fn next(&self, ready: bool) -> Option<Work> {
+    ///
+    /// `engine`: there is one, and what it is kept by.
+    fn next(&self, engine: Option<Option<&Keeper>>) -> Option<Work> {
         let mut queue = self.queue.lock();
         loop {
             if queue.stopped {
@@ -133,9 +150,12 @@ impl Shared {
                 Some(Err(error)) => return Some(Work::Fail(error)),
                 None => {}
             }
-            if ready && queue.failure.is_none() && !queue.jobs.is_empty() {
+            let ready = engine.is_some() && queue.failure.is_none();
+            let due = engine.flatten().filter(|_| ready).and_then(Keeper::due);
+            let is_due = due.is_some_and(|due| due <= Instant::now());
+            if ready && (is_due || !queue.jobs.is_empty()) {
                 let cancel = Cancel::new();
-                let work = Self::take(&mut queue, &cancel);
+                let work = if is_due { Work::Save } else { Self::take(&mut queue, &cancel) };
                 let asked = match &work {
                     Work::Ask(asked, _) => Some(asked.clone()),
                     _ => None,
@@ -145,7 +165,12 @@ impl Shared {
                 self.changed.notify_all();
                 return Some(work);
             }
-            self.changed.wait(&mut queue);
+            match due {
+                Some(due) => {
+                    self.changed.wait_until(&mut queue, due);
+                }
+                None => self.changed.wait(&mut queue),
+            }
         }
     }
 
@@ -161,6 +186,7 @@ impl Shared {
                 }
                 Job::Ask(asked) => return Work::Ask(asked, cancel.clone()),
                 Job::Clear => return Work::Clear(cancel.clone()),
+                Job::Save => return Work::Save,
             }
         }
         // Frames before the first other job may not be all there are.
@@ -174,7 +200,7 @@ impl Shared {
         self: &Arc<Self>,
         model: &Arc<VideoLlm>,
         cancel: Cancel,
-    ) -> Result<Stream, EngineError> {
+    ) -> Result<(Stream, Option<Keeper>), EngineError> {
         let recipe = self.settings.recipe(Some(model))?;
         let options = self.settings.stream_options(model.recommended_sample_rate());
         // Held until the stream has it too; only this tells how far it has come.
@@ -191,7 +217,12 @@ impl Shared {
                 share.takers()
             ));
         }
-        let stream = Stream::open(VideoLlm::clone(model), recipe, options)?;
+        let mut stream = Stream::open(VideoLlm::clone(model), recipe, options)?;
+        let keeper = self.claim.lock().take();
+        let keeper = keeper.map(|claim| Keeper::new(claim, self.settings.autosave_interval));
+        if let Some(keeper) = &keeper {
+            self.restore(keeper, &mut stream)?;
+        }
         if let Some(why) = model.device_fallback() {
             let reason = format!("{why}; the model runs on the CPU");
             self.outlet.warn(&EngineError::Device { name: self.settings.device.clone(), reason });
@@ -205,7 +236,7 @@ impl Shared {
             self.post_progress(gst::ProgressType::Complete, "Model loaded");
         }
         self.warn_of_store(&stream);
-        Ok(stream)
+        Ok((stream, keeper))
     }
 
     /// Loads the text-image model that the recipe ranks with, if it has one.
@@ -249,6 +280,7 @@ impl Shared {
             self.outlet.warn(&error);
         }
         let changes = stream.stats().changes;
+        let base = self.timeline.lock().base();
         let mut shots = shots.into_iter();
         let mut fine = true;
         while fine && shots.len() > 0 && !cancel.is_raised() {
@@ -257,7 +289,7 @@ impl Shared {
             for (shot, time) in shots.by_ref() {
                 let model = stream.model();
                 let resolution = |width, height| model.resolution(width, height);
-                let developed = darkroom.develop(&shot, time, resolution);
+                let developed = darkroom.develop(&shot, base + time, resolution);
                 match developed.and_then(|frame| stream.check(&frame).map(|()| frame)) {
                     Ok(frame) => {
                         bytes += frame.rgb().len();
