@@ -45,8 +45,8 @@ fn made_up_shapes_are_measured_written_down_and_compared() {
         assert!(text.contains("time of 2 cameras over one"), "{text}");
         let report: Value =
             serde_json::from_slice(&std::fs::read(folder.join("first.json")).unwrap()).unwrap();
-        for what in ["ingest", "decoder and memory", "first token", "decode", "memory of the video"]
-        {
+        // What of a frame is the decoder's is left out where stages that run side by side leave nothing.
+        for what in ["ingest", "first token", "decode", "memory of the video"] {
             for stored in [72, 120] {
                 let row = row(&report, what, stored);
                 assert!(row["value"].as_f64().unwrap() > 0.0 && row["method"] == "rekv", "{row}");

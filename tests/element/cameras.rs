@@ -9,6 +9,8 @@ use crate::pipeline::*;
 const CAMERAS: usize = 16;
 const SECONDS_A_FRAME: u64 = 60;
 const FRAMES: u64 = 86_400 / SECONDS_A_FRAME;
+/// As many frames wait as `max-queue` says where nobody says it, and as many are at hand.
+const MOST_WAITING: u64 = 8;
 /// For a day, on a machine that is busy with other things.
 const LONGEST: gst::ClockTime = gst::ClockTime::from_seconds(300);
 /// Seconds of the cameras' time in one of ours.
@@ -45,10 +47,11 @@ fn sixteen_live_cameras_pass_a_day_at_full_rate_and_share_the_model_fairly() {
     let all = |name: &str| -> Vec<u64> { stats.iter().map(|s| s.get(name).unwrap()).collect() };
     assert_eq!(all("frames-in"), [FRAMES; CAMERAS]);
     assert_eq!(all("sampled"), [FRAMES; CAMERAS]);
-    // The end of a live stream does not wait for the newest frames.
-    let (encoded, dropped, waiting) = (all("encoded"), all("dropped"), all("queue"));
-    for ((encoded, dropped), waiting) in encoded.iter().zip(&dropped).zip(&waiting) {
-        assert_eq!(encoded + dropped + waiting, FRAMES, "{encoded} {dropped} {waiting}");
+    // The end of a live stream does not wait for the newest frames: those that wait, and those at hand.
+    let (encoded, dropped) = (all("encoded"), all("dropped"));
+    for (encoded, dropped) in encoded.iter().zip(&dropped) {
+        let rest = FRAMES - encoded - dropped;
+        assert!(rest <= 2 * MOST_WAITING, "{encoded} and {dropped} of {FRAMES}");
     }
     let (least, most) = (encoded.iter().min().unwrap(), encoded.iter().max().unwrap());
     // Who gets a core is not ours to say; who gets the model is.

@@ -140,7 +140,7 @@ fn answers_and_alerts_are_published_whenever_the_broker_is_there() {
     let json = |text: &str| serde_json::from_str::<Value>(text).unwrap();
     let answers: Vec<&str> = of("hall/answer");
     assert!(answers.len() >= 12, "{messages:?}");
-    assert!(answers.iter().all(|answer| json(answer)["text"].is_string()), "{answers:?}");
+    assert!(answers.iter().all(|answer| json(answer)["answer"].is_string()), "{answers:?}");
     let alerts: Vec<&str> = of("hall/alert");
     for tag in ["elephant", "fire-engine"] {
         let own = alerts.iter().map(|alert| json(alert)).filter(|alert| alert["tag"] == tag);

@@ -58,8 +58,10 @@ fn questions_at_set_times_become_subtitles() {
 
 #[test]
 fn answers_are_written_into_a_picture() {
-    let (_folder, output) = run(&command("autovideosink"), 12);
-    assert!(said(&output).contains("Setting pipeline to PLAYING"), "{}", said(&output));
+    // There is no display here.
+    let command = command("autovideosink").replace("autovideosink", "fakesink");
+    let (_folder, output) = run(&command, 110);
+    assert!(said(&output).contains("Got EOS"), "{}", said(&output));
 }
 
 #[test]
@@ -73,6 +75,7 @@ fn a_camera_is_asked() {
 
 #[test]
 fn playbin_takes_the_element_as_a_filter() {
-    let (_folder, output) = run(&command("playbin"), 115);
+    let command = command("playbin").replace("-m playbin", "-m playbin video-sink=fakesink");
+    let (_folder, output) = run(&command, 115);
     assert!(said(&output).contains("seen at"), "{}", said(&output));
 }

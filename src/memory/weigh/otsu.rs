@@ -5,6 +5,7 @@
 /// Bins over `0..=2`, in which all such distances lie.
 const BINS: usize = 128;
 const WIDEST: f32 = 2.0;
+const ROUNDING: f64 = 1e-9;
 /// Distances that vary less than this do not fall apart.
 const STILL: f64 = 1e-12;
 
@@ -29,7 +30,8 @@ pub fn threshold(distances: &[f32]) -> Option<f32> {
             continue;
         }
         let between = (mean * near - weighted).powi(2) / (near * (1.0 - near));
-        if between > best.map_or(0.0, |(best, _)| best) {
+        // Of thresholds that part as well the nearest one, whatever rounding says.
+        if between > best.map_or(0.0, |(best, _)| best * (1.0 + ROUNDING)) {
             best = Some((between, bin));
         }
     }
@@ -59,6 +61,12 @@ mod tests {
         let at = threshold(&heaps).unwrap();
         assert!((0.109..0.125).contains(&at), "{at}");
         assert_eq!(threshold_or_median(&heaps), Some(at));
+    }
+
+    /// Three at equal distances are parted behind the first as well as behind the second.
+    #[test]
+    fn of_two_thresholds_that_are_as_good_the_nearest_is_taken() {
+        assert_eq!(threshold(&[0.1724, 0.2083, 0.2379]), Some(11.5 * WIDEST / BINS as f32));
     }
 
     #[test]
