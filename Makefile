@@ -18,7 +18,7 @@ of_gstreamer = $(shell pkg-config $(if $(PREFIX),--define-variable=prefix=$(PREF
 pluginsdir = $(call of_gstreamer,pluginsdir)
 datadir = $(call of_gstreamer,datadir)
 
-.PHONY: help demo test lint build cuda gpu-bundle compare bench install uninstall deb check-deb check-cargo-c inspect kernels gpu-check clean
+.PHONY: help demo test lint build cuda gpu-bundle compare bench install uninstall deb check-deb check-cargo-c valgrind inspect kernels gpu-check clean
 
 help:
 	@echo 'make demo      play a video through the element and ask it questions'
@@ -33,6 +33,7 @@ help:
 	@echo 'make deb       the same as a Debian package, in $(CARGO_TARGET_DIR:$(CURDIR)/%=%)/debian'
 	@echo 'make check-deb install that package in a clean Debian 12 and ask about a clip there'
 	@echo 'make check-cargo-c  what `cargo cinstall` installs; the first time fetches and compiles cargo-c'
+	@echo 'make valgrind  a short pipeline under memcheck'
 	@echo 'make inspect   renew docs/streamkvqa.inspect.txt, docs/streamkvqa.md and the manual page'
 	@echo 'make kernels   renew the GPU kernels in src/model/kernels from tools/kernels; needs no GPU'
 	@echo 'make gpu-check prove the GPU kernels on the CPU'
@@ -122,6 +123,11 @@ check-deb:
 check-cargo-c:
 	$(setup) build cargo-c run rust
 	@tools/package/cargo-c.sh
+
+valgrind:
+	$(setup) build run valgrind rust
+	$(compile_plugin)
+	@tools/proof/valgrind.sh
 
 # What is in docs/data already is not measured again: remove the files to begin anew. The drawings of the
 # everyday world are fetched (npm, Python).

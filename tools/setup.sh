@@ -24,6 +24,8 @@ meson="meson"
 deb="dpkg-dev binutils"
 # To try it in a Debian that has nothing else.
 clean_root="mmdebstrap lintian util-linux"
+# To prove the element by GStreamer's friends.
+valgrind="valgrind libc6-dbg"
 # What cargo-c is compiled with.
 cargo_c="libssl-dev"
 # A Rust toolchain, only where there is none that is recent enough.
@@ -45,9 +47,10 @@ group() {
         deb) echo $deb ;;
         clean-root) echo $clean_root ;;
         cargo-c) echo $cargo_c ;;
+        valgrind) echo $valgrind ;;
         rust) echo $rust ;;
         rust-lint) echo $rust_lint ;;
-        *) die "unknown group '$1'; groups: build run python broker meson deb clean-root cargo-c rust rust-lint" ;;
+        *) die "unknown group '$1'; groups: build run python broker meson deb clean-root cargo-c valgrind rust rust-lint" ;;
     esac
 }
 
