@@ -12,7 +12,7 @@ target=${CARGO_TARGET_DIR:-$PWD/target}
 version=0.10.21+cargo-0.95.0
 tools=$target/tools/bin
 
-if [ "$("$tools/cargo-cinstall" cinstall --version 2>/dev/null)" != "$version" ]; then
+if ! grep -qsF "\"cargo-c $version " "$target/tools/.crates.toml" || [ ! -x "$tools/cargo-cinstall" ]; then
     echo "==> installing cargo-c $version into $target/tools"
     env -u CARGO_TARGET_DIR "$cargo" install --quiet cargo-c --version "=$version" --locked --force \
         --root "$target/tools"

@@ -17,7 +17,7 @@ tool=$target/tools/bin/cargo-deb
 # Where cargo-deb looks for what is built; of one profile alone, so that it takes any.
 stage=$target/package
 
-if [ "$("$tool" deb --version 2>/dev/null)" != "$version" ]; then
+if ! grep -qsF "\"cargo-deb $version " "$target/tools/.crates.toml" || [ ! -x "$tool" ]; then
     echo "==> installing cargo-deb $version into $target/tools"
     env -u CARGO_TARGET_DIR "$cargo" install --quiet cargo-deb --version "=$version" --locked --force \
         --root "$target/tools"
