@@ -52,6 +52,8 @@ struct State {
     pushing: bool,
     headers: bool,
     segment: bool,
+    /// What the events of one seek have in common, the video's and the text's.
+    seqnum: Option<gst::Seqnum>,
     /// The first GAP since the last flush is sent even if it is empty.
     first: bool,
     discont: bool,
@@ -90,6 +92,7 @@ impl State {
             pushing: false,
             headers: true,
             segment: true,
+            seqnum: None,
             first: true,
             discont: true,
             end: End::Open,
@@ -138,11 +141,11 @@ impl State {
 
 enum Step {
     Headers,
-    Segment,
+    Segment(Option<gst::Seqnum>),
     Gap(ClockTime, ClockTime),
     Text(gst::Buffer),
     SegmentDone(gst::Event),
-    Eos,
+    Eos(Option<gst::Seqnum>),
 }
 
 impl TextPad {
@@ -231,6 +234,11 @@ impl TextPad {
         self.changed.notify_all();
     }
 
+    /// The video has got a segment with this number.
+    pub fn segment(&self, seqnum: gst::Seqnum) {
+        self.state.lock().seqnum = Some(seqnum);
+    }
+
     /// A frame or gap of the video is about to be pushed.
     pub fn video(&self, start: ClockTime, end: ClockTime, pass: Pass) {
         let mut state = self.state.lock();
@@ -267,8 +275,9 @@ impl TextPad {
     }
 
     /// The video has ended; nothing is held any more.
-    pub fn end(&self) {
-        self.finish(|state| state.end = End::Asked, |state| state.end == End::Sent);
+    pub fn end(&self, seqnum: gst::Seqnum) {
+        let ask = |state: &mut State| (state.end, state.seqnum) = (End::Asked, Some(seqnum));
+        self.finish(ask, |state| state.end == End::Sent);
     }
 
     /// The video's segment is done, and it may go on; nothing is held any more.
@@ -305,9 +314,10 @@ impl TextPad {
         };
         match step {
             Step::Headers => self.push_headers(),
-            Step::Segment => {
+            Step::Segment(seqnum) => {
                 let segment = gst::FormattedSegment::<ClockTime>::new();
-                self.pad.push_event(gst::event::Segment::new(&segment));
+                let event = gst::event::Segment::builder(&segment).seqnum_if_some(seqnum);
+                self.pad.push_event(event.build());
             }
             Step::Gap(start, end) => {
                 let duration = end.saturating_sub(start);
@@ -323,8 +333,8 @@ impl TextPad {
             Step::SegmentDone(event) => {
                 self.pad.push_event(event);
             }
-            Step::Eos => {
-                self.pad.push_event(gst::event::Eos::new());
+            Step::Eos(seqnum) => {
+                self.pad.push_event(gst::event::Eos::builder().seqnum_if_some(seqnum).build());
             }
         }
         self.state.lock().pushing = false;
@@ -365,7 +375,7 @@ impl TextPad {
             return Some(Step::Headers);
         }
         if std::mem::take(&mut state.segment) {
-            return Some(Step::Segment);
+            return Some(Step::Segment(state.seqnum));
         }
         if let Some(position) = state.position {
             let next_text = state.texts.front().and_then(|text| text.at);
@@ -385,7 +395,7 @@ impl TextPad {
         }
         if state.end == End::Asked {
             state.end = End::Sent;
-            return Some(Step::Eos);
+            return Some(Step::Eos(state.seqnum));
         }
         None
     }

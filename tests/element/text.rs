@@ -51,6 +51,32 @@ fn subtitles_carry_the_times_of_their_questions() {
 }
 
 #[test]
+fn text_and_video_share_the_number_of_a_seek() {
+    let rig = Rig::new(&format!(
+        "videotestsrc num-buffers=100 {BALL} ! QA ! fakesink name=video qa.text ! fakesink name=text"
+    ));
+    let note = |sink: &str| {
+        let pad = rig.element(sink).static_pad("sink").unwrap();
+        watch(&pad, gst::PadProbeType::EVENT_DOWNSTREAM, |info| {
+            let event = info.event()?;
+            let wanted = [gst::EventType::Segment, gst::EventType::Eos].contains(&event.type_());
+            wanted.then(|| (event.type_(), event.seqnum()))
+        })
+    };
+    let (video, text) = (note("video"), note("text"));
+    rig.pause();
+    let flags = gst::SeekFlags::FLUSH | gst::SeekFlags::ACCURATE;
+    let (from, to) = (gst::ClockTime::from_seconds(2), gst::ClockTime::from_seconds(4));
+    let (set, seqnum) = (gst::SeekType::Set, gst::Seqnum::next());
+    let seek = gst::event::Seek::builder(1.0, flags, set, from, set, to).seqnum(seqnum).build();
+    assert!(rig.pipeline.send_event(seek));
+    rig.play().eos();
+    let expected = [(gst::EventType::Segment, seqnum), (gst::EventType::Eos, seqnum)];
+    assert!(video.lock().unwrap().ends_with(&expected), "{video:?}");
+    assert!(text.lock().unwrap().ends_with(&expected), "{text:?}");
+}
+
+#[test]
 fn web_subtitles_are_written() {
     let vtt = written("webvttenc !");
     assert!(vtt.starts_with("WEBVTT") && vtt.contains("<two?>"), "{vtt}");

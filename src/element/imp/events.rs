@@ -32,6 +32,9 @@ impl StreamKvqa {
             gst::EventView::Tag(tags) => self.video.tags(tags.tag()),
             gst::EventView::Segment(segment) => {
                 self.video.set_segment(segment.segment());
+                if let Some(text) = &text {
+                    text.segment(segment.seqnum());
+                }
                 if let Some(worker) = &worker {
                     worker.break_epoch();
                 }
@@ -78,7 +81,7 @@ impl StreamKvqa {
                     self.end(worker);
                 }
                 if let Some(text) = &text {
-                    text.end();
+                    text.end(event.seqnum());
                 }
             }
             gst::EventView::CustomDownstream(custom) => return self.ask_event(custom),
