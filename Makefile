@@ -18,7 +18,7 @@ of_gstreamer = $(shell pkg-config $(if $(PREFIX),--define-variable=prefix=$(PREF
 pluginsdir = $(call of_gstreamer,pluginsdir)
 datadir = $(call of_gstreamer,datadir)
 
-.PHONY: help demo test lint build cuda gpu-bundle compare bench install uninstall deb check-deb check-cargo-c valgrind inspect kernels gpu-check clean
+.PHONY: help demo test lint build cuda gpu-bundle compare bench install uninstall deb check-deb check-cargo-c validate valgrind soak inspect kernels gpu-check clean
 
 help:
 	@echo 'make demo      play a video through the element and ask it questions'
@@ -33,7 +33,9 @@ help:
 	@echo 'make deb       the same as a Debian package, in $(CARGO_TARGET_DIR:$(CURDIR)/%=%)/debian'
 	@echo 'make check-deb install that package in a clean Debian 12 and ask about a clip there'
 	@echo 'make check-cargo-c  what `cargo cinstall` installs; the first time fetches and compiles cargo-c'
+	@echo 'make validate  gst-validate: seek, scrub, pause, rates and states; GST_DEVTOOLS names its sources'
 	@echo 'make valgrind  a short pipeline under memcheck'
+	@echo 'make soak      questions, reconnects and restarts for SOAK_MINUTES (10); the process must not grow'
 	@echo 'make inspect   renew docs/streamkvqa.inspect.txt, docs/streamkvqa.md and the manual page'
 	@echo 'make kernels   renew the GPU kernels in src/model/kernels from tools/kernels; needs no GPU'
 	@echo 'make gpu-check prove the GPU kernels on the CPU'
@@ -124,10 +126,19 @@ check-cargo-c:
 	$(setup) build cargo-c run rust
 	@tools/package/cargo-c.sh
 
+validate:
+	$(setup) build run validate rust
+	$(compile_plugin)
+	@tools/proof/validate.sh $(SCENARIOS)
+
 valgrind:
 	$(setup) build run valgrind rust
 	$(compile_plugin)
 	@tools/proof/valgrind.sh
+
+soak:
+	$(setup) build run rust
+	$(CARGO) run --locked --package proof --bin soak
 
 # What is in docs/data already is not measured again: remove the files to begin anew. The drawings of the
 # everyday world are fetched (npm, Python).

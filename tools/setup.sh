@@ -24,8 +24,9 @@ meson="meson"
 deb="dpkg-dev binutils"
 # To try it in a Debian that has nothing else.
 clean_root="mmdebstrap lintian util-linux"
-# To prove the element by GStreamer's friends.
+# To prove the element by GStreamer's tools, one of which is compiled where it is not there.
 valgrind="valgrind libc6-dbg"
+validate="meson ninja-build libjson-glib-dev"
 # What cargo-c is compiled with.
 cargo_c="libssl-dev"
 # A Rust toolchain, only where there is none that is recent enough.
@@ -48,9 +49,10 @@ group() {
         clean-root) echo $clean_root ;;
         cargo-c) echo $cargo_c ;;
         valgrind) echo $valgrind ;;
+        validate) echo $validate ;;
         rust) echo $rust ;;
         rust-lint) echo $rust_lint ;;
-        *) die "unknown group '$1'; groups: build run python broker meson deb clean-root cargo-c valgrind rust rust-lint" ;;
+        *) die "unknown group '$1'; groups: build run python broker meson deb clean-root cargo-c valgrind validate rust rust-lint" ;;
     esac
 }
 

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use gst::prelude::*;
 use gstreamer as gst;
 
+use crate::leaks;
+
 /// Longer than anything here takes on a machine that is busy with other things.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -23,7 +25,9 @@ pub fn init() {
         unsafe { std::env::set_var("GST_REGISTRY", registry) };
         // As if the models of this repository were installed.
         unsafe { std::env::set_var("STREAMKVQA_MODELS", path("models")) };
+        unsafe { std::env::set_var(leaks::VARIABLE.0, leaks::VARIABLE.1) };
         gst::init().unwrap();
+        leaks::watch();
         gststreamkvqa::plugin_register_static().unwrap();
     });
 }

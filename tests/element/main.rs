@@ -3,6 +3,8 @@
 
 #[path = "../common/copy.rs"]
 mod copy;
+#[path = "../common/leaks.rs"]
+mod leaks;
 #[path = "../common/pipeline.rs"]
 mod pipeline;
 

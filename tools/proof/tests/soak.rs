@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The first part of `make soak`.
+
+use std::process::Command;
+
+#[test]
+fn half_a_minute_of_questions_reconnects_and_kills_leaves_the_process_as_large_as_it_was() {
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_soak")).env("SOAK_MINUTES", "0.6").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}{errors}");
+    assert!(text.contains("every question has had its last word"), "{text}");
+}
