@@ -158,14 +158,21 @@ fn model_properties() -> Vec<glib::ParamSpec> {
         glib::ParamSpecString::builder("memory-path")
             .nick("Memory path")
             .blurb(
-                "File that what is remembered is kept in from one run to the next: read at the start,                  written at the stop, every autosave-interval and when save-memory asks for it, as a whole                  or not at all. A file that is damaged or of another model, method or format fails the start                  with one error and is left as it is. Each stream needs one of its own. What happened is told                  by an element message streamkvqa/memory: element, status (restored, saved), path, frames,                  units, bytes, took-ms, and json, one text with all of them. Unset: what is remembered ends                  with the run",
+                "File that what is remembered is kept in from one run to the next: read at the start, written at \
+                 the stop, every autosave-interval and when save-memory asks for it, as a whole or not at all. A \
+                 file that is damaged or of another model, method or format fails the start with one error and is \
+                 left as it is. Each stream needs one of its own. What happened is told by an element message \
+                 streamkvqa/memory: element, status (restored, saved), path, frames, units, bytes, took-ms, and \
+                 json, one text with all of them. Unset: what is remembered ends with the run",
             )
             .mutable_ready()
             .build(),
         glib::ParamSpecUInt64::builder("autosave-interval")
             .nick("Autosave interval")
             .blurb(
-                "Time in ns after which the memory is written to memory-path again if anything has been                  seen since; the video and the questions go on meanwhile. A file that cannot be written is a                  warning, and the one before it stays. 0: only at the stop and when save-memory asks for it",
+                "Time in ns after which the memory is written to memory-path again if anything has been seen \
+                 since; the video and the questions go on meanwhile. A file that cannot be written is a warning, \
+                 and the one before it stays. 0: only at the stop and when save-memory asks for it",
             )
             .maximum(u64::MAX - 1)
             .default_value(DEFAULT_AUTOSAVE_INTERVAL.nseconds())

@@ -36,6 +36,8 @@ struct Writing {
     thread: JoinHandle<()>,
     /// The next one may be taken.
     done: Arc<AtomicBool>,
+    /// What it was to hold is in no file.
+    failed: Arc<AtomicBool>,
 }
 
 impl Keeper {
@@ -55,15 +57,24 @@ impl Keeper {
         match (self.is_writing(), self.wanted) {
             (true, _) => None,
             (false, true) => Some(Instant::now()),
-            (false, false) => self.interval.filter(|_| self.changed).map(|after| self.last + after),
+            (false, false) => {
+                self.interval.filter(|_| self.is_unsaved()).map(|after| self.last + after)
+            }
         }
+    }
+
+    /// Whether there is anything that no file has, nor one that is being written.
+    fn is_unsaved(&self) -> bool {
+        let failed = |writing: &Writing| writing.failed.load(Ordering::Acquire);
+        self.changed || self.writing.as_ref().is_some_and(failed)
     }
 
     /// Waits until the file is written.
     fn join(&mut self) {
         if let Some(writing) = self.writing.take() {
             // It says itself what went wrong.
-            let _ = writing.thread.join();
+            let died = writing.thread.join().is_err();
+            self.changed |= died || writing.failed.load(Ordering::Acquire);
         }
     }
 
@@ -122,9 +133,10 @@ impl Shared {
         };
         let (shared, path) = (Arc::clone(self), keeper.claim.path().to_owned());
         let done = Arc::new(AtomicBool::new(false));
-        let written = Arc::clone(&done);
+        let failed = Arc::new(AtomicBool::new(false));
+        let (written, lost) = (Arc::clone(&done), Arc::clone(&failed));
         let write = move || {
-            shared.write(taken, &path);
+            lost.store(!shared.write(taken, &path), Ordering::Release);
             // Under the lock, or whoever is about to wait for it would miss it.
             let queue = shared.queue.lock();
             written.store(true, Ordering::Release);
@@ -132,11 +144,14 @@ impl Shared {
             shared.changed.notify_all();
         };
         match std::thread::Builder::new().name("streamkvqa-save".into()).spawn(write) {
-            Ok(thread) => keeper.writing = Some(Writing { thread, done }),
-            Err(error) => self.outlet.warn(&EngineError::Snapshot {
-                path: keeper.claim.path().to_owned(),
-                reason: format!("cannot be written, since there is no thread for it: {error}"),
-            }),
+            Ok(thread) => keeper.writing = Some(Writing { thread, done, failed }),
+            Err(error) => {
+                keeper.changed = true;
+                self.outlet.warn(&EngineError::Snapshot {
+                    path: keeper.claim.path().to_owned(),
+                    reason: format!("cannot be written, since there is no thread for it: {error}"),
+                });
+            }
         }
     }
 
@@ -149,11 +164,14 @@ impl Shared {
         match keeper.take(self, stream) {
             None => {}
             Some(Err(error)) => self.outlet.warn(&error),
-            Some(Ok(taken)) => self.write(taken, keeper.claim.path()),
+            Some(Ok(taken)) => {
+                self.write(taken, keeper.claim.path());
+            }
         }
     }
 
-    fn write(&self, Taken { snapshot, frames, units }: Taken, path: &Path) {
+    /// Whether it is in the file now.
+    fn write(&self, Taken { snapshot, frames, units }: Taken, path: &Path) -> bool {
         let begun = Instant::now();
         match snapshot.write(path) {
             Ok(bytes) => {
@@ -165,8 +183,12 @@ impl Shared {
                 }
                 let told = [("frames", frames), ("units", units), ("bytes", bytes)];
                 self.tell("saved", path, told, took);
+                true
             }
-            Err(error) => self.outlet.warn(&error),
+            Err(error) => {
+                self.outlet.warn(&error);
+                false
+            }
         }
     }
 
