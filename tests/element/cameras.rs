@@ -9,8 +9,8 @@ use crate::pipeline::*;
 const CAMERAS: usize = 16;
 const SECONDS_A_FRAME: u64 = 60;
 const FRAMES: u64 = 86_400 / SECONDS_A_FRAME;
-/// As many frames wait as `max-queue` says where nobody says it, and as many are at hand.
-const MOST_WAITING: u64 = 8;
+/// As many frames wait, and as many are at hand.
+const MOST_WAITING: u64 = 1;
 /// For a day, on a machine that is busy with other things.
 const LONGEST: gst::ClockTime = gst::ClockTime::from_seconds(300);
 /// Seconds of the cameras' time in one of ours.
@@ -23,7 +23,7 @@ fn day() -> Rig {
             "videotestsrc is-live=true num-buffers={FRAMES} pattern=ball ! \
              video/x-raw,width=56,height=56,framerate=1/{SECONDS_A_FRAME} ! \
              streamkvqa name=camera{at} max-tokens=3 model-path={} sample-rate=1/{SECONDS_A_FRAME} \
-             max-skip=0 question=\"what is here now?\" question-interval=3600000000000 ! fakesink ",
+             max-skip=0 max-queue={MOST_WAITING} question=\"what is here now?\" question-interval=3600000000000 ! fakesink ",
             model()
         )
     };

@@ -13,7 +13,7 @@ run=${RUN:-$root/target/everyday-run}
 out=${OUT:-$root/models/everyday}
 ranks=${RANKS:-2}
 looking_back=where_was+where_now+distance_was+distance_now+which_way+did_appear+beside
-curriculum=${CURRICULUM:-2@now+exists_now+where_now+distance_now:0.034,4:0.076,8:0.153,16:0.285,8@$looking_back:0.345,16@$looking_back+after+before+first:0.52,32:0.68,64:1}
+curriculum=${CURRICULUM:-2@now+exists_now+where_now+distance_now:0.034,4:0.076,8:0.153,16:0.285,8@$looking_back:0.345,16@$looking_back+after+before+first:0.46,32:0.56,64:1}
 export CAMERAS=${CAMERAS:-128}
 export EVERYDAY=${EVERYDAY:-$root/target/release/everyday}
 export EVERYDAY_ATLAS=${EVERYDAY_ATLAS:-$root/target/everyday/atlas.bin}
@@ -33,8 +33,8 @@ python=$run/venv/bin/python
 cd "$here/training"
 "$python" vision.py --run "$run" --ranks "$ranks" --minutes "${VISION_MINUTES:-43}"
 [ -f "$run/vision-scaled.pt" ] || "$python" encode.py --run "$run" --threads "$ranks"
-"$python" lm.py --run "$run" --curriculum "$curriculum" --ranks "$ranks" --streams 3 \
-    --minutes "${LANGUAGE_MINUTES:-113}"
+"$python" lm.py --run "$run" --curriculum "$curriculum" --ranks "$ranks" --streams 3 --questions 32 \
+    --minutes "${LANGUAGE_MINUTES:-186}"
 "$python" assemble.py --run "$run" --out "$out"
 "$python" check.py "$out" --generate 2 --out "$run/results.json"
 "$python" manifest.py --run "$run" --results "$run/results.json" --curriculum "$curriculum" \

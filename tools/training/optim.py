@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MPL-2.0
 """Muon for matrices, AdamW for the rest, and a learning rate that follows the clock.
 
-The budget is wall time, not steps: on a shared machine that is the only promise one can keep.
+The budget is processor time of the thread that trains, not steps: what else the machine does then makes a
+training later, not worse.
 """
 
 import math
@@ -87,19 +88,15 @@ class Optimisers:
 
 
 class Clock:
-    """Where in its time budget a training is; survives a restart, and stands still while the process is
-    stopped."""
-
-    # A longer silence is not work.
-    STEP = 30.0
+    """Where in its time budget a training is; survives a restart, and stands still while the process does."""
 
     def __init__(self, minutes: float, spent: float = 0.0):
         self.budget = 60 * minutes
-        self.counted, self.looked = spent, time.monotonic()
+        self.counted, self.looked = spent, time.thread_time()
 
     def spent(self) -> float:
-        now = time.monotonic()
-        self.counted += min(now - self.looked, self.STEP)
+        now = time.thread_time()
+        self.counted += now - self.looked
         self.looked = now
         return self.counted
 

@@ -80,7 +80,7 @@ fn tiers_leave_what_the_released_code_of_fluxmem_leaves() {
         assert!(rows <= 2 && columns <= 1 && place / 16 == at / 16, "{place} is at {at}");
         elsewhere += usize::from(*place != at);
     }
-    assert!(elsewhere <= 3, "{elsewhere}");
+    assert!(elsewhere <= 8, "{elsewhere}");
     // Something was dropped, something merged, and the newest are whole.
     assert!(patches.iter().rev().take(2).all(|(_, own)| own.len() == PATCHES));
     assert!(patches.iter().any(|(_, own)| own.len() < PATCHES / 2));

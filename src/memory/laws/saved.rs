@@ -68,8 +68,9 @@ impl Run<'_> {
     /// All that can be told of it but for decoded copies, which are a cache.
     fn account(&self) -> String {
         let mut stats = self.memory.store_stats();
-        // How often it was looked at is of no account, nor what a pool has set aside.
-        (stats.hits, stats.loads, stats.reserved) = (0, 0, 0);
+        // How often it was looked at is of no account, nor what a pool has set aside, nor what lies in a
+        // file beside something that is still wanted: that does not come back.
+        (stats.hits, stats.loads, stats.reserved, stats.disk) = (0, 0, 0, stats.disk.min(1));
         if !self.memory.stored.tiers.is_in_memory() {
             (stats.device, stats.overhead) = (0, 0);
         }

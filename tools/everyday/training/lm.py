@@ -11,16 +11,19 @@ from training.batches import batches
 
 # What is learned last, or seldom asked, counts more.
 KIND_WEIGHTS = {
-    "after": 2.0,
-    "before": 2.0,
+    "after": 4.0,
+    "before": 4.0,
     "first": 1.5,
     "last": 1.5,
-    "came_by": 1.5,
-    "which_way": 3.0,
+    "came_by": 3.0,
+    "which_way": 4.0,
     "where_now": 2.0,
-    "where_was": 3.0,
+    "where_was": 4.0,
     "distance_now": 1.5,
     "distance_was": 1.5,
+    "beside": 2.0,
+    "light_when": 2.0,
+    "did_appear": 2.0,
     "when": 1.5,
 }
 # Every so many batches are pictures, this many with so many questions each.
