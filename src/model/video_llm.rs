@@ -135,6 +135,12 @@ impl VideoLlm {
         Some(Arc::new(MemoryShare::of(room)))
     }
 
+    /// Where it was read from.
+    pub fn folder(&self) -> &Path {
+        let (folder, _) = &self.0.source;
+        folder
+    }
+
     /// A name for what the model is, by the content of its files: what one model has made is of no use to
     /// another. The first who asks waits until they are read.
     ///

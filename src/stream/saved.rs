@@ -24,6 +24,8 @@ use crate::snapshot::{Reader, Snapshot};
 struct Origin {
     /// What wrote it.
     version: String,
+    /// Where the model lay; what it is, `model` says.
+    folder: String,
     model: String,
     /// What keys and values are computed in.
     dtype: String,
@@ -186,6 +188,7 @@ impl Stream {
         let outside = self.outside.as_ref().map(|outside| outside.fingerprint());
         Ok(Origin {
             version: env!("CARGO_PKG_VERSION").into(),
+            folder: self.model.folder().display().to_string(),
             model: self.model.fingerprint()?.into(),
             dtype: self.model.dtype().as_str().into(),
             method: self.recipe.name().into(),
@@ -202,9 +205,9 @@ impl Origin {
         let or = "or name another file; this one stays as it is";
         if self.model != own.model {
             return Some(format!(
-                "is of another model ({}, and this one is {}): set model-path to the one that it is of, \
-                 {or}",
-                self.model, own.model
+                "is of another model: of the one that was in {} then ({}), and the one in {} is not the same \
+                 ({}). Set model-path to that one, {or}",
+                self.folder, self.model, own.folder, own.model
             ));
         }
         if self.dtype != own.dtype {
