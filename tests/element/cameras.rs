@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Many live cameras on one model, for a day that takes a minute: their clock goes as much faster.
+//! Many live cameras on one model: a day of a frame a minute, thirty of its minutes in a second.
 
 use gst::prelude::*;
 use gstreamer as gst;
@@ -7,31 +7,28 @@ use gstreamer as gst;
 use crate::pipeline::*;
 
 const CAMERAS: usize = 16;
-const SECONDS_A_FRAME: u64 = 60;
-const FRAMES: u64 = 86_400 / SECONDS_A_FRAME;
+const MINUTES: u64 = 24 * 60;
+const MINUTES_A_SECOND: u64 = 30;
+/// An hour of them.
+const HOUR: u64 = 60 * 1_000_000_000 / MINUTES_A_SECOND;
 /// As many frames wait, and as many are at hand.
-const MOST_WAITING: u64 = 1;
+const MOST_WAITING: u64 = 8;
 /// For a day, on a machine that is busy with other things.
 const LONGEST: gst::ClockTime = gst::ClockTime::from_seconds(300);
-/// Seconds of the cameras' time in one of ours.
-const PACE: u64 = 2_000;
 
 /// A day of all cameras, each asked once an hour.
 fn day() -> Rig {
     let camera = |at: usize| {
         format!(
-            "videotestsrc is-live=true num-buffers={FRAMES} pattern=ball ! \
-             video/x-raw,width=56,height=56,framerate=1/{SECONDS_A_FRAME} ! \
-             streamkvqa name=camera{at} max-tokens=3 model-path={} sample-rate=1/{SECONDS_A_FRAME} \
-             max-skip=0 max-queue={MOST_WAITING} question=\"what is here now?\" question-interval=3600000000000 ! fakesink ",
+            "videotestsrc is-live=true num-buffers={MINUTES} pattern=ball ! \
+             video/x-raw,width=56,height=56,framerate={MINUTES_A_SECOND}/1 ! \
+             streamkvqa name=camera{at} max-tokens=3 model-path={} sample-rate={MINUTES_A_SECOND}/1 \
+             max-skip=0 max-queue={MOST_WAITING} question=\"what is here now?\" \
+             question-interval={HOUR} ! fakesink ",
             model()
         )
     };
     let rig = Rig::raw(&(0..CAMERAS).map(camera).collect::<String>());
-    let clock: gst::SystemClock = glib::Object::new();
-    let now = clock.internal_time();
-    clock.set_calibration(now, now, PACE, 1);
-    rig.pipeline.use_clock(Some(&clock));
     rig.play();
     let ends = [gst::MessageType::Eos, gst::MessageType::Error];
     let end = rig.bus.timed_pop_filtered(LONGEST, &ends).expect("the day ends");
@@ -41,24 +38,27 @@ fn day() -> Rig {
 
 #[test]
 fn sixteen_live_cameras_pass_a_day_at_full_rate_and_share_the_model_fairly() {
+    let started = std::time::Instant::now();
     let rig = day();
+    // Nothing held the video up: the sources are live, and end when the day does.
+    let seconds = MINUTES / MINUTES_A_SECOND;
+    assert!(started.elapsed().as_secs() < seconds + 15, "{:?}", started.elapsed());
     let stats: Vec<gst::Structure> =
         (0..CAMERAS).map(|at| rig.element(&format!("camera{at}")).property("stats")).collect();
     let all = |name: &str| -> Vec<u64> { stats.iter().map(|s| s.get(name).unwrap()).collect() };
-    assert_eq!(all("frames-in"), [FRAMES; CAMERAS]);
-    assert_eq!(all("sampled"), [FRAMES; CAMERAS]);
+    assert_eq!(all("frames-in"), [MINUTES; CAMERAS]);
+    assert_eq!(all("sampled"), [MINUTES; CAMERAS]);
     // The end of a live stream does not wait for the newest frames: those that wait, and those at hand.
     let (encoded, dropped) = (all("encoded"), all("dropped"));
     for (encoded, dropped) in encoded.iter().zip(&dropped) {
-        let rest = FRAMES - encoded - dropped;
-        assert!(rest <= 2 * MOST_WAITING, "{encoded} and {dropped} of {FRAMES}");
+        let rest = MINUTES - encoded - dropped;
+        assert!(rest <= 2 * MOST_WAITING, "{encoded} and {dropped} of {MINUTES}");
     }
     let (least, most) = (encoded.iter().min().unwrap(), encoded.iter().max().unwrap());
-    // Who gets a core is not ours to say; who gets the model is.
-    assert!(*least > 0 && *most <= least * 3, "{encoded:?}");
+    assert!(*least > 0 && most * 2 <= least * 3, "{encoded:?}");
     // What is due while the one before is still to be answered is asked once.
     let answers = all("answers");
-    assert!(answers.iter().all(|answers| *answers >= 12), "{answers:?}");
+    assert!(answers.iter().all(|answers| *answers >= 16), "{answers:?}");
     let waits: Vec<f64> = stats.iter().map(|s| s.get("answer-ms-p95").unwrap()).collect();
     let (shortest, longest) =
         waits.iter().fold((f64::MAX, 0.0f64), |(a, b), wait| (a.min(*wait), b.max(*wait)));

@@ -205,9 +205,9 @@ fn two_elements_share_one_model() {
 #[test]
 fn an_installed_model_is_found_by_its_name_and_shared_with_who_names_the_folder() {
     let rig = Rig::raw(&format!(
-        "videotestsrc num-buffers=10 {BALL} ! streamkvqa name=qa max-tokens=3 model-path=toyworld ! fakesink \
+        "videotestsrc num-buffers=10 {BALL} ! streamkvqa name=qa max-tokens=3 model-path=everyday ! fakesink \
          videotestsrc num-buffers=10 {BALL} ! streamkvqa name=other model-path={} ! fakesink",
-        path("models/toyworld")
+        path("models/everyday")
     ));
     rig.pause();
     assert_eq!(rig.stat("model-users"), 2);

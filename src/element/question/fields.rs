@@ -30,9 +30,7 @@ impl Question {
         };
         let text_of = |name: &str| match structure.value(name) {
             Err(_) => Ok(None),
-            Ok(value) => {
-                value.get::<Option<String>>().map_err(|_| format!("`{name}` is not a string"))
-            }
+            Ok(value) => word(value).map_err(|()| format!("`{name}` is not a string")),
         };
         let (tag, when) = (text_of("tag")?, text_of("when")?);
         let (on, choices) = (words(structure, "on")?, words(structure, "choices")?);
@@ -97,11 +95,20 @@ fn bound_field(structure: &gst::StructureRef, name: &str) -> Result<Option<Bound
     Ok(time.map(Bound::At))
 }
 
+/// A text. GStreamer's own notation takes `yes` and `no` without quotes for a boolean.
+fn word(value: &glib::Value) -> Result<Option<String>, ()> {
+    match value.get::<bool>() {
+        Ok(true) => Ok(Some("yes".into())),
+        Ok(false) => Ok(Some("no".into())),
+        Err(_) => value.get().map_err(|_| ()),
+    }
+}
+
 /// One text or a list of them.
 fn words(structure: &gst::StructureRef, name: &str) -> Result<Vec<String>, String> {
     let Ok(value) = structure.value(name) else { return Ok(Vec::new()) };
     let fault = || format!("`{name}` is neither a string nor a list of them");
-    if let Ok(text) = value.get::<Option<String>>() {
+    if let Ok(text) = word(value) {
         return Ok(text.into_iter().collect());
     }
     let all: &[glib::SendValue] = match (value.get::<gst::ListRef>(), value.get::<gst::ArrayRef>())
@@ -110,12 +117,21 @@ fn words(structure: &gst::StructureRef, name: &str) -> Result<Vec<String>, Strin
         (_, Ok(array)) => array.as_slice(),
         _ => return Err(fault()),
     };
-    all.iter().map(|value| value.get::<String>().map_err(|_| fault())).collect()
+    all.iter().map(|value| word(value).ok().flatten().ok_or_else(fault)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn yes_and_no_without_quotes_are_words() {
+        gst::init().unwrap();
+        let text = "ask, question=\"is it open?\", choices={ yes, no }, when=no, interval=1.0";
+        let question = Question::from_structure(&text.parse::<gst::Structure>().unwrap()).unwrap();
+        assert_eq!(question.choices, ["yes", "no"]);
+        assert_eq!(question.alert.unwrap().when, "no");
+    }
 
     #[test]
     fn a_structure_takes_choices_occasions_and_what_is_an_alert() {
