@@ -112,11 +112,7 @@ impl Geometry {
     pub fn rows_of(&self, prefix: usize, unit: &Unit, n: usize) -> Vec<Row> {
         let Words { front, behind } = unit.words.of(n);
         let seen = n.saturating_sub(front + behind);
-        let patch = |i: usize| match &unit.patches {
-            Some(patches) => patches.get(i).copied().unwrap_or(i as u32),
-            None => i as u32,
-        };
-        let patches: Vec<u32> = (0..seen).map(patch).collect();
+        let patches: Vec<u32> = (0..seen).map(|token| unit.patch(token)).collect();
         let offsets: Vec<usize> = patches.iter().map(|&patch| offset(patch)).collect();
         // Dropped before it was encoded, a patch leaves no gap on a single axis; after that, it does.
         let dense = self.layout == Layout::Run && !matches!(unit.kind, Kind::Piece { .. });
@@ -141,6 +137,15 @@ pub struct Words {
 impl Words {
     pub fn tokens(self) -> usize {
         self.front + self.behind
+    }
+
+    /// Of a unit whose picture has `of` tokens the places of these of them, ascending, and of the words
+    /// around it.
+    pub fn with(self, picture: &[usize], of: usize) -> Vec<usize> {
+        let Self { front, behind } = self;
+        let end = front + of;
+        let picture = picture.iter().map(|&token| front + token);
+        (0..front).chain(picture).chain(end..end + behind).collect()
     }
 
     /// Those in `n` tokens of a unit: where they leave no room for a picture, these are its gist.
@@ -230,6 +235,12 @@ impl Clock {
 }
 
 impl Unit {
+    /// Which patch a token of its picture is.
+    pub fn patch(&self, token: usize) -> u32 {
+        let own = self.patches.as_ref().and_then(|patches| patches.get(token).copied());
+        own.unwrap_or(token as u32)
+    }
+
     /// What is told of it.
     pub fn moment(&self) -> Moment {
         Moment { frame: self.frames.start, seconds: self.told }

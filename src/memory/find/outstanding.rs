@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 
 use candle_core::{DType, Tensor};
 
+use super::reread::Found;
 use crate::error::Result;
-use crate::memory::kv::read;
+use crate::memory::kv::{index, pick, read};
 use crate::memory::unit::{Unit, offset};
 use crate::memory::weigh::select::top;
 
@@ -18,11 +19,7 @@ use crate::memory::weigh::select::top;
 ///
 /// # Errors
 /// What the computation fails with.
-pub fn outstanding(
-    found: Vec<(Unit, Tensor)>,
-    whole: usize,
-    tokens: usize,
-) -> Result<Vec<(Unit, Tensor)>> {
+pub fn outstanding(found: Found, whole: usize, tokens: usize) -> Result<Found> {
     let lengths: Vec<usize> =
         found.iter().map(|(_, input)| input.dim(0)).collect::<candle_core::Result<_>>()?;
     if lengths.iter().sum::<usize>() <= tokens {
@@ -40,27 +37,12 @@ pub fn outstanding(
             continue;
         }
         let Some(picture) = kept.remove(&at) else { continue };
-        let front = unit.words.front;
-        let behind = lengths.get(at).copied().unwrap_or(0) - unit.words.behind;
-        let rows: Vec<u32> = (0..front)
-            .chain(picture.iter().map(|row| front + row))
-            .chain(behind..behind + unit.words.behind)
-            .map(|row| row as u32)
-            .collect();
-        let rows = Tensor::new(rows, input.device())?;
-        let patches = picture.iter().map(|&row| patch(&unit, row)).collect();
-        left.push((
-            Unit { patches: Some(patches), ..unit },
-            input.contiguous()?.index_select(&rows, 0)?,
-        ));
+        let of = input.dim(0)? - unit.words.tokens();
+        let rows = index(&unit.words.with(&picture, of), input.device())?;
+        let patches = picture.iter().map(|&token| unit.patch(token)).collect();
+        left.push((Unit { patches: Some(patches), ..unit }, pick(&input, &rows, 0)?));
     }
     Ok(left)
-}
-
-/// Which patch a token of a unit's picture is.
-fn patch(unit: &Unit, row: usize) -> u32 {
-    let own = unit.patches.as_ref().and_then(|patches| patches.get(row).copied());
-    own.unwrap_or(row as u32)
 }
 
 /// Of the first `older` units the `room` tokens of their pictures that stand out most among all.
@@ -77,7 +59,7 @@ fn chosen(
             continue;
         }
         pictures.push(input.narrow(0, unit.words.front, n)?);
-        places.extend((0..n).map(|row| offset(patch(unit, row)) as u32));
+        places.extend((0..n).map(|row| offset(unit.patch(row)) as u32));
         from.extend((0..n).map(|row| (at, row)));
     }
     let Some(first) = pictures.first() else { return Ok(BTreeMap::new()) };

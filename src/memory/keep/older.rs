@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::thin::Contents;
 use crate::error::Result;
-use crate::memory::kv::{filed, read, read_all, unfiled};
+use crate::memory::kv::{filed, index, pick, read, read_all, unfiled};
 use crate::memory::recipe::{Older, Span, Tiers};
 use crate::memory::store::Block;
 use crate::memory::unit::{Geometry, RESIDUE, Unit, Words};
@@ -277,8 +277,7 @@ fn alike(of: &Seen, other: &Seen, columns: u32) -> Result<Vec<Option<f32>>> {
 
 /// Rows of a list `[n, C]`.
 fn chosen(tokens: &Tensor, rows: &[usize]) -> Result<Tensor> {
-    let rows: Vec<u32> = rows.iter().map(|&row| row as u32).collect();
-    Ok(tokens.contiguous()?.index_select(&Tensor::new(rows, tokens.device())?, 0)?)
+    pick(tokens, &index(rows, tokens.device())?, 0)
 }
 
 /// What is held of a unit; `None` where it is lost.
@@ -289,12 +288,10 @@ fn look(held: &Contents<'_>, id: u64) -> Result<Option<Seen>> {
     let Some(kv) = block.load()? else { return Ok(None) };
     let input = unfiled(&kv)?;
     let n = input.dim(0)?.saturating_sub(unit.words.tokens());
-    let patches = match &unit.patches {
-        Some(patches) => patches.to_vec(),
-        None => (0..n as u32).collect(),
-    };
+    let is_whole = unit.patches.as_ref().is_none_or(|patches| patches.len() == n);
+    let patches = (0..n).map(|token| unit.patch(token)).collect();
     // Words alone are no picture.
-    Ok((patches.len() == n && n > 0).then_some(Seen { id, words: unit.words, input, patches }))
+    Ok((is_whole && n > 0).then_some(Seen { id, words: unit.words, input, patches }))
 }
 
 /// Takes the place of what is held of the same unit.

@@ -82,10 +82,7 @@ struct Fewer {
 impl Fewer {
     /// The same as places in the whole unit.
     fn rows(&self) -> Vec<usize> {
-        let Words { front, behind } = self.words;
-        let end = front + self.of;
-        let picture = self.picture.iter().map(|&place| front + place);
-        (0..front).chain(picture).chain(end..end + behind).collect()
+        self.words.with(&self.picture, self.of)
     }
 }
 
