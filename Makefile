@@ -138,7 +138,7 @@ valgrind:
 
 soak:
 	$(setup) build run rust
-	$(CARGO) run --locked --package proof --bin soak
+	MALLOC_ARENA_MAX=1 $(CARGO) run --locked --package proof --bin soak
 
 # What is in docs/data already is not measured again: remove the files to begin anew. The drawings of the
 # everyday world are fetched (npm, Python).

@@ -106,6 +106,8 @@ proptest! {
         steps in prop::collection::vec(1..6usize, 2..7),
         stops in 1..6usize,
     ) {
+        // At a bound on a device a block that found no page may find one in another run, and more fits.
+        let on_device = on_device && !matches!(kept, Kept::Bounded(_));
         let (decoder, folder) = (decoder(), tempfile::tempdir().unwrap());
         let open = || Run::stored(&decoder, &recipe, on_device, kept.options(folder.path()));
         let file = folder.path().join("memory");
