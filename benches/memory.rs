@@ -29,13 +29,28 @@ fn ranking(c: &mut Criterion) {
     let query = MeanQuery::of(&random((HEADS, 20, DIM)), KV_HEADS, false).unwrap();
     for units in [100, 1_000, 10_000, 100_000] {
         let keys = random((1, units, KV_HEADS * DIM)).squeeze(0).unwrap();
-        let keys = MeanKeys::of(keys, false).unwrap();
+        let mut held = MeanKeys::default();
+        held.append(&MeanKeys::of(keys, false).unwrap()).unwrap();
+        let keys = held;
         group.throughput(Throughput::Elements(units as u64));
         for (name, similarity) in [("dot", Similarity::Dot), ("cosine", Similarity::Cosine)] {
             group.bench_with_input(BenchmarkId::new(name, units), &keys, |b, keys| {
                 b.iter(|| query.scores(keys, similarity).unwrap().read().unwrap());
             });
         }
+        group.bench_with_input(BenchmarkId::new("best_64_by_dot", units), &keys, |b, keys| {
+            b.iter(|| {
+                let scores = query.scores_of_best(keys, Similarity::Dot, 64).unwrap();
+                best(&scores.read().unwrap(), 64)
+            });
+        });
+        group.bench_with_input(
+            BenchmarkId::new("best_64_of_all_by_dot", units),
+            &keys,
+            |b, keys| {
+                b.iter(|| best(&query.scores(keys, Similarity::Dot).unwrap().read().unwrap(), 64));
+            },
+        );
     }
 }
 

@@ -87,8 +87,9 @@ pub fn best(
     let layers = view.held.geometry.layers;
     let first = units.min(most);
     let opinion = question.embedding.map(|embedding| opinion(view, embedding));
-    let pass = |counts: Vec<usize>| -> Result<Retrieve<'_>> {
+    let pass = |counts: Vec<usize>, all_scores: bool| -> Result<Retrieve<'_>> {
         let mut retrieve = Retrieve::new(view, counts, choice, recipe.similarity, cancel);
+        retrieve.all_scores = all_scores;
         if let (Some(opinion), true) = (&opinion, recipe.expert != Expert::Internal) {
             retrieve = retrieve.asking(opinion, recipe.expert);
         }
@@ -104,7 +105,7 @@ pub fn best(
         let liked = match few.then(|| held(view)).filter(|held| held.len() <= count) {
             Some(held) => held,
             None => {
-                let found = pass(vec![first; layers])?;
+                let found = pass(vec![first; layers], true)?;
                 liked(&found.candidates, found.scores)
             }
         };
@@ -123,12 +124,12 @@ pub fn best(
     if uniform && (0..layers).all(|layer| view.candidates(layer).len() <= first) {
         return view.pack_all(None);
     }
-    let found = pass(vec![first; layers])?;
+    let found = pass(vec![first; layers], !uniform)?;
     if uniform {
         return Ok(found.contexts);
     }
     let counts = retrieve_counts(&found.scores, units, most, rule);
-    Ok(pass(counts)?.contexts)
+    Ok(pass(counts, false)?.contexts)
 }
 
 /// All units that some layer holds, one liked as well as another.
@@ -190,6 +191,9 @@ pub struct Retrieve<'a> {
     pub candidates: Vec<Ids>,
     /// Per layer, every candidate's score.
     pub scores: Vec<Vec<f32>>,
+    /// Whether these are wanted, or only what is chosen by them: then those that are not chosen may be
+    /// minus infinity.
+    all_scores: bool,
 }
 
 impl<'a> Retrieve<'a> {
@@ -210,6 +214,7 @@ impl<'a> Retrieve<'a> {
             contexts: Vec::new(),
             candidates: Vec::new(),
             scores: Vec::new(),
+            all_scores: true,
         }
     }
 
@@ -248,8 +253,14 @@ impl Attend for Retrieve<'_> {
         let (units, scores, context) = loop {
             let offered = self.view.candidates(layer);
             let units = offered.ids();
-            let scores = self.fused(&units, offered.scores(&query, self.similarity)?);
-            let chosen = self.choice.of(&scores, self.counts[layer]);
+            let count = self.counts[layer];
+            let few = !self.all_scores && self.outside.is_none() && self.choice.is_of_singles();
+            let own = match few {
+                true => offered.scores_of_best(&query, self.similarity, count)?,
+                false => offered.scores(&query, self.similarity)?,
+            };
+            let scores = self.fused(&units, own);
+            let chosen = self.choice.of(&scores, count);
             let chosen: Vec<_> = chosen.into_iter().filter_map(|i| offered.at(i)).collect();
             let context = self.view.pack(layer, &chosen)?;
             // Without those that turned out to be lost, others would have been chosen.

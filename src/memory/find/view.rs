@@ -122,6 +122,29 @@ impl<'a> Candidates<'a> {
         Ok(scores(&[(self.clone(), query)], similarity)?.pop().unwrap_or_default())
     }
 
+    /// The same of at least the best `k`; of others, minus infinity or what they have.
+    ///
+    /// # Errors
+    /// What the computation fails with.
+    pub fn scores_of_best(
+        &self,
+        query: &MeanQuery,
+        similarity: Similarity,
+        k: usize,
+    ) -> Result<Vec<f32>> {
+        // Among fewer, others are the best.
+        if self.kept.is_some() || self.open_kept.is_some() {
+            return self.scores(query, similarity);
+        }
+        let of = |blocks: Option<&Blocks>| match blocks {
+            Some(blocks) => query.scores_of_best(blocks.mean_keys(), similarity, k),
+            None => Ok(Unread::Host(Vec::new())),
+        };
+        let mut found = Unread::read_all(vec![of(self.stored)?, of(self.open)?])?.into_iter();
+        let mut next = || found.next().unwrap_or_default();
+        Ok(self.merged([next(), next()]))
+    }
+
     /// The block at this index among these.
     pub fn at(&self, mut index: usize) -> Option<&'a Block> {
         for (blocks, kept) in self.parts() {

@@ -149,7 +149,7 @@ impl Blocks {
 
     /// Bytes in memory, wherever keys and values lie.
     pub fn bytes(&self) -> u64 {
-        let block = self.mean_keys.dim() * size_of::<f32>() + size_of::<Block>();
+        let block = MeanKeys::bytes_of_a_row(self.mean_keys.dim()) + size_of::<Block>();
         // Growing by doubling, the arrays have room for half as many more.
         (self.blocks.len() * block * 3 / 2) as u64
     }

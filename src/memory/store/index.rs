@@ -6,6 +6,7 @@ use std::borrow::Cow;
 
 use candle_core::{DType, Device, Tensor};
 
+use super::coarse::{Bounds, Coarse};
 use crate::error::Result;
 use crate::memory::kv::{index, pick, read};
 
@@ -18,6 +19,8 @@ pub struct MeanKeys {
     gone: usize,
     /// `Hk * d`; known from the first row on.
     dim: usize,
+    /// What is coarsely known of all rows on the host.
+    coarse: Coarse,
 }
 
 #[derive(Debug)]
@@ -54,12 +57,12 @@ impl MeanKeys {
             true => Rows::Device { array: rows.to_dtype(DType::F32)?.contiguous()?, len },
             false => Rows::Host(read(&rows)?),
         };
-        Ok(Self { rows, gone: 0, dim })
+        Ok(Self { rows, dim, ..Self::default() })
     }
 
     /// These rows, one behind the other, on the host.
     pub fn listed(rows: Vec<f32>, dim: usize) -> Self {
-        Self { rows: Rows::Host(rows), gone: 0, dim }
+        Self { rows: Rows::Host(rows), dim, ..Self::default() }
     }
 
     /// Rows whose blocks are there.
@@ -104,6 +107,17 @@ impl MeanKeys {
         })
     }
 
+    /// Between what a question `[Hk * d]` scores the rows on the host, the first of them as many as there
+    /// are bounds for.
+    pub fn bounds(&self, question: &[f32]) -> Bounds {
+        self.coarse.bounds(question, self.gone)
+    }
+
+    /// Bytes that a row of so many numbers takes.
+    pub fn bytes_of_a_row(dim: usize) -> usize {
+        dim * size_of::<f32>() + Coarse::bytes_of_a_row(dim)
+    }
+
     /// All rows on the host, `[blocks * Hk * d]`.
     ///
     /// # Errors
@@ -135,12 +149,15 @@ impl MeanKeys {
             return Ok(());
         }
         if self.all() == 0 {
-            *self = Self { rows: fresh.likewise(), gone: 0, dim: fresh.dim };
+            *self = Self { rows: fresh.likewise(), dim: fresh.dim, ..Self::default() };
         }
         debug_assert_eq!(fresh.dim, self.dim, "one model, one width");
         let wanted = self.len() + fresh.len();
         match &mut self.rows {
-            Rows::Host(rows) => rows.extend_from_slice(&fresh.read()?),
+            Rows::Host(rows) => {
+                rows.extend_from_slice(&fresh.read()?);
+                self.coarse.follow(rows, self.dim);
+            }
             Rows::Device { array, len } => {
                 let fresh = match fresh.keys()? {
                     Keys::Device(rows) => rows,
@@ -187,6 +204,8 @@ impl MeanKeys {
                 if let Some(own) = rows.get_mut(start..start + others.len()) {
                     own.copy_from_slice(&others);
                 }
+                self.coarse.cut(row);
+                self.coarse.follow(rows, self.dim);
             }
             Rows::Device { array, .. } => {
                 let others = match others.keys()? {
@@ -216,6 +235,8 @@ impl MeanKeys {
             Rows::Host(rows) => {
                 rows.drain(..self.gone * self.dim);
                 rows.shrink_to(2 * rows.len());
+                self.coarse.cut(0);
+                self.coarse.follow(rows, self.dim);
             }
             Rows::Device { array, len } => {
                 let held = array.narrow(0, self.gone, left)?;
@@ -250,7 +271,7 @@ impl MeanKeys {
                 Rows::Device { array: weights.matmul(&rows.contiguous()?)?, len: 1 }
             }
         };
-        Ok(Self { rows, gone: 0, dim: self.dim })
+        Ok(Self { rows, dim: self.dim, ..Self::default() })
     }
 
     /// The rows with these indices, ascending.
@@ -259,7 +280,7 @@ impl MeanKeys {
     /// What the computation fails with.
     pub fn kept(&self, indices: &[usize]) -> Result<Self> {
         if indices.is_empty() {
-            return Ok(Self { rows: self.likewise(), gone: 0, dim: self.dim });
+            return Ok(Self { rows: self.likewise(), dim: self.dim, ..Self::default() });
         }
         let rows = match self.keys()? {
             Keys::Host(rows) => {
@@ -273,7 +294,7 @@ impl MeanKeys {
                 Rows::Device { array, len: indices.len() }
             }
         };
-        Ok(Self { rows, gone: 0, dim: self.dim })
+        Ok(Self { rows, dim: self.dim, ..Self::default() })
     }
 }
 

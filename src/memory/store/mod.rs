@@ -18,6 +18,7 @@
 
 mod block;
 mod blocks;
+mod coarse;
 pub mod codec;
 mod disk;
 mod index;

@@ -7,6 +7,7 @@
 //! KV head gives the same dot product with `H / Hk` times less to store.
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
 
 use candle_core::{DType, Tensor};
 use rayon::prelude::*;
@@ -15,6 +16,7 @@ use crate::error::Result;
 use crate::memory::kv::{nothing, read, read_all};
 use crate::memory::recipe::Similarity;
 use crate::memory::store::{Keys, MeanKeys};
+use crate::memory::weigh::select::best;
 
 /// Mean over the rows of un-rotated queries `[H, n, d]`, folded onto the KV heads.
 #[derive(Clone, Debug)]
@@ -83,6 +85,52 @@ impl MeanQuery {
         Ok(Unread::Host(scores))
     }
 
+    /// The same of those rows that are among the best `k`; of others, minus infinity or what they have. Of
+    /// many rows most are not read for that.
+    ///
+    /// # Errors
+    /// What the computation fails with.
+    pub fn scores_of_best(
+        &self,
+        mean_keys: &MeanKeys,
+        similarity: Similarity,
+        k: usize,
+    ) -> Result<Unread> {
+        let (Folded::Host(folded, _), Keys::Host(rows)) = (&self.folded, mean_keys.keys()?) else {
+            return self.scores(mean_keys, similarity);
+        };
+        let many = mean_keys.len() > ROWS_OF_A_THREAD && k < mean_keys.len() / FEW;
+        if similarity != Similarity::Dot || !many {
+            return self.scores(mean_keys, similarity);
+        }
+        let bounds = mean_keys.bounds(folded);
+        let least = bounds.least();
+        let Some(least) = best(&least, k).last().and_then(|&last| least.get(last)) else {
+            return self.scores(mean_keys, similarity);
+        };
+        // What is not a number is below nothing.
+        let mut open: Vec<bool> = bounds
+            .most()
+            .iter()
+            .map(|most| most.partial_cmp(least) != Some(Ordering::Less))
+            .collect();
+        open.resize(mean_keys.len(), true);
+        if open.iter().filter(|open| **open).count() > mean_keys.len() / FEW {
+            return self.scores(mean_keys, similarity);
+        }
+        let mut scores = vec![f32::NEG_INFINITY; mean_keys.len()];
+        let dim = folded.len().max(1);
+        open.par_chunks(ROWS_OF_A_THREAD)
+            .zip(rows.par_chunks(ROWS_OF_A_THREAD * dim))
+            .zip(scores.par_chunks_mut(ROWS_OF_A_THREAD))
+            .for_each(|((open, keys), scores)| {
+                let question = (folded.as_slice(), 0.0, self.group);
+                let scoring = Scoring { question, keys, scores, similarity };
+                pulp::Arch::new().dispatch(ScoringSome { scoring, open });
+            });
+        Ok(Unread::Host(scores))
+    }
+
     /// The same for rows `[n, Hk * d]` that lie where the query does, `[n]`.
     fn product(
         &self,
@@ -110,6 +158,9 @@ impl MeanQuery {
 /// Mean keys that one thread ranks at a time.
 const ROWS_OF_A_THREAD: usize = 2048;
 
+/// Fewer than one of so many are few: reading them one by one costs less than reading all.
+const FEW: usize = 8;
+
 /// The scores of mean keys, one behind the other.
 struct Scoring<'a> {
     /// A [`MeanQuery`] on the host: what is folded, its length, and the query heads of a group.
@@ -125,18 +176,44 @@ impl pulp::WithSimd for Scoring<'_> {
     // Into what pulp compiles for vectors of each width: a closure is not, nothing makes it be.
     #[inline(always)]
     fn with_simd<S: pulp::Simd>(self, _: S) {
-        let (folded, norm, group) = self.question;
-        let keys = self.keys.chunks_exact(folded.len().max(1));
+        let keys = self.keys.chunks_exact(self.question.0.len().max(1));
         for (score, key) in self.scores.iter_mut().zip(keys) {
-            let product = dot(folded, key);
-            *score = match self.similarity {
-                Similarity::Dot => product,
-                Similarity::Cosine => {
-                    // Unfolded, the mean key repeats once per query head of its group.
-                    let length = (dot(key, key) * group as f32).sqrt();
-                    product / (norm * length).max(f32::MIN_POSITIVE)
-                }
-            };
+            *score = fits(self.question, key, self.similarity);
+        }
+    }
+}
+
+/// Those that are `open`; the others stay as they are.
+struct ScoringSome<'a> {
+    scoring: Scoring<'a>,
+    open: &'a [bool],
+}
+
+impl pulp::WithSimd for ScoringSome<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        let Scoring { question, keys, scores, similarity } = self.scoring;
+        let keys = keys.chunks_exact(question.0.len().max(1));
+        for ((score, key), open) in scores.iter_mut().zip(keys).zip(self.open) {
+            if *open {
+                *score = fits(question, key, similarity);
+            }
+        }
+    }
+}
+
+/// How well a key fits what a [`Scoring`] asks.
+#[inline(always)]
+fn fits((folded, norm, group): (&[f32], f32, usize), key: &[f32], similarity: Similarity) -> f32 {
+    let product = dot(folded, key);
+    match similarity {
+        Similarity::Dot => product,
+        Similarity::Cosine => {
+            // Unfolded, the mean key repeats once per query head of its group.
+            let length = (dot(key, key) * group as f32).sqrt();
+            product / (norm * length).max(f32::MIN_POSITIVE)
         }
     }
 }
@@ -233,6 +310,7 @@ mod tests {
     use super::*;
     use crate::memory::kv::representatives;
     use crate::memory::testing::random_tensor;
+    use crate::memory::weigh::select::top;
 
     fn scores(q: &Tensor, keys: &Tensor, similarity: Similarity, on_device: bool) -> Vec<f32> {
         let (kv_heads, keys) = (keys.dim(0).unwrap(), keys.narrow(1, 0, 6).unwrap());
@@ -302,6 +380,46 @@ mod tests {
             let scores = query.scores(&keys, Similarity::Cosine).unwrap().read().unwrap();
             assert!((scores[0] - 1.0).abs() < 1e-6);
             assert!(scores[1].is_finite());
+        }
+    }
+
+    #[test]
+    fn the_best_are_found_without_reading_all() {
+        let (n, dim, k) = (6000, 24, 64);
+        let wall = random_tensor(1, (1, dim)).affine(5.0, 0.0).unwrap();
+        let rows = random_tensor(2, (n, dim)).affine(0.2, 0.0).unwrap();
+        let mut rows =
+            rows.broadcast_add(&wall).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        // Equals, of which the earlier one wins, and what is not a number.
+        rows.copy_within(100 * dim..200 * dim, 4000 * dim);
+        rows[700 * dim] = f32::NAN;
+        let mut keys = MeanKeys::default();
+        for part in rows.chunks(70 * dim) {
+            keys.append(&MeanKeys::listed(part.to_vec(), dim)).unwrap();
+        }
+        let others: Vec<f32> = rows[..3 * dim].iter().map(|x| 1.1 * x).collect();
+        for seed in 10..20 {
+            let query = MeanQuery::of(&random_tensor(seed, (4, 3, dim / 2)), 2, false).unwrap();
+            let all = query.scores(&keys, Similarity::Dot).unwrap().read().unwrap();
+            let few = query.scores_of_best(&keys, Similarity::Dot, k).unwrap().read().unwrap();
+            assert_eq!(top(&few, k), top(&all, k));
+            let read = few.iter().filter(|score| **score > f32::NEG_INFINITY).count();
+            assert!((k..n / 4).contains(&read), "{read} of {n} are read");
+            let same = |(few, all): (&f32, &f32)| {
+                *few == f32::NEG_INFINITY || few.to_bits() == all.to_bits()
+            };
+            assert!(few.iter().zip(&all).all(same));
+            // Some change, and some go.
+            keys.set(1234, &MeanKeys::listed(others.clone(), dim)).unwrap();
+            keys.drop_front(33).unwrap();
+        }
+        // More than can be told apart, and what has no bounds, is read.
+        let alike = MeanKeys::listed(vec![1.0; n * dim], dim);
+        let query = MeanQuery::of(&random_tensor(9, (4, 3, dim / 2)), 2, false).unwrap();
+        for (similarity, k) in [(Similarity::Dot, k), (Similarity::Cosine, k), (Similarity::Dot, n)]
+        {
+            let all = query.scores(&alike, similarity).unwrap().read().unwrap();
+            assert_eq!(query.scores_of_best(&alike, similarity, k).unwrap().read().unwrap(), all);
         }
     }
 }

@@ -88,6 +88,11 @@ pub struct Choice {
 }
 
 impl Choice {
+    /// Whether it goes by each candidate's own score and no other one's.
+    pub fn is_of_singles(&self) -> bool {
+        self.chunk <= 1 && self.spread <= 0.0
+    }
+
     /// Indices of the best `k` candidates, ascending.
     pub fn of(&self, scores: &[f32], k: usize) -> Vec<usize> {
         let n = scores.len();
