@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Sections `mqtt`, `webhook`, `nats` and `cluster`.
+
+use serde::{Deserialize, Serialize};
+
+/// Section `[mqtt]`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MqttConfig {
+    /// `mqtt://[user:password@]host[:port]`, or `mqtts://` with TLS.
+    pub url: String,
+    /// First word of all topics; unset: `streamkvqa`.
+    pub prefix: Option<String>,
+    /// Home Assistant's discovery prefix; unset: `homeassistant`, empty: no discovery.
+    pub discovery: Option<String>,
+    /// A file with the certificates that `mqtts` trusts; unset: the system's.
+    pub ca: Option<std::path::PathBuf>,
+}
+
+/// A section `[[webhook]]`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WebhookConfig {
+    /// Unique.
+    pub name: String,
+    /// Where it is posted to.
+    pub url: String,
+    /// What is posted: `alert`, `answer`; unset: alerts.
+    pub on: Vec<String>,
+    /// Of which cameras; none: of all.
+    pub cameras: Vec<String>,
+    /// Key with which bodies are signed.
+    pub secret: Option<String>,
+    /// Further headers.
+    pub headers: std::collections::BTreeMap<String, String>,
+}
+
+/// Section `[nats]`: answers and alerts as messages.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NatsConfig {
+    /// `nats://[user:password@]host[:port]`, or `tls://`.
+    pub url: String,
+    /// First word of all subjects; unset: `streamkvqa`.
+    pub prefix: Option<String>,
+    /// A file with credentials.
+    pub credentials: Option<std::path::PathBuf>,
+}
+
+/// Section `[cluster]`: several machines as one wall.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ClusterConfig {
+    /// A NATS server with JetStream: `nats://[user:password@]host[:port]`, or `tls://`.
+    pub nats: String,
+    /// A file with credentials.
+    pub credentials: Option<std::path::PathBuf>,
+    /// Name that the walls have in common; unset: `wall`.
+    pub name: Option<String>,
+    /// Seconds after which a machine that is not heard of loses its cameras; unset: 5.
+    pub lease: Option<f64>,
+    /// Cameras that this machine watches at most; unset: any number.
+    pub max_cameras: Option<u32>,
+}

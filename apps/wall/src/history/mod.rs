@@ -1,0 +1,2 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Questions, answers, alerts and pictures of the past (SQLite).
