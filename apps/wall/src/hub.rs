@@ -5,7 +5,7 @@
 mod nouns;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -127,7 +127,11 @@ pub struct Hub {
 struct Inner {
     state: Mutex<Now>,
     sender: broadcast::Sender<Arc<Event>>,
+    ledger: OnceLock<Ledger>,
 }
+
+/// Who writes answers and alerts down before others hear of them; an event that it does not take comes back.
+pub type Ledger = Box<dyn Fn(Event) -> Option<Event> + Send + Sync>;
 
 #[derive(Default)]
 struct Now {
@@ -145,11 +149,29 @@ impl Hub {
     /// A hub of which nobody has heard.
     pub fn new() -> Self {
         let (sender, _) = broadcast::channel(BACKLOG);
-        Hub { inner: Arc::new(Inner { state: Mutex::default(), sender }) }
+        Hub { inner: Arc::new(Inner { state: Mutex::default(), sender, ledger: OnceLock::new() }) }
     }
 
-    /// Tells everyone. Never waits: it may be called from any thread.
+    /// Tells everyone; of answers and alerts they hear once those are written down. Never waits: it may be called
+    /// from any thread.
     pub fn publish(&self, event: Event) {
+        let to_be_kept = matches!(event, Event::Answer(_) | Event::Alert(_));
+        let event = match self.inner.ledger.get().filter(|_| to_be_kept) {
+            Some(ledger) => ledger(event),
+            None => Some(event),
+        };
+        if let Some(event) = event {
+            self.announce(event);
+        }
+    }
+
+    /// Has answers and alerts written down; once in a hub's life. What is written is to be announced.
+    pub fn keep_with(&self, ledger: Ledger) {
+        let _ = self.inner.ledger.set(ledger);
+    }
+
+    /// Tells everyone at once.
+    pub(crate) fn announce(&self, event: Event) {
         let mut now = self.inner.state.lock();
         now.take(&event);
         // Sending copies a pointer and wakes listeners. Under the lock, so that who subscribes with the state

@@ -12,4 +12,8 @@ pub mod config;
 pub mod history;
 pub mod hub;
 pub mod picture;
+mod reload;
+mod wall;
 pub mod web;
+
+pub use wall::{Wall, WallError};

@@ -3,6 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Config;
+use super::check::Places;
+
 /// Section `[mqtt]`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -61,4 +64,31 @@ pub struct ClusterConfig {
     pub lease: Option<f64>,
     /// Cameras that this machine watches at most; unset: any number.
     pub max_cameras: Option<u32>,
+}
+
+/// What is wrong with these sections, by place.
+pub(super) fn check(config: &Config, faults: &mut Places) {
+    let mut fault = |steps: &[&str], message: &str| {
+        faults.push((steps.iter().map(|step| (*step).into()).collect(), message.to_owned()));
+    };
+    let has_scheme = |url: &str, schemes: &[&str]| {
+        url::Url::parse(url)
+            .is_ok_and(|url| schemes.contains(&url.scheme()) && url.host().is_some())
+    };
+    if config.mqtt.as_ref().is_some_and(|mqtt| !has_scheme(&mqtt.url, &["mqtt", "mqtts"])) {
+        fault(&["mqtt", "url"], "expected an address such as \"mqtt://broker:1883\"");
+    }
+    let nats = ["nats", "tls"];
+    if config.nats.as_ref().is_some_and(|server| !has_scheme(&server.url, &nats)) {
+        fault(&["nats", "url"], "expected an address such as \"nats://server:4222\"");
+    }
+    if config.cluster.as_ref().is_some_and(|cluster| !has_scheme(&cluster.nats, &nats)) {
+        fault(&["cluster", "nats"], "expected an address such as \"nats://server:4222\"");
+    }
+    for (at, hook) in config.webhooks.iter().enumerate() {
+        if !has_scheme(&hook.url, &["http", "https"]) {
+            let place = vec!["webhook".into(), at.into(), "url".into()];
+            faults.push((place, "expected an address such as \"https://example.org/hook\"".into()));
+        }
+    }
 }

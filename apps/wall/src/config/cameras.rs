@@ -5,6 +5,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::hub::On;
 
+pub use super::check::{check_id, check_question};
+
+/// Characters in a question.
+pub const MAX_WORDS: usize = 2000;
+
 /// A section `[[camera]]`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -56,4 +61,42 @@ pub struct StandingConfig {
     /// Seconds after an alert until there is another.
     #[serde(alias = "cool_down")]
     pub cool_down_s: Option<f64>,
+}
+
+impl CameraConfig {
+    /// Whether the other is watched by the same pipeline: it differs in nothing but its name and its standing
+    /// questions.
+    pub fn has_same_pipeline(&self, other: &Self) -> bool {
+        let bare =
+            |camera: &Self| CameraConfig { name: None, standing: Vec::new(), ..camera.clone() };
+        bare(self) == bare(other)
+    }
+}
+
+/// The standing questions of a camera by their ids; those without get one made of their words.
+pub fn standing_of(camera: &CameraConfig) -> Vec<(String, StandingConfig)> {
+    let mut named: Vec<(String, StandingConfig)> = Vec::new();
+    for standing in &camera.standing {
+        let taken = |id: &str| {
+            named.iter().any(|(known, _)| known == id)
+                || camera.standing.iter().any(|other| other.id.as_deref() == Some(id))
+        };
+        let id = standing.id.clone().unwrap_or_else(|| standing_id(&standing.question, taken));
+        named.push((id, standing.clone()));
+    }
+    named
+}
+
+/// A name for a standing question, of its words.
+pub fn standing_id(question: &str, taken: impl Fn(&str) -> bool) -> String {
+    let plain = question.to_lowercase();
+    let words: Vec<&str> =
+        plain.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()).collect();
+    let mut name = words.join("-");
+    name.truncate(40);
+    let name = name.trim_end_matches('-');
+    let name = if name.is_empty() { "question" } else { name };
+    let numbered = (2..).map(|number| format!("{name}-{number}"));
+    let mut names = std::iter::once(name.to_owned()).chain(numbered);
+    names.find(|name| !taken(name)).unwrap_or_else(|| name.to_owned())
 }

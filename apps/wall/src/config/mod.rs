@@ -3,12 +3,17 @@
 
 mod brokers;
 mod cameras;
+mod check;
+mod fault;
 mod wall;
+
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 pub use brokers::*;
 pub use cameras::*;
+pub use fault::{Fault, Faults};
 pub use wall::*;
 
 /// The whole file.
@@ -34,3 +39,56 @@ pub struct Config {
     /// Several machines as one wall.
     pub cluster: Option<ClusterConfig>,
 }
+
+impl Config {
+    /// Reads a file. Paths in it are relative to its folder.
+    ///
+    /// # Errors
+    /// All that is wrong with it, each with its line and column.
+    pub fn read(path: &Path) -> Result<Self, Faults> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| Faults::whole(path, error.to_string()))?;
+        let mut config = Self::parse(&text).map_err(|faults| faults.in_file(path))?;
+        config.resolve(path.parent().unwrap_or(Path::new("")));
+        Ok(config)
+    }
+
+    /// Reads a text.
+    ///
+    /// # Errors
+    /// All that is wrong with it, each with its line and column.
+    pub fn parse(text: &str) -> Result<Self, Faults> {
+        let config: Self = toml::from_str(text).map_err(|error| Faults::of_toml(text, &error))?;
+        let faults = check::check(&config);
+        if faults.is_empty() { Ok(config) } else { Err(Faults::at_places(text, faults)) }
+    }
+
+    /// Makes paths absolute.
+    fn resolve(&mut self, folder: &Path) {
+        self.wall.data = folder.join(&self.wall.data);
+        let models =
+            self.cameras.iter_mut().map(|camera| &mut camera.model).chain([&mut self.wall.model]);
+        for model in models.flatten() {
+            // Names of installed models, and those on the hub, are no paths.
+            if folder.join(&*model).is_dir() {
+                *model = folder.join(&*model).to_string_lossy().into_owned();
+            }
+        }
+        for uri in self.cameras.iter_mut().filter_map(|camera| camera.uri.as_mut()) {
+            if !uri.contains("://") {
+                *uri = folder.join(&*uri).to_string_lossy().into_owned();
+            }
+        }
+        let certificates = [
+            self.mqtt.as_mut().and_then(|mqtt| mqtt.ca.as_mut()),
+            self.nats.as_mut().and_then(|nats| nats.credentials.as_mut()),
+            self.cluster.as_mut().and_then(|cluster| cluster.credentials.as_mut()),
+        ];
+        for path in certificates.into_iter().flatten() {
+            *path = folder.join(&*path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

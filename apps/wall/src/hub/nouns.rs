@@ -293,6 +293,10 @@ pub enum BrokerKind {
     Nats,
     /// The walls of other machines.
     Cluster,
+    /// The disk that the history is on.
+    History,
+    /// The configuration file.
+    Config,
 }
 
 /// How a connection to another system is.

@@ -1,4 +1,16 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Pictures of cameras: live ones, and those kept by time.
+//! Pictures of cameras.
 
+mod live;
 pub mod whep;
+
+use axum::Router;
+
+use crate::cameras::Cameras;
+
+pub use live::{LivePicture, Picture};
+
+/// What is served of live video beside single pictures.
+pub fn router(_cameras: Cameras) -> Router {
+    Router::new()
+}

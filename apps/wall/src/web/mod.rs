@@ -1,12 +1,175 @@
 // SPDX-License-Identifier: MPL-2.0
 //! The page and the API.
 
+mod access;
+mod cameras;
+mod error;
+mod events;
 mod files;
+mod history;
+mod limits;
+mod openai;
+mod openapi;
+mod pictures;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::get;
+use axum::extract::DefaultBodyLimit;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::{delete, get, post};
+use parking_lot::RwLock;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::set_header::SetResponseHeaderLayer;
+
+use self::error::ApiError;
+use self::limits::Limits;
+use crate::cameras::Cameras;
+use crate::config::{AccessConfig, Config};
+use crate::history::History;
+use crate::hub::{Asks, Hub};
+
+/// Bytes of the longest request.
+const LONGEST: usize = 64 << 10;
+
+/// What a page may load: what comes from here.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; font-src 'self'; img-src 'self' blob:; \
+    media-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
+
+/// What requests are answered from.
+pub struct App {
+    hub: Hub,
+    history: History,
+    cameras: Cameras,
+    asks: Arc<dyn Asks>,
+    host: String,
+    settings: RwLock<Settings>,
+    limits: Limits,
+}
+
+/// What a new configuration may change.
+struct Settings {
+    name: String,
+    access: Arc<AccessConfig>,
+}
+
+impl App {
+    /// Of the parts of a wall.
+    pub fn new(
+        config: &Config,
+        host: &str,
+        hub: &Hub,
+        history: &History,
+        cameras: &Cameras,
+        asks: &Arc<dyn Asks>,
+    ) -> Self {
+        App {
+            hub: hub.clone(),
+            history: history.clone(),
+            cameras: cameras.clone(),
+            asks: asks.clone(),
+            host: host.to_owned(),
+            settings: RwLock::new(Settings::of(config)),
+            limits: Limits::new(&config.access),
+        }
+    }
+
+    /// The configuration says something else.
+    pub fn configure(&self, config: &Config) {
+        let access = self.access();
+        if *access != config.access {
+            self.limits.configure(&config.access);
+        }
+        *self.settings.write() = Settings::of(config);
+    }
+
+    fn access(&self) -> Arc<AccessConfig> {
+        self.settings.read().access.clone()
+    }
+
+    fn name(&self) -> String {
+        self.settings.read().name.clone()
+    }
+}
+
+impl Settings {
+    fn of(config: &Config) -> Self {
+        let mut access = config.access.clone();
+        access.hosts.iter_mut().for_each(|host| host.make_ascii_lowercase());
+        Settings { name: config.wall.name.clone(), access: Arc::new(access) }
+    }
+}
 
 /// All that is served.
-pub fn router() -> Router {
-    Router::new().route("/", get(files::index)).route("/page/{*path}", get(files::file))
+pub fn router(app: Arc<App>) -> Router {
+    let camera = Router::new()
+        .route("/", get(cameras::camera))
+        .route("/answers", get(history::answers))
+        .route("/standing", get(cameras::standing).post(cameras::add_standing))
+        .route("/standing/{standing}", delete(cameras::remove_standing))
+        .route("/live.mjpeg", get(pictures::mjpeg))
+        .route("/live.jpg", get(pictures::newest))
+        .route("/moments", get(pictures::moments));
+    let fixed = |name: HeaderName, value: &'static str| {
+        SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value))
+    };
+    Router::new()
+        .route("/", get(files::index))
+        .route("/page/{*path}", get(files::file))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/api/login", post(access::login))
+        .route("/api/state", get(cameras::state))
+        .route("/api/events", get(events::events))
+        .route("/api/ask", post(cameras::ask))
+        .nest("/api/cameras/{camera}", camera)
+        .route("/api/pictures/{name}", get(pictures::picture))
+        .route("/api/history", get(history::find))
+        .route("/api/history.json", get(history::json))
+        .route("/api/history.csv", get(history::csv))
+        .route("/api/openapi.json", get(openapi::json))
+        .route("/api/docs", get(openapi::page))
+        .route("/api/docs.js", get(openapi::script))
+        .route("/v1/models", get(openai::models))
+        .route("/v1/chat/completions", post(openai::complete))
+        .fallback(|| async {
+            ApiError::new(StatusCode::NOT_FOUND, "there is nothing at this address")
+        })
+        .method_not_allowed_fallback(|| async {
+            ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "this address does not know this method")
+        })
+        .with_state(app.clone())
+        .merge(crate::picture::router(app.cameras.clone()))
+        .layer(DefaultBodyLimit::max(LONGEST))
+        .layer(axum::middleware::from_fn_with_state(app.clone(), access::check))
+        .layer(axum::middleware::from_fn_with_state(app, limits::count))
+        .layer(fixed(header::CONTENT_SECURITY_POLICY, POLICY))
+        .layer(fixed(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
+        .layer(fixed(header::REFERRER_POLICY, "no-referrer"))
+        .layer(fixed(HeaderName::from_static("cross-origin-resource-policy"), "same-origin"))
+        .layer(CatchPanicLayer::custom(|_| {
+            ApiError::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "a fault in the wall itself; its log says where",
+            )
+            .into_response()
+        }))
+}
+
+/// Serves until it is stopped.
+pub fn serve(
+    listener: TcpListener,
+    app: Arc<App>,
+    stop: CancellationToken,
+) -> tokio::task::JoinHandle<()> {
+    let service = router(app).into_make_service_with_connect_info::<SocketAddr>();
+    tokio::spawn(async move {
+        let stopped = async move { stop.cancelled().await };
+        if let Err(error) = axum::serve(listener, service).with_graceful_shutdown(stopped).await {
+            tracing::error!("the page is not served any more: {error}");
+        }
+    })
 }

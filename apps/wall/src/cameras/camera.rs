@@ -1,0 +1,447 @@
+// SPDX-License-Identifier: MPL-2.0
+//! A camera's thread: its state, its retries, and who has asked it what.
+
+mod questions;
+
+use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use gst::prelude::*;
+use gstreamer as gst;
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use self::questions::Asked;
+use super::source::Source;
+use super::standing::Stand;
+use super::watcher::{Pictures, Video, Watcher};
+use super::{Input, Sender, reason, says};
+use crate::config::CameraConfig;
+use crate::history::History;
+use crate::hub::{self, CameraState, Event, Health, Hub, Live};
+use crate::picture::LivePicture;
+
+/// Silence after which a camera counts as stalled.
+const STALLED_AFTER: Duration = Duration::from_secs(3);
+/// Silence after which it is built anew, where the configuration says nothing.
+const LOST_AFTER: f64 = 10.0;
+/// For the first frame.
+const PATIENCE: Duration = Duration::from_secs(20);
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// Who has played for so long has not failed in a row.
+const SOUND_AFTER: Duration = Duration::from_secs(10);
+const TICK: Duration = Duration::from_millis(500);
+
+/// What a camera has from the rest of the wall.
+#[derive(Clone)]
+pub struct Around {
+    pub hub: Hub,
+    pub history: History,
+    pub host: String,
+    pub model: Option<String>,
+    pub memory: Option<PathBuf>,
+    pub live: LivePicture,
+    pub video: Arc<Mutex<Option<Video>>>,
+}
+
+/// The thread's own.
+pub struct Camera {
+    config: CameraConfig,
+    around: Around,
+    inputs: Receiver<Input>,
+    sender: Sender,
+    watcher: Option<Watcher>,
+    /// How many there have been, the present one included.
+    watchers: u64,
+    source: Option<Source>,
+    sources: u64,
+    /// When the next source is tried.
+    retry: Option<(Instant, Timestamp)>,
+    failures: u32,
+    /// Since when frames come.
+    flowing: Option<Instant>,
+    connecting: Instant,
+    model_loaded: bool,
+    loading: Option<String>,
+    /// By the element's number.
+    asked: HashMap<u64, Asked>,
+    standing: Vec<Stand>,
+    state: (CameraState, Option<String>),
+    since: Timestamp,
+    health: Health,
+    next_tick: Instant,
+    stopping: Option<oneshot::Sender<()>>,
+    /// What came in while the pipeline was being stopped.
+    later: VecDeque<Input>,
+}
+
+impl Camera {
+    pub fn new(
+        config: CameraConfig,
+        standing: Vec<Stand>,
+        around: Around,
+        inputs: Receiver<Input>,
+        sender: Sender,
+    ) -> Self {
+        let now = Instant::now();
+        Camera {
+            config,
+            around,
+            inputs,
+            sender,
+            watcher: None,
+            watchers: 0,
+            source: None,
+            sources: 0,
+            retry: Some((now, Timestamp::now())),
+            failures: 0,
+            flowing: None,
+            connecting: now,
+            model_loaded: false,
+            loading: None,
+            asked: HashMap::new(),
+            standing,
+            state: (CameraState::Starting, None),
+            since: Timestamp::now(),
+            health: Health::default(),
+            next_tick: now,
+            stopping: None,
+            later: VecDeque::new(),
+        }
+    }
+
+    /// Watches until it is stopped. A fault of the wall itself is one of this camera's states, too.
+    pub fn run(mut self) {
+        self.publish();
+        loop {
+            let watch = std::panic::AssertUnwindSafe(|| self.watch());
+            if std::panic::catch_unwind(watch).is_ok() {
+                break;
+            }
+            self.fail_pipeline("a fault in the wall itself; its log says where".into());
+        }
+        self.tear_down();
+        self.set(CameraState::Stopped, None);
+        if let Some(told) = self.stopping.take() {
+            let _ = told.send(());
+        }
+    }
+
+    fn watch(&mut self) {
+        loop {
+            let now = Instant::now();
+            if self.retry.is_some_and(|(at, _)| at <= now) {
+                self.retry = None;
+                self.connect();
+            }
+            if self.next_tick <= now {
+                self.next_tick = now + TICK;
+                self.tick();
+            }
+            let until = self.retry.map_or(self.next_tick, |(at, _)| at.min(self.next_tick));
+            let next = match self.later.pop_front() {
+                Some(input) => Ok(input),
+                None => self.inputs.recv_timeout(until.saturating_duration_since(Instant::now())),
+            };
+            match next {
+                Ok(Input::Stop(told)) => {
+                    self.stopping = Some(told);
+                    return;
+                }
+                Ok(input) => self.take(input),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Message(number, message) if number == self.watchers => self.message(&message),
+            Input::Token(number, id, text) if number == self.watchers => self.token(id, text),
+            Input::Flowing(number) if number == self.watchers => self.first_frame(),
+            Input::SourceEnded(number) if self.is_source(number) => self.source_ended(),
+            Input::SourceFailed(number, why) if self.is_source(number) => self.fail_source(why),
+            Input::Ask(question, reply) => {
+                let _ = reply.send(self.ask(question));
+            }
+            Input::AddStanding(standing, reply) => {
+                let _ = reply.send(self.add_standing(&standing));
+            }
+            Input::RemoveStanding(id, reply) => {
+                let _ = reply.send(self.remove_standing(&id));
+            }
+            Input::Configure(config) => self.configure(*config),
+            _ => {}
+        }
+    }
+
+    fn is_source(&self, number: u64) -> bool {
+        self.source.as_ref().is_some_and(|source| source.number == number)
+    }
+
+    /// Builds what is missing: the pipeline, the source.
+    fn connect(&mut self) {
+        self.set(CameraState::Starting, self.loading.clone());
+        if self.watcher.is_none() {
+            match self.build() {
+                Ok(watcher) => {
+                    *self.around.video.lock() = Some(watcher.video());
+                    self.watcher = Some(watcher);
+                    self.ask_standing();
+                    self.publish();
+                }
+                Err(why) => return self.fail_pipeline(why),
+            }
+        }
+        let Some(watcher) = &self.watcher else { return };
+        self.sources += 1;
+        self.flowing = None;
+        self.connecting = Instant::now();
+        watcher.flow.expect();
+        match Source::start(&self.config, self.sources, watcher, &self.sender) {
+            Ok(source) => self.source = Some(source),
+            Err(why) => self.fail_source(why),
+        }
+    }
+
+    fn build(&mut self) -> Result<Watcher, String> {
+        self.watchers += 1;
+        self.model_loaded = false;
+        let (history, camera) = (self.around.history.clone(), self.config.id.clone());
+        let pictures = Pictures {
+            live: self.around.live.clone(),
+            every: self.around.history.picture_every(),
+            keep: Box::new(move |picture| history.keep_picture(&camera, picture)),
+        };
+        let (model, memory) = (self.around.model.as_deref(), self.around.memory.as_deref());
+        Watcher::start(&self.config, model, memory, self.watchers, pictures, &self.sender)
+    }
+
+    fn message(&mut self, message: &gst::Message) {
+        let Some(watcher) = &self.watcher else { return };
+        match message.view() {
+            gst::MessageView::Error(error) => {
+                let Some(object) = message.src() else { return };
+                let why = reason::of(&error.error(), error.debug().as_deref());
+                let is_of_source = self.source.as_ref().is_some_and(|source| source.has(object));
+                if watcher.is_element(object) {
+                    self.fail_pipeline(why);
+                } else if is_of_source {
+                    self.fail_source(why);
+                } else if !is_of_viewer(object) && object.has_as_ancestor(watcher.pipeline()) {
+                    self.fail_pipeline(why);
+                }
+            }
+            gst::MessageView::Progress(progress) => {
+                let (kind, _, text) = progress.get();
+                self.progress(kind, text);
+            }
+            gst::MessageView::Element(_) => {
+                let Some(structure) = message.structure() else { return };
+                let now = watcher.now();
+                match structure.name().as_str() {
+                    "streamkvqa/answer" => {
+                        if let Some(said) = says::answer(structure, now) {
+                            self.answered(said);
+                        }
+                    }
+                    "streamkvqa/alert" => {
+                        if let Some(news) = says::alert(structure, now) {
+                            self.alert(news);
+                        }
+                    }
+                    "streamkvqa/stats" => {
+                        self.model_loaded |= structure.get("model-loaded").unwrap_or(false);
+                        self.health = says::health(structure);
+                        let (camera, health) = (self.config.id.clone(), self.health.clone());
+                        self.around.hub.publish(Event::Health { camera, health });
+                        self.settle();
+                    }
+                    _ => {}
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn progress(&mut self, kind: gst::ProgressType, text: &str) {
+        match kind {
+            gst::ProgressType::Start | gst::ProgressType::Continue => {
+                self.loading = Some(text.to_owned())
+            }
+            _ => self.loading = None,
+        }
+        self.model_loaded |= kind == gst::ProgressType::Complete;
+        if self.state.0 == CameraState::Starting {
+            self.set(CameraState::Starting, self.loading.clone());
+        }
+        self.settle();
+    }
+
+    fn first_frame(&mut self) {
+        if self.source.is_some() {
+            self.flowing = Some(Instant::now());
+            self.settle();
+        }
+    }
+
+    /// Whether all is there that makes a camera live.
+    fn settle(&mut self) {
+        let is_waited_for = matches!(self.state.0, CameraState::Starting | CameraState::Stalled);
+        if !is_waited_for || self.flowing.is_none() || self.source.is_none() {
+            return;
+        }
+        if self.model_loaded {
+            self.set(CameraState::Live, None);
+        } else if self.state.0 == CameraState::Starting && self.loading.is_none() {
+            self.set(CameraState::Starting, Some("the model is being loaded".into()));
+        }
+    }
+
+    fn tick(&mut self) {
+        let Some((watcher, _)) = self.watcher.as_ref().zip(self.source.as_ref()) else { return };
+        let idle = watcher.flow.idle();
+        if self.flowing.is_none() {
+            if self.connecting.elapsed() > PATIENCE {
+                self.fail_source(format!("no picture has come within {} s", PATIENCE.as_secs()));
+            }
+            return;
+        }
+        let lost_after = Duration::try_from_secs_f64(self.config.stall_after.unwrap_or(LOST_AFTER));
+        let lost_after = lost_after.unwrap_or(Duration::MAX);
+        if idle > lost_after {
+            self.fail_source(format!("no picture for {} s", idle.as_secs()));
+        } else if idle > STALLED_AFTER.min(lost_after) {
+            if self.state.0 == CameraState::Live {
+                watcher.flow.tell_next();
+                self.set(CameraState::Stalled, Some("no picture comes".into()));
+            }
+        } else if self.flowing.is_some_and(|since| since.elapsed() > SOUND_AFTER) {
+            self.failures = 0;
+        }
+    }
+
+    fn source_ended(&mut self) {
+        let played = self.flowing.is_some();
+        self.drop_source();
+        match (self.config.repeat, played) {
+            (true, true) => self.retry = Some((Instant::now(), Timestamp::now())),
+            (_, false) => self.fail_source("it ends before its first picture".into()),
+            // A file that has been played stays as it is; a camera that hangs up is called again.
+            (false, true) if self.is_file() => {
+                self.set(
+                    CameraState::Stopped,
+                    Some("the file is at its end; what it showed can be asked about".into()),
+                );
+            }
+            (false, true) => self.fail_source("the camera has ended its stream".into()),
+        }
+    }
+
+    fn is_file(&self) -> bool {
+        let uri = self.config.uri.as_deref();
+        uri.is_some_and(|uri| uri.starts_with("file:") || !uri.contains("://"))
+    }
+
+    fn drop_source(&mut self) {
+        self.flowing = None;
+        if let (Some(source), Some(watcher)) = (self.source.take(), &self.watcher) {
+            source.stop(watcher);
+        }
+    }
+
+    /// The source has failed; the pipeline and what it remembers stay.
+    fn fail_source(&mut self, why: String) {
+        self.drop_source();
+        self.wait(why);
+    }
+
+    /// The pipeline has failed.
+    fn fail_pipeline(&mut self, why: String) {
+        self.tear_down();
+        self.wait(why);
+    }
+
+    /// Each wait is twice as long as the one before, and no two cameras keep step.
+    fn wait(&mut self, why: String) {
+        let wait = FIRST_WAIT.saturating_mul(1 << self.failures.min(6)).min(LONGEST_WAIT);
+        self.failures = self.failures.saturating_add(1);
+        let spread = f64::from(Timestamp::now().subsec_nanosecond().unsigned_abs() % 1000) / 1000.0;
+        let wait = wait.mul_f64(0.9 + 0.2 * spread);
+        let at = Timestamp::now().checked_add(wait).unwrap_or_else(|_| Timestamp::now());
+        self.retry = Some((Instant::now() + wait, at));
+        tracing::info!(
+            camera = self.config.id,
+            "{why}; the next try is in {:.1} s",
+            wait.as_secs_f64()
+        );
+        self.set(CameraState::Waiting, Some(why));
+    }
+
+    fn tear_down(&mut self) {
+        *self.around.video.lock() = None;
+        self.drop_source();
+        let stopped = self.watcher.take();
+        // Writes the memory, and ends each question with a last word.
+        drop(stopped);
+        while let Ok(input) = self.inputs.try_recv() {
+            match input {
+                Input::Message(number, message) if number == self.watchers => {
+                    self.last_words(&message)
+                }
+                Input::Message(..) | Input::Token(..) | Input::Flowing(_) => {}
+                Input::SourceEnded(_) | Input::SourceFailed(..) => {}
+                other => self.later.push_back(other),
+            }
+        }
+        self.watchers += 1;
+        self.loading = None;
+        self.close_questions();
+    }
+
+    fn set(&mut self, state: CameraState, reason: Option<String>) {
+        if self.state.0 != state {
+            self.since = Timestamp::now();
+        }
+        let next = (state, reason);
+        if self.state != next || state == CameraState::Waiting {
+            self.state = next;
+            self.publish();
+        }
+    }
+
+    /// Tells everyone how the camera is.
+    fn publish(&self) {
+        let (state, reason) = self.state.clone();
+        self.around.hub.publish(Event::Camera(hub::Camera {
+            id: self.config.id.clone(),
+            name: self.config.name.clone().unwrap_or_else(|| self.config.id.clone()),
+            state,
+            reason,
+            next_try: self.retry.filter(|_| state == CameraState::Waiting).map(|(_, at)| at),
+            since: self.since,
+            host: self.around.host.clone(),
+            live: Live { whep: crate::picture::whep::is_available(), mjpeg: true },
+            standing: self.standing.iter().map(|stand| stand.standing.clone()).collect(),
+            health: self.health.clone(),
+        }));
+    }
+}
+
+/// What people look at through a bin of their own is their own fault.
+fn is_of_viewer(object: &gst::Object) -> bool {
+    let mut next = Some(object.clone());
+    while let Some(object) = next {
+        if object.name().starts_with("viewer") {
+            return true;
+        }
+        next = object.parent();
+    }
+    false
+}

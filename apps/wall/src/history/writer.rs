@@ -1,0 +1,382 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The thread that writes. Answers and alerts are told to everyone once they are in the file, or once it is clear
+//! that they cannot be for now.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use rusqlite::{Connection, Transaction, params};
+
+use super::{Entry, key, ms, retention, schema};
+use crate::config::{HistoryConfig, StandingConfig};
+use crate::hub::{Broker, BrokerKind, BrokerState, Event, Evidence, Hub};
+use crate::picture::Picture;
+
+const SWEEP_EVERY: Duration = Duration::from_secs(15);
+const TRY_EVERY: Duration = Duration::from_secs(5);
+/// Written in one go.
+const BATCH: usize = 256;
+/// Entries that may wait for a disk; further ones are told and forgotten.
+const MOST_WAITING: usize = 10_000;
+/// A picture belongs to a stretch if it is not farther away, in milliseconds.
+const NEAR: i64 = 2000;
+
+/// What is to be written.
+pub enum Job {
+    Record(Box<Event>, Hub),
+    Picture(String, Picture),
+    KeepStanding(String, StandingConfig, Sender<rusqlite::Result<()>>),
+    ForgetStanding(String, String, Sender<rusqlite::Result<()>>),
+    Configure(HistoryConfig),
+    Close(Sender<()>),
+}
+
+pub struct Writer {
+    folder: PathBuf,
+    config: HistoryConfig,
+    hub: Hub,
+    inbox: Receiver<Job>,
+    waiting_pictures: Arc<AtomicUsize>,
+    connection: Option<Connection>,
+    /// Told already, not written yet.
+    waiting: VecDeque<Event>,
+    /// Why nothing can be written, and when it is tried again.
+    fault: Option<(String, Instant)>,
+    told: Option<(Option<String>, usize)>,
+    next_sweep: Instant,
+}
+
+impl Writer {
+    pub fn new(
+        folder: &Path,
+        config: HistoryConfig,
+        hub: Hub,
+        inbox: Receiver<Job>,
+        waiting_pictures: Arc<AtomicUsize>,
+    ) -> Self {
+        Writer {
+            folder: folder.to_path_buf(),
+            config,
+            hub,
+            inbox,
+            waiting_pictures,
+            connection: None,
+            waiting: VecDeque::new(),
+            fault: None,
+            told: None,
+            next_sweep: Instant::now(),
+        }
+    }
+
+    pub fn run(mut self) {
+        self.open();
+        loop {
+            let next = self.fault.as_ref().map_or(self.next_sweep, |(_, at)| *at);
+            match self.inbox.recv_timeout(next.saturating_duration_since(Instant::now())) {
+                Ok(job) => {
+                    if let Some(closed) = self.work(job) {
+                        // The file is then as small as it can be, and of one piece.
+                        drop(self.connection.take());
+                        let _ = closed.send(());
+                        return;
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => self.look_after(),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    /// Takes a job and those behind it; what to tell if one of them is the end.
+    fn work(&mut self, first: Job) -> Option<Sender<()>> {
+        let mut jobs = vec![first];
+        jobs.extend(self.inbox.try_iter().take(BATCH));
+        let (mut events, mut pictures, mut closed) = (Vec::new(), Vec::new(), None);
+        for job in jobs {
+            match job {
+                Job::Record(event, hub) => events.push((*event, hub)),
+                Job::Picture(camera, picture) => pictures.push((camera, picture)),
+                Job::Configure(config) => {
+                    self.config = config;
+                    self.next_sweep = Instant::now();
+                }
+                Job::KeepStanding(camera, standing, reply) => {
+                    let _ = reply.send(self.standing(
+                        &camera,
+                        standing.id.as_deref().unwrap_or(""),
+                        Some(&standing),
+                    ));
+                }
+                Job::ForgetStanding(camera, id, reply) => {
+                    let _ = reply.send(self.standing(&camera, &id, None));
+                }
+                Job::Close(reply) => closed = Some(reply),
+            }
+        }
+        self.waiting_pictures.fetch_sub(pictures.len(), Ordering::Relaxed);
+        self.write(events, &pictures);
+        if self.fault.is_none() && self.next_sweep <= Instant::now() {
+            self.look_after();
+        }
+        closed
+    }
+
+    /// The pictures first: evidence may be among them.
+    fn write(&mut self, mut events: Vec<(Event, Hub)>, pictures: &[(String, Picture)]) {
+        if events.is_empty() && (pictures.is_empty() || self.fault.is_some()) {
+            return;
+        }
+        let result = match (&mut self.connection, &self.fault) {
+            (Some(connection), None) => commit(connection, &mut events, pictures),
+            _ => Ok(false),
+        };
+        let written = match result {
+            Ok(written) => written,
+            Err(error) => {
+                self.fail(&error);
+                false
+            }
+        };
+        for (event, hub) in events {
+            if !written && self.waiting.len() < MOST_WAITING {
+                self.waiting.push_back(event.clone());
+            }
+            hub.announce(event);
+        }
+        self.tell();
+    }
+
+    /// Makes room, and tries again what did not work.
+    fn look_after(&mut self) {
+        if self.fault.is_some() || self.connection.is_none() {
+            self.fault = None;
+            self.retry();
+        }
+        self.next_sweep = Instant::now() + SWEEP_EVERY;
+        let Some(connection) = self.connection.as_mut().filter(|_| self.fault.is_none()) else {
+            return;
+        };
+        if let Err(error) = retention::sweep(connection, &self.config) {
+            self.fail(&error);
+        }
+    }
+
+    fn retry(&mut self) {
+        if self.connection.is_none() {
+            self.open();
+        }
+        let Some(connection) = &mut self.connection else { return };
+        if !self.waiting.is_empty() {
+            let mut events: Vec<(Event, Hub)> =
+                self.waiting.iter().map(|event| (event.clone(), self.hub.clone())).collect();
+            match commit(connection, &mut events, &[]) {
+                Ok(_) => self.waiting.clear(),
+                Err(error) => return self.fail(&error),
+            }
+        } else if let Err(error) = probe(connection) {
+            return self.fail(&error);
+        }
+        self.tell();
+    }
+
+    fn open(&mut self) {
+        match schema::open(&self.folder) {
+            Ok(connection) => self.connection = Some(connection),
+            Err(error) if schema::is_damaged(&error) => {
+                if let Err(error) = put_aside(&self.folder) {
+                    self.fail(&rusqlite::Error::ToSqlConversionFailure(Box::new(error)));
+                    return;
+                }
+                match schema::open(&self.folder) {
+                    Ok(connection) => self.connection = Some(connection),
+                    Err(error) => self.fail(&error),
+                }
+            }
+            Err(error) => self.fail(&error),
+        }
+        self.tell();
+    }
+
+    fn fail(&mut self, error: &rusqlite::Error) {
+        let mut reason =
+            format!("the history in {} cannot be written: {error}", self.folder.display());
+        if schema::is_full(error) {
+            reason = format!(
+                "the disk of {} is full; make room on it. Nothing is lost that was stored",
+                self.folder.display()
+            );
+            if let Some(connection) = &mut self.connection {
+                // Pages of pictures are of use to answers; where that does not help, somebody has to.
+                let _ = retention::thin_pictures(connection);
+            }
+        }
+        if schema::is_damaged(error) {
+            self.connection = None;
+        }
+        tracing::warn!("{reason}");
+        self.fault = Some((reason, Instant::now() + TRY_EVERY));
+        self.tell();
+    }
+
+    /// Tells how it is, where that has changed.
+    fn tell(&mut self) {
+        let now = (self.fault.as_ref().map(|(reason, _)| reason.clone()), self.waiting.len());
+        if self.told.as_ref() == Some(&now) {
+            return;
+        }
+        let failed = self.fault.is_some();
+        self.hub.announce(Event::Broker(Broker {
+            name: "history".into(),
+            kind: BrokerKind::History,
+            state: if failed { BrokerState::Failed } else { BrokerState::Connected },
+            reason: now.0.clone(),
+            next_try: failed.then(|| {
+                Timestamp::now().checked_add(TRY_EVERY).unwrap_or_else(|_| Timestamp::now())
+            }),
+            waiting: now.1 as u64,
+        }));
+        self.told = Some(now);
+    }
+
+    fn standing(
+        &mut self,
+        camera: &str,
+        id: &str,
+        standing: Option<&StandingConfig>,
+    ) -> rusqlite::Result<()> {
+        let connection = self.connection.as_ref().ok_or(rusqlite::Error::InvalidQuery)?;
+        match standing {
+            Some(standing) => {
+                let json = serde_json::to_string(standing)
+                    .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+                let insert =
+                    "INSERT OR REPLACE INTO standing (camera, id, json) VALUES (?1, ?2, ?3)";
+                connection.execute(insert, params![camera, id, json])?;
+            }
+            None => {
+                connection.execute(
+                    "DELETE FROM standing WHERE camera = ?1 AND id = ?2",
+                    params![camera, id],
+                )?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// All or nothing; evidence gets its pictures.
+fn commit(
+    connection: &mut Connection,
+    events: &mut [(Event, Hub)],
+    pictures: &[(String, Picture)],
+) -> rusqlite::Result<bool> {
+    let transaction =
+        connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    for (camera, picture) in pictures {
+        let insert =
+            "INSERT OR IGNORE INTO pictures (camera, at, size, jpeg) VALUES (?1, ?2, ?3, ?4)";
+        let size = picture.jpeg.len() as i64;
+        transaction.prepare_cached(insert)?.execute(params![
+            camera,
+            ms(picture.at),
+            size,
+            &picture.jpeg[..]
+        ])?;
+    }
+    for (event, _) in events.iter_mut() {
+        insert(&transaction, event)?;
+    }
+    transaction.commit()?;
+    Ok(true)
+}
+
+fn insert(transaction: &Transaction, event: &mut Event) -> rusqlite::Result<()> {
+    let (camera, evidence) = match event {
+        Event::Answer(answer) => (&answer.camera, &mut answer.evidence),
+        Event::Alert(alert) => (&alert.camera, &mut alert.evidence),
+        _ => return Ok(()),
+    };
+    let mut pins = Vec::new();
+    let mut pinned = 0;
+    for evidence in evidence.iter_mut().filter(|evidence| evidence.picture.is_none()) {
+        if let Some((row, at, size)) = picture_of(transaction, camera, evidence)? {
+            evidence.picture = Some(key(camera, at));
+            pins.push(row);
+            pinned += size;
+        }
+    }
+    let Some(entry) = Entry::of(event) else { return Ok(()) };
+    let json = serde_json::to_string(&entry)
+        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+    let (kind, camera, question, answer) = match &entry {
+        Entry::Answer(answer) => ("answer", &answer.camera, &answer.question, &answer.text),
+        Entry::Alert(alert) => ("alert", &alert.camera, &alert.question, &alert.answer),
+    };
+    let size = json.len() as i64 + pinned;
+    let insert = "INSERT OR IGNORE INTO entries (id, kind, camera, at, question, answer, json, size) \
+                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+    let is_new = transaction.prepare_cached(insert)?.execute(params![
+        entry.id(),
+        kind,
+        camera,
+        ms(entry.at()),
+        question,
+        answer,
+        json,
+        size
+    ])?;
+    if is_new == 0 {
+        return Ok(());
+    }
+    let row = transaction.last_insert_rowid();
+    for picture in pins {
+        let pin = "INSERT OR IGNORE INTO pins (entry, picture) VALUES (?1, ?2)";
+        transaction.prepare_cached(pin)?.execute(params![row, picture])?;
+    }
+    Ok(())
+}
+
+/// The picture in the middle of a stretch, or near it.
+fn picture_of(
+    transaction: &Transaction,
+    camera: &str,
+    evidence: &Evidence,
+) -> rusqlite::Result<Option<(i64, i64, i64)>> {
+    use rusqlite::OptionalExtension;
+    let (from, to) = (ms(evidence.from), ms(evidence.to));
+    let nearest = "SELECT row, at, size FROM pictures WHERE camera = ?1 AND at BETWEEN ?2 AND ?3 \
+                   ORDER BY abs(at - ?4) LIMIT 1";
+    let middle = from / 2 + to / 2;
+    transaction
+        .prepare_cached(nearest)?
+        .query_row(params![camera, from - NEAR, to + NEAR, middle], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })
+        .optional()
+}
+
+/// Whether it can be written.
+fn probe(connection: &Connection) -> rusqlite::Result<()> {
+    let touch = "INSERT OR REPLACE INTO standing (camera, id, json) VALUES ('', '', '')";
+    connection.execute(touch, [])?;
+    connection.execute("DELETE FROM standing WHERE camera = ''", []).map(drop)
+}
+
+/// A damaged file is kept for whoever knows how to read it; the wall begins a new one.
+fn put_aside(folder: &Path) -> std::io::Result<()> {
+    let name = format!("{}.damaged-{}", schema::FILE, Timestamp::now().as_second());
+    tracing::error!("{} is damaged; it is now {name}", folder.join(schema::FILE).display());
+    std::fs::rename(folder.join(schema::FILE), folder.join(&name))?;
+    for end in ["-wal", "-shm"] {
+        let _ = std::fs::rename(
+            folder.join(format!("{}{end}", schema::FILE)),
+            folder.join(format!("{name}{end}")),
+        );
+    }
+    Ok(())
+}

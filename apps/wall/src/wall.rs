@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: MPL-2.0
+//! A wall at work: its parts put together, reconfigured and stopped.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::cameras::{Cameras, Settings, plugin};
+use crate::config::Config;
+use crate::history::History;
+use crate::hub::{Asks, Broker, BrokerKind, BrokerState, Event, Hub, State};
+use crate::web::{self, App};
+
+/// Why a wall does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum WallError {
+    /// There is no element.
+    #[error(transparent)]
+    Plugin(#[from] plugin::Missing),
+    /// The data folder cannot be made or written.
+    #[error("the folder {} cannot be used: {error}; `data` in section [wall] names another", path.display())]
+    Data {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// Another wall uses the data folder.
+    #[error("another wall uses the folder {}; each needs its own (`data` in section [wall])", .0.display())]
+    Taken(PathBuf),
+    /// The address cannot be had.
+    #[error(
+        "cannot listen on {address}: {error}; `listen` in section [wall] names another address"
+    )]
+    Listen {
+        /// Which.
+        address: String,
+        /// Why.
+        error: std::io::Error,
+    },
+}
+
+/// A wall at work. [`Wall::stop`] saves the memories.
+pub struct Wall {
+    /// What is shown here.
+    pub hub: Hub,
+    /// The past.
+    pub history: History,
+    /// The cameras of this process.
+    pub cameras: Cameras,
+    /// All cameras, those of other machines too.
+    pub asks: Arc<dyn Asks>,
+    address: SocketAddr,
+    config: Mutex<Config>,
+    app: Arc<App>,
+    stop: CancellationToken,
+    server: Mutex<Option<tokio::task::JoinHandle<()>>>,
+    /// Held while the data folder is ours.
+    _lock: std::fs::File,
+}
+
+impl Wall {
+    /// Starts all parts. Cameras, brokers and what else is not there yet are states, no errors.
+    ///
+    /// # Errors
+    /// Says what is missing, and what helps.
+    pub async fn start(config: Config) -> Result<Self, WallError> {
+        plugin::find()?;
+        let data = &config.wall.data;
+        let fault = |error| WallError::Data { path: data.clone(), error };
+        let memories = data.join("memories");
+        std::fs::create_dir_all(&memories).map_err(fault)?;
+        let lock = lock(data)?;
+        let listener = TcpListener::bind(&config.wall.listen).await;
+        let listener = listener
+            .map_err(|error| WallError::Listen { address: config.wall.listen.clone(), error })?;
+        let address = listener.local_addr().map_err(fault)?;
+        let host = config.wall.host.clone().unwrap_or_else(machine);
+
+        let hub = Hub::new();
+        let history = History::start(data, &config.history, &hub).map_err(fault)?;
+        history.keep(&hub);
+        let settings = Settings { host: host.clone(), memories, model: config.wall.model.clone() };
+        let cameras = Cameras::new(hub.clone(), history.clone(), settings);
+        let asks: Arc<dyn Asks> = Arc::new(cameras.clone());
+
+        let app = Arc::new(App::new(&config, &host, &hub, &history, &cameras, &asks));
+        let stop = CancellationToken::new();
+        let server = web::serve(listener, app.clone(), stop.clone());
+        let wall = Wall {
+            hub,
+            history,
+            cameras,
+            asks,
+            address,
+            config: Mutex::new(config.clone()),
+            app,
+            stop,
+            server: Mutex::new(Some(server)),
+            _lock: lock,
+        };
+        wall.cameras.apply(&config.cameras).await;
+        Ok(wall)
+    }
+
+    /// Where the page is.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What is so.
+    pub fn state(&self) -> State {
+        self.hub.state()
+    }
+
+    /// Does what another configuration says. What it says the same goes on undisturbed; `wall.listen`,
+    /// `wall.host` and `wall.data` hold from the next start on.
+    pub async fn apply(&self, config: &Config) {
+        let before = std::mem::replace(&mut *self.config.lock(), config.clone());
+        if before.wall.model != config.wall.model {
+            self.cameras.set_model(config.wall.model.clone());
+        }
+        self.history.configure(&config.history);
+        self.app.configure(config);
+        self.cameras.apply(&config.cameras).await;
+    }
+
+    /// Reads its file again whenever it changes, and on SIGHUP, until the wall is stopped. A file with a fault is
+    /// a state on the page, and nothing changes.
+    pub async fn follow(&self, file: &Path) {
+        tokio::select! {
+            () = crate::reload::follow(self, file) => {}
+            () = self.stop.cancelled() => {}
+        }
+    }
+
+    /// Tells how the configuration's file is.
+    pub(crate) fn tell_config(&self, fault: Option<String>) {
+        self.hub.publish(Event::Broker(Broker {
+            name: "configuration".into(),
+            kind: BrokerKind::Config,
+            state: if fault.is_some() { BrokerState::Failed } else { BrokerState::Connected },
+            reason: fault,
+            next_try: None,
+            waiting: 0,
+        }));
+    }
+
+    /// Stops all parts and saves the memories.
+    pub async fn stop(&self) {
+        self.stop.cancel();
+        self.cameras.stop().await;
+        let history = self.history.clone();
+        let _ = tokio::task::spawn_blocking(move || history.close()).await;
+        let server = self.server.lock().take();
+        if let Some(server) = server {
+            // Pages that listen would listen for ever.
+            let _ = tokio::time::timeout(std::time::Duration::from_secs(2), server).await;
+        }
+    }
+}
+
+/// One wall a folder.
+fn lock(data: &Path) -> Result<std::fs::File, WallError> {
+    let fault = |error| WallError::Data { path: data.to_path_buf(), error };
+    let file = std::fs::File::create(data.join("lock")).map_err(fault)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(WallError::Taken(data.to_path_buf())),
+        Err(std::fs::TryLockError::Error(error)) => Err(fault(error)),
+    }
+}
+
+/// The machine's name.
+fn machine() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = name.trim();
+    if name.is_empty() { "wall".into() } else { name.to_owned() }
+}
