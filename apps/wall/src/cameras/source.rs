@@ -179,7 +179,7 @@ fn connect(
     out.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| match info.event() {
         Some(event) if event.type_() == gst::EventType::Eos => {
             let _ = events.send(Input::SourceEnded(number));
-            gst::PadProbeReturn::Drop
+            gst::PadProbeReturn::Handled
         }
         _ => gst::PadProbeReturn::Ok,
     });

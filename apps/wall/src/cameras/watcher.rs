@@ -307,7 +307,7 @@ fn attach_pictures(
         .and_then(|queue| queue.static_pad("sink"))
         .ok_or("no queue")?;
     let Pictures { live, every, keep } = pictures;
-    // Dropped in front of the queue: what nobody looks at is not even converted.
+    // Taken out in front of the queue (`Drop` would have GStreamer free what the binding has freed): what nobody looks at is not even converted.
     let (looked_at, mut last) = (live.clone(), None::<Instant>);
     let often = Duration::from_secs(1) / PICTURES_PER_SECOND;
     let gate = Mutex::new(move || {
@@ -319,7 +319,7 @@ fn attach_pictures(
         due
     });
     way_in.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
-        if (gate.lock())() { gst::PadProbeReturn::Ok } else { gst::PadProbeReturn::Drop }
+        if (gate.lock())() { gst::PadProbeReturn::Ok } else { gst::PadProbeReturn::Handled }
     });
     let mut kept = None::<Instant>;
     let callbacks = gst_app::AppSinkCallbacks::builder().new_sample(move |sink| {

@@ -27,6 +27,7 @@ use crate::picture::Picture;
 
 pub use read::{Kind, Moment, Query};
 
+const OPENING: Duration = Duration::from_secs(10);
 /// Pictures that may wait for the disk. Further ones are lost to the past, and to nobody else.
 const MOST_PICTURES: usize = 256;
 
@@ -78,7 +79,10 @@ impl History {
         let waiting_pictures = Arc::new(AtomicUsize::new(0));
         let writer =
             Writer::new(folder, config.clone(), hub.clone(), inbox, waiting_pictures.clone());
-        std::thread::Builder::new().name("history".into()).spawn(move || writer.run())?;
+        let (ready, is_open) = mpsc::channel();
+        std::thread::Builder::new().name("history".into()).spawn(move || writer.run(&ready))?;
+        // What is read next is to be there. A disk that hangs holds the start up for a moment only.
+        let _ = is_open.recv_timeout(OPENING);
         let inner = Inner {
             folder: folder.to_path_buf(),
             picture_every: Mutex::new(every(config)),

@@ -73,8 +73,10 @@ impl Writer {
         }
     }
 
-    pub fn run(mut self) {
+    /// Writes until it is closed; tells once it is clear whether it can.
+    pub fn run(mut self, ready: &Sender<()>) {
         self.open();
+        let _ = ready.send(());
         loop {
             let next = self.fault.as_ref().map_or(self.next_sweep, |(_, at)| *at);
             match self.inbox.recv_timeout(next.saturating_duration_since(Instant::now())) {
