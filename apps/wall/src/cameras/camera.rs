@@ -238,7 +238,10 @@ impl Camera {
                     self.fail_pipeline(why);
                 }
             }
-            gst::MessageView::Progress(progress) => {
+            // Sources tell of theirs, too.
+            gst::MessageView::Progress(progress)
+                if message.src().is_some_and(|object| watcher.is_element(object)) =>
+            {
                 let (kind, _, text) = progress.get();
                 self.progress(kind, text);
             }

@@ -50,7 +50,9 @@ pub fn find() -> Result<(), Missing> {
     if is_named && is_known() {
         return Ok(());
     }
-    for folder in [beside.join("gstreamer-1.0"), beside.to_path_buf()] {
+    // Cargo puts tests and examples a folder below.
+    let above = beside.join("../gstreamer-1.0");
+    for folder in [beside.join("gstreamer-1.0"), beside.to_path_buf(), above] {
         let path = folder.join(FILE);
         if path.is_file() {
             let reason = |error: gst::glib::Error| Missing::NoPlugin {

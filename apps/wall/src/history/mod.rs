@@ -206,6 +206,12 @@ fn key(camera: &str, at: i64) -> String {
     format!("{camera}-{at}")
 }
 
+/// When a picture of this name was seen, if it is this camera's.
+fn at_of(key: &str, camera: &str) -> Option<i64> {
+    let (of, at) = key.rsplit_once('-')?;
+    at.parse().ok().filter(|_| of == camera)
+}
+
 /// Milliseconds, as times are in the database.
 fn ms(at: Timestamp) -> i64 {
     at.as_millisecond()

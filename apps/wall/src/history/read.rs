@@ -25,6 +25,8 @@ pub struct Query {
     pub camera: Option<String>,
     /// Answers or alerts; both where nothing is said.
     pub kind: Option<Kind>,
+    /// Whether it is of a standing question; both where nothing is said.
+    pub standing: Option<bool>,
     /// Not before.
     pub from: Option<Timestamp>,
     /// Not after.
@@ -176,6 +178,11 @@ fn select(query: &Query) -> (String, Vec<Value>) {
     if let Some(kind) = query.kind {
         let kind = if kind == Kind::Answer { "answer" } else { "alert" };
         and(&mut sql, "kind = ?", kind.to_string().into());
+    }
+    match query.standing {
+        Some(true) => sql.push_str(" AND standing"),
+        Some(false) => sql.push_str(" AND NOT standing"),
+        None => {}
     }
     if let Some(from) = query.from {
         and(&mut sql, "at >= ?", ms(from).into());

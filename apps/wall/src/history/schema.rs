@@ -16,6 +16,7 @@ const TABLES: &str = "
         id TEXT NOT NULL UNIQUE,
         kind TEXT NOT NULL,
         camera TEXT NOT NULL,
+        standing INTEGER NOT NULL,
         at INTEGER NOT NULL,
         question TEXT NOT NULL,
         answer TEXT NOT NULL,

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use rusqlite::{Connection, Transaction, params};
 
-use super::{Entry, key, ms, retention, schema};
+use super::{Entry, at_of, key, ms, retention, schema};
 use crate::config::{HistoryConfig, StandingConfig};
 use crate::hub::{Broker, BrokerKind, BrokerState, Event, Evidence, Hub};
 use crate::picture::Picture;
@@ -305,7 +305,7 @@ fn insert(transaction: &Transaction, event: &mut Event) -> rusqlite::Result<()> 
     };
     let mut pins = Vec::new();
     let mut pinned = 0;
-    for evidence in evidence.iter_mut().filter(|evidence| evidence.picture.is_none()) {
+    for evidence in evidence.iter_mut() {
         if let Some((row, at, size)) = picture_of(transaction, camera, evidence)? {
             evidence.picture = Some(key(camera, at));
             pins.push(row);
@@ -315,17 +315,21 @@ fn insert(transaction: &Transaction, event: &mut Event) -> rusqlite::Result<()> 
     let Some(entry) = Entry::of(event) else { return Ok(()) };
     let json = serde_json::to_string(&entry)
         .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
-    let (kind, camera, question, answer) = match &entry {
-        Entry::Answer(answer) => ("answer", &answer.camera, &answer.question, &answer.text),
-        Entry::Alert(alert) => ("alert", &alert.camera, &alert.question, &alert.answer),
+    let (kind, camera, standing, question, answer) = match &entry {
+        Entry::Answer(answer) => {
+            let standing = answer.standing.is_some();
+            ("answer", &answer.camera, standing, &answer.question, &answer.text)
+        }
+        Entry::Alert(alert) => ("alert", &alert.camera, true, &alert.question, &alert.answer),
     };
     let size = json.len() as i64 + pinned;
-    let insert = "INSERT OR IGNORE INTO entries (id, kind, camera, at, question, answer, json, size) \
-                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+    let insert = "INSERT OR IGNORE INTO entries (id, kind, camera, standing, at, question, answer, json, size) \
+                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
     let is_new = transaction.prepare_cached(insert)?.execute(params![
         entry.id(),
         kind,
         camera,
+        standing,
         ms(entry.at()),
         question,
         answer,
@@ -350,13 +354,18 @@ fn picture_of(
     evidence: &Evidence,
 ) -> rusqlite::Result<Option<(i64, i64, i64)>> {
     use rusqlite::OptionalExtension;
-    let (from, to) = (ms(evidence.from), ms(evidence.to));
+    let (mut from, mut to) = (ms(evidence.from) - NEAR, ms(evidence.to) + NEAR);
+    // One that has been told already, or that another machine has.
+    if let Some(key) = &evidence.picture {
+        let Some(at) = at_of(key, camera) else { return Ok(None) };
+        (from, to) = (at, at);
+    }
     let nearest = "SELECT row, at, size FROM pictures WHERE camera = ?1 AND at BETWEEN ?2 AND ?3 \
                    ORDER BY abs(at - ?4) LIMIT 1";
     let middle = from / 2 + to / 2;
     transaction
         .prepare_cached(nearest)?
-        .query_row(params![camera, from - NEAR, to + NEAR, middle], |row| {
+        .query_row(params![camera, from, to, middle], |row| {
             Ok((row.get(0)?, row.get(1)?, row.get(2)?))
         })
         .optional()

@@ -35,6 +35,8 @@ pub struct Find {
     /// `answer` or `alert`; left out: both.
     #[param(value_type = Option<String>)]
     kind: Option<Kind>,
+    /// Whether it is of a standing question; left out: both.
+    standing: Option<bool>,
     /// Not before.
     #[param(value_type = Option<String>, format = DateTime)]
     from: Option<Timestamp>,
@@ -49,10 +51,19 @@ pub struct Find {
 
 impl Find {
     fn wanted(self) -> Wanted {
-        let Find { q, camera, kind, from, to, before, limit } = self;
+        let Find { q, camera, kind, standing, from, to, before, limit } = self;
         let limit = Some(limit.unwrap_or(PAGE.0).clamp(1, PAGE.1));
         let text = |field: Option<String>| field.filter(|text| !text.trim().is_empty());
-        Wanted { q: text(q), camera: text(camera), kind, from, to, before: text(before), limit }
+        Wanted {
+            q: text(q),
+            camera: text(camera),
+            kind,
+            standing,
+            from,
+            to,
+            before: text(before),
+            limit,
+        }
     }
 }
 
@@ -75,7 +86,7 @@ pub async fn find(
 
 /// A camera's answers, the newest first.
 #[utoipa::path(get, path = "/api/cameras/{camera}/answers", tag = "history",
-    params(("camera" = String, Path), ("before" = Option<String>, Query), ("limit" = Option<usize>, Query)),
+    params(("camera" = String, Path), ("standing" = Option<bool>, Query), ("before" = Option<String>, Query), ("limit" = Option<usize>, Query)),
     responses((status = 200, body = Items<Entry>)))]
 pub async fn answers(
     State(app): State<Arc<App>>,
