@@ -8,6 +8,9 @@ use gstreamer as gst;
 pub fn of(error: &glib::Error, debug: Option<&str>) -> String {
     let said = hide_passwords(error.message());
     let debug = debug.map(hide_passwords).unwrap_or_default();
+    if error.matches(gst::CoreError::MissingPlugin) {
+        return missing(&debug);
+    }
     let advice = match (error.kind::<gst::ResourceError>(), error.kind::<gst::StreamError>()) {
         (Some(gst::ResourceError::NotAuthorized), _) => Some("wrong user or password"),
         _ if is_unauthorized(&debug) => Some("wrong user or password"),
@@ -39,6 +42,20 @@ pub fn of(error: &glib::Error, debug: Option<&str>) -> String {
         text.push(')');
     }
     text
+}
+
+/// "decodebin.c(4719): ...:\nno suitable plugins found:\nMissing decoder: H.264 (...)"; nothing is named where there
+/// is no stream of the wanted kind.
+fn missing(debug: &str) -> String {
+    let named: Vec<&str> =
+        debug.lines().skip(1).filter(|line| line.starts_with("Missing")).collect();
+    match named.is_empty() {
+        true => "there is no video in this stream".into(),
+        false => format!(
+            "a decoder is missing; for many cameras it is in gstreamer1.0-libav: {}",
+            named.join(", ")
+        ),
+    }
 }
 
 fn is_unauthorized(debug: &str) -> bool {

@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The program as users start it: killed, told to read its file again, on a full disk, with faults.
+
+mod common;
+
+use std::path::Path;
+use std::process::Command;
+
+use common::*;
+use serde_json::{Value, json};
+
+fn write(folder: &Path, rest: &str) -> std::path::PathBuf {
+    let file = folder.join("wall.toml");
+    std::fs::write(&file, text(&folder.join("data"), rest)).unwrap();
+    file
+}
+
+fn is_live(state: &Value, id: &str) -> bool {
+    camera_of(state, id)["state"] == "live"
+}
+
+fn broker<'a>(state: &'a Value, name: &str) -> &'a Value {
+    let mut brokers = state["brokers"].as_array().unwrap().iter();
+    brokers.find(|broker| broker["name"] == name).unwrap_or(&Value::Null)
+}
+
+/// Asks until there are answers, and returns what the history says then.
+fn asked(program: &Program, many: usize) -> Vec<Value> {
+    let ask = json!({"cameras": ["yard"], "question": "what is here now?"});
+    for _ in 0..many {
+        assert_eq!(program.post("api/ask", ask.clone()).status, 202);
+    }
+    let deadline = std::time::Instant::now() + PATIENCE;
+    loop {
+        let items =
+            program.get("api/history?limit=500").json()["items"].as_array().unwrap().clone();
+        if items.len() >= many {
+            return items;
+        }
+        assert!(std::time::Instant::now() < deadline, "{} of {many} answers", items.len());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn what_was_answered_outlives_kill_9() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = write(folder.path(), &ball("yard"));
+    let mut known: Vec<Value> = Vec::new();
+    for _ in 0..3 {
+        let program = Program::start(&file);
+        program.until("live", |state| is_live(state, "yard"));
+        // All that has ever been shown, in its order.
+        let before =
+            program.get("api/history?limit=500").json()["items"].as_array().unwrap().clone();
+        assert_eq!(before, known);
+        known = asked(&program, before.len() + 7);
+        program.kill();
+    }
+    let data = rusqlite::Connection::open(folder.path().join("data/wall.db")).unwrap();
+    let sound: String = data.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+    assert_eq!(sound, "ok");
+}
+
+#[test]
+fn another_file_is_taken_without_disturbing_what_it_says_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = write(folder.path(), &(ball("yard") + &ball("gone")));
+    let program = Program::start(&file);
+    let is_ready = |state: &Value| is_live(state, "yard") && is_live(state, "gone");
+    program.until("two cameras", is_ready);
+    let frames = |state: &Value| camera_of(state, "yard")["health"]["frames"].as_u64().unwrap();
+    let before = program.until("frames", |state| frames(state) > 0);
+    // On change.
+    write(
+        folder.path(),
+        &(ball("yard")
+            + "name = \"Yard\"\nstanding = [{ question = \"is it?\" }]\n"
+            + &ball("new")),
+    );
+    let state = program.until("a new camera", |state| is_live(state, "new"));
+    let yard = camera_of(&state, "yard");
+    assert_eq!((&yard["name"], &yard["standing"][0]["id"]), (&json!("Yard"), &json!("is-it")));
+    assert_eq!(camera_of(&state, "gone"), &Value::Null);
+    assert_eq!(yard["since"], camera_of(&before, "yard")["since"], "it went on");
+    assert!(frames(&state) >= frames(&before), "in the same pipeline");
+    // A fault, on SIGHUP: a state, and nothing changes.
+    write(folder.path(), "[[camera]]\nid = \"yard\"\n");
+    signal(program.process.id(), "HUP");
+    let state =
+        program.until("a fault", |state| broker(state, "configuration")["state"] == "failed");
+    let reason = broker(&state, "configuration")["reason"].as_str().unwrap();
+    assert!(
+        reason.contains("wall.toml:6:1") && reason.contains("neither uri nor pipeline"),
+        "{reason}"
+    );
+    assert!(is_live(&state, "yard") && is_live(&state, "new"));
+    write(folder.path(), &ball("yard"));
+    let state =
+        program.until("no fault", |state| broker(state, "configuration")["state"] == "connected");
+    assert_eq!(state["cameras"].as_array().unwrap().len(), 1);
+    assert_eq!(camera_of(&state, "yard")["since"], camera_of(&before, "yard")["since"]);
+    // It ends when it is told to, and saves.
+    let mut program = program;
+    signal(program.process.id(), "TERM");
+    assert!(program.process.wait().unwrap().success());
+    assert!(folder.path().join("data/memories/yard.toyworld.memory").exists());
+}
+
+#[test]
+fn a_full_disk_is_a_state_and_passes() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = write(folder.path(), &(ball("yard") + "memory = false\n"));
+    // A disk of its own for the data, of 2 MB: in a namespace, so that nobody has to be root.
+    let data = folder.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    let mount = "mount -t tmpfs -o size=2m none \"$0\" && exec \"$1\" \"$2\"";
+    let program = Program::of(
+        Command::new("unshare")
+            .args(["--user", "--map-root-user", "--mount", "sh", "-c", mount])
+            .args([data.as_path(), Path::new(env!("CARGO_BIN_EXE_streamkvqa-wall")), &file]),
+    );
+    program.until("live", |state| is_live(state, "yard"));
+    let known = asked(&program, 3);
+    // Seen from outside of the namespace.
+    let inside = format!("/proc/{}/root{}", program.process.id(), data.display());
+    let hog = Path::new(&inside).join("hog");
+    let fill = Command::new("dd")
+        .args(["if=/dev/zero", "bs=1k"])
+        .arg(format!("of={}", hog.display()))
+        .output();
+    assert!(!fill.unwrap().status.success(), "there was no end to the disk");
+    let state = program.until("a full disk", |state| broker(state, "history")["state"] == "failed");
+    let reason = broker(&state, "history")["reason"].as_str().unwrap();
+    assert!(reason.contains("is full"), "{reason}");
+    assert!(broker(&state, "history")["next_try"].is_string());
+    assert!(is_live(&state, "yard"), "{state:#}");
+    // What is stored is there, and what happens meanwhile is kept until there is room.
+    assert_eq!(program.get("api/history?limit=3").json()["items"], json!(known));
+    let ask = json!({"cameras": ["yard"], "question": "what is here now?"});
+    assert_eq!(program.post("api/ask", ask).status, 202);
+    program.until("an answer that waits", |state| broker(state, "history")["waiting"] == 1);
+    std::fs::remove_file(&hog).unwrap();
+    program.until("room", |state| {
+        let history = broker(state, "history");
+        history["state"] == "connected" && history["waiting"] == 0
+    });
+    assert_eq!(program.get("api/history").json()["items"].as_array().unwrap().len(), 4);
+}
+
+#[test]
+fn what_keeps_it_from_starting_is_said_with_what_helps() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = env!("CARGO_BIN_EXE_streamkvqa-wall");
+    let says = |command: &mut Command| {
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let said = says(Command::new(program).arg(folder.path().join("none.toml")));
+    assert!(said.contains("none.toml") && said.contains("No such file"), "{said}");
+    let file = write(folder.path(), "[access]\ntokens = [3]\n");
+    let said = says(Command::new(program).arg(&file));
+    assert!(
+        said.contains("wall.toml:7:11: invalid type") && said.contains("expected a string"),
+        "{said}"
+    );
+    // Without the element.
+    let file = write(folder.path(), "");
+    let alone = folder.path().join("alone");
+    std::fs::create_dir(&alone).unwrap();
+    std::fs::copy(program, alone.join("wall")).unwrap();
+    let said = says(
+        Command::new(alone.join("wall"))
+            .arg(&file)
+            .env("GST_PLUGIN_PATH", &alone)
+            .env("GST_PLUGIN_SYSTEM_PATH", &alone)
+            .env("GST_REGISTRY", alone.join("registry")),
+    );
+    assert!(said.contains("no element streamkvqa") && said.contains("make build"), "{said}");
+    // Twice in one folder.
+    let first = Program::start(&file);
+    let said = says(Command::new(program).arg(&file));
+    assert!(said.contains("another wall uses the folder"), "{said}");
+    let taken = first.url.trim_start_matches("http://").trim_end_matches('/');
+    let other = text(&folder.path().join("other"), "").replace("127.0.0.1:0", taken);
+    let second = folder.path().join("second.toml");
+    std::fs::write(&second, other).unwrap();
+    let said = says(Command::new(program).arg(&second));
+    assert!(said.contains("cannot listen on") && said.contains("`listen`"), "{said}");
+}
