@@ -16,8 +16,8 @@ run="gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstr
      gstreamer1.0-x fonts-dejavu-core"
 # For the Python programs and the loopback RTSP camera.
 python="python3 python3-gst-1.0 gir1.2-gst-plugins-base-1.0 gir1.2-gst-rtsp-server-1.0 python3-paho-mqtt"
-# The MQTT broker of the tests, and who listens there.
-broker="mosquitto mosquitto-clients"
+# The servers of the tests, an MQTT broker and NATS, and who listens there.
+broker="mosquitto mosquitto-clients nats-server"
 # For meson.build.
 meson="meson"
 # To make a Debian package: cargo-deb asks dpkg what a library needs.
