@@ -277,7 +277,8 @@ pub trait Asks: Send + Sync {
     /// Ends one.
     async fn remove_standing(&self, camera: &str, standing: &str) -> Result<(), Refused>;
 
-    /// Watches a camera, its memory as in the file `memory`, where one is given.
+    /// Watches a camera, its memory as in the file `memory`, where one is given. One that is watched already goes
+    /// on as this configuration says, and keeps its pipeline if that can stay.
     async fn start_camera(
         &self,
         camera: CameraConfig,

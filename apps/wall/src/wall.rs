@@ -4,16 +4,23 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::brokers::metrics::Metrics;
+use crate::brokers::{self, Brokers};
 use crate::cameras::{Cameras, Settings, plugin};
+use crate::cluster::{self, Cluster};
 use crate::config::Config;
 use crate::history::History;
 use crate::hub::{Asks, Broker, BrokerKind, BrokerState, Event, Hub, State};
 use crate::web::{self, App};
+
+/// How long after the start a camera may come that an MQTT broker knows from an earlier life.
+const SETTLE: Duration = Duration::from_secs(30);
 
 /// Why a wall does not start.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +63,8 @@ pub struct Wall {
     pub asks: Arc<dyn Asks>,
     address: SocketAddr,
     config: Mutex<Config>,
+    cluster: Option<Cluster>,
+    brokers: Brokers,
     app: Arc<App>,
     stop: CancellationToken,
     server: Mutex<Option<tokio::task::JoinHandle<()>>>,
@@ -82,13 +91,42 @@ impl Wall {
         let host = config.wall.host.clone().unwrap_or_else(machine);
 
         let hub = Hub::new();
+        // Of one wall alone these are the same.
+        let apart = || if config.cluster.is_some() { Hub::new() } else { hub.clone() };
+        let (own, here) = (apart(), apart());
         let history = History::start(data, &config.history, &hub).map_err(fault)?;
         history.keep(&hub);
         let settings = Settings { host: host.clone(), memories, model: config.wall.model.clone() };
-        let cameras = Cameras::new(hub.clone(), history.clone(), settings);
-        let asks: Arc<dyn Asks> = Arc::new(cameras.clone());
+        let cameras = Cameras::new(here.clone(), history.clone(), settings);
+        let local: Arc<dyn Asks> = Arc::new(cameras.clone());
+        let cluster = config.cluster.as_ref().map(|cluster| {
+            let place = cluster::Place {
+                host: host.clone(),
+                folder: data.clone(),
+                local: local.clone(),
+                cameras: here,
+                own: own.clone(),
+                all: hub.clone(),
+            };
+            Cluster::start(cluster, place, config.cameras.clone())
+        });
+        let asks: Arc<dyn Asks> = match &cluster {
+            Some(cluster) => Arc::new(cluster.clone()),
+            None => local,
+        };
+        let metrics = Metrics::start(&own, &hub);
+        let brokers = Brokers::new(brokers::Place {
+            own,
+            all: hub.clone(),
+            asks: asks.clone(),
+            folder: data.clone(),
+            wall: config.wall.name.clone(),
+            host: host.clone(),
+            clustered: cluster.is_some(),
+            settle: SETTLE,
+        });
 
-        let app = Arc::new(App::new(&config, &host, &hub, &history, &cameras, &asks));
+        let app = Arc::new(App::new(&config, &host, &hub, &history, &cameras, &asks, metrics));
         let stop = CancellationToken::new();
         let server = web::serve(listener, app.clone(), stop.clone());
         let wall = Wall {
@@ -98,12 +136,17 @@ impl Wall {
             asks,
             address,
             config: Mutex::new(config.clone()),
+            cluster,
+            brokers,
             app,
             stop,
             server: Mutex::new(Some(server)),
             _lock: lock,
         };
-        wall.cameras.apply(&config.cameras).await;
+        wall.brokers.apply(&config);
+        if wall.cluster.is_none() {
+            wall.cameras.apply(&config.cameras).await;
+        }
         Ok(wall)
     }
 
@@ -118,7 +161,7 @@ impl Wall {
     }
 
     /// Does what another configuration says. What it says the same goes on undisturbed; `wall.listen`,
-    /// `wall.host` and `wall.data` hold from the next start on.
+    /// `wall.host`, `wall.data` and `cluster` hold from the next start on.
     pub async fn apply(&self, config: &Config) {
         let before = std::mem::replace(&mut *self.config.lock(), config.clone());
         if before.wall.model != config.wall.model {
@@ -126,7 +169,11 @@ impl Wall {
         }
         self.history.configure(&config.history);
         self.app.configure(config);
-        self.cameras.apply(&config.cameras).await;
+        self.brokers.apply(config);
+        match &self.cluster {
+            Some(cluster) => cluster.apply(config.cameras.clone()),
+            None => self.cameras.apply(&config.cameras).await,
+        }
     }
 
     /// Reads its file again whenever it changes, and on SIGHUP, until the wall is stopped. A file with a fault is
@@ -153,13 +200,17 @@ impl Wall {
     /// Stops all parts and saves the memories.
     pub async fn stop(&self) {
         self.stop.cancel();
+        if let Some(cluster) = &self.cluster {
+            cluster.stop().await;
+        }
         self.cameras.stop().await;
+        self.brokers.stop().await;
         let history = self.history.clone();
         let _ = tokio::task::spawn_blocking(move || history.close()).await;
         let server = self.server.lock().take();
         if let Some(server) = server {
             // Pages that listen would listen for ever.
-            let _ = tokio::time::timeout(std::time::Duration::from_secs(2), server).await;
+            let _ = tokio::time::timeout(Duration::from_secs(2), server).await;
         }
     }
 }

@@ -245,8 +245,13 @@ impl Asks for Cameras {
         camera: CameraConfig,
         memory: Option<PathBuf>,
     ) -> Result<(), Refused> {
-        if self.config(&camera.id).is_some() {
-            return Err(Refused::Bad(format!("camera \"{}\" is watched already", camera.id)));
+        match self.config(&camera.id) {
+            Some(before) if before.has_same_pipeline(&camera) => {
+                self.configure(&camera);
+                return Ok(());
+            }
+            Some(_) => drop(self.stop_camera(&camera.id).await?),
+            None => {}
         }
         if let Some(memory) = memory {
             let file = self.memory_file(&camera);

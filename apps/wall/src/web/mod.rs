@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::{delete, get, post};
@@ -28,6 +28,7 @@ use tower_http::set_header::SetResponseHeaderLayer;
 
 use self::error::ApiError;
 use self::limits::Limits;
+use crate::brokers::metrics::{self, Metrics};
 use crate::cameras::Cameras;
 use crate::config::{AccessConfig, Config};
 use crate::history::History;
@@ -47,6 +48,7 @@ pub struct App {
     cameras: Cameras,
     asks: Arc<dyn Asks>,
     host: String,
+    metrics: Metrics,
     settings: RwLock<Settings>,
     limits: Limits,
 }
@@ -66,6 +68,7 @@ impl App {
         history: &History,
         cameras: &Cameras,
         asks: &Arc<dyn Asks>,
+        metrics: Metrics,
     ) -> Self {
         App {
             hub: hub.clone(),
@@ -73,6 +76,7 @@ impl App {
             cameras: cameras.clone(),
             asks: asks.clone(),
             host: host.to_owned(),
+            metrics,
             settings: RwLock::new(Settings::of(config)),
             limits: Limits::new(&config.access),
         }
@@ -121,6 +125,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/", get(files::index))
         .route("/page/{*path}", get(files::file))
         .route("/healthz", get(|| async { "ok\n" }))
+        .route("/metrics", get(numbers))
         .route("/api/login", post(access::login))
         .route("/api/state", get(cameras::state))
         .route("/api/events", get(events::events))
@@ -157,6 +162,11 @@ pub fn router(app: Arc<App>) -> Router {
             )
             .into_response()
         }))
+}
+
+/// What Prometheus reads.
+async fn numbers(State(app): State<Arc<App>>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], app.metrics.text())
 }
 
 /// Serves until it is stopped.

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MPL-2.0
 //! The wall beside other systems: real servers on loopback, killed and started again.
 
+mod cluster;
 mod metrics;
 mod mqtt;
 mod nats;
 mod servers;
 mod stand_in;
+mod walls;
 mod webhooks;

@@ -116,6 +116,7 @@ pub struct Nats {
 
 impl Nats {
     pub fn start(folder: &Path) -> Self {
+        std::fs::create_dir_all(folder).unwrap();
         let port = free_port();
         let process = Self::run(folder, port);
         Nats { port, folder: folder.to_owned(), process }

@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Several walls on one JetStream.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::servers::{Nats, wait_for};
+use super::walls::{Setting, Wall, all_live, counts};
+
+/// Longest time that a camera may go unwatched when its machine dies.
+const WATCHED_AGAIN: Duration = Duration::from_secs(10);
+
+fn setting(nats: &Nats, cameras: usize) -> Setting {
+    Setting { nats: nats.url(), lease: 4.0, cameras, more: String::new() }
+}
+
+/// Waits until the walls have these numbers of cameras.
+fn spread(walls: &[&Wall], cameras: usize, expected: &[usize]) -> BTreeMap<String, String> {
+    wait_for("an even spread", || {
+        let hosts = all_live(walls, cameras);
+        let mut numbers: Vec<usize> = counts(&hosts).into_values().collect();
+        numbers.sort_unstable();
+        (numbers == expected).then_some(hosts)
+    })
+}
+
+#[test]
+fn a_camera_of_a_dead_machine_goes_on_elsewhere_and_remembers() {
+    let folder = tempfile::tempdir().unwrap();
+    let nats = Nats::start(&folder.path().join("nats"));
+    let setting = setting(&nats, 3);
+    let a = Wall::start(folder.path(), "a", &setting);
+    all_live(&[&a], 3);
+    let mut b = Wall::start(folder.path(), "b", &setting);
+    // Handed over gently: one or two of three.
+    let hosts = spread(&[&a, &b], 3, &[1, 2]);
+    let camera = hosts.iter().find(|(_, host)| *host == "b").map(|(id, _)| id.clone()).unwrap();
+
+    // Either page shows it, and asks it.
+    let told = a.answers();
+    let there = wait_for("the other wall's camera", || {
+        let state = a.get(&format!("/api/cameras/{camera}"))?;
+        (state["host"] == "b" && state["state"] == "live").then_some(state)
+    });
+    assert!(there["live"]["mjpeg"] == false, "{there}");
+    let id = a.ask(&camera, "what is here now?").unwrap();
+    let answer = wait_for("the answer", || {
+        told.lock().get(&id).and_then(|answers| answers.first().cloned())
+    });
+    assert_eq!(answer["error"], Value::Null, "{answer}");
+
+    // It has seen enough for its memory to be saved, and dies.
+    let seen = wait_for("memory", || {
+        let units = b.own().get(&camera)?["health"]["memory_units"].as_u64()?;
+        (units >= 3).then_some(units)
+    });
+    std::thread::sleep(Duration::from_secs(3));
+    let died = jiff::Timestamp::now();
+    let begin = Instant::now();
+    b.kill();
+    let hosts = all_live(&[&a], 3);
+    let took = begin.elapsed();
+    println!("watched again after {took:.1?}");
+    assert!(took < WATCHED_AGAIN, "{took:?}\n{}", a.log());
+    assert_eq!(hosts[&camera], "a");
+
+    // What it saw on the machine that died is remembered.
+    let units = wait_for("its memory", || {
+        a.own().get(&camera)?["health"]["memory_units"].as_u64().filter(|n| *n > 0)
+    });
+    assert!(units >= seen, "{units} of {seen} units");
+    let earlier = wait_for("an answer from before", || {
+        let id = a.ask(&camera, "what was here at first?").ok()?;
+        let answer = wait_for("the answer", || {
+            told.lock().get(&id).and_then(|answers| answers.first().cloned())
+        });
+        let evidence = answer["evidence"].as_array()?.clone();
+        let before =
+            |one: &Value| one["from"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap() < died;
+        evidence.iter().any(before).then_some(answer)
+    });
+    println!("{earlier}");
+}
+
+#[test]
+fn a_wall_that_ends_gives_its_cameras_up_at_once_and_a_standing_question_goes_along() {
+    let folder = tempfile::tempdir().unwrap();
+    let nats = Nats::start(&folder.path().join("nats"));
+    // Nobody would wait for a lease as long as this.
+    let setting = Setting { lease: 60.0, ..setting(&nats, 2) };
+    let a = Wall::start(folder.path(), "a", &setting);
+    all_live(&[&a], 2);
+    let mut b = Wall::start(folder.path(), "b", &setting);
+    let hosts = spread(&[&a, &b], 2, &[1, 1]);
+    let camera = hosts.iter().find(|(_, host)| *host == "b").map(|(id, _)| id.clone()).unwrap();
+    let standing = serde_json::json!({ "id": "ring", "question": "is there a ring?", "every": 1.0, "when": "yes" });
+    // At the page of the wall that does not have the camera.
+    assert_eq!(a.post(&format!("/api/cameras/{camera}/standing"), &standing)["id"], "ring");
+    let stands = |wall: &Wall| {
+        let there = wall.get(&format!("/api/cameras/{camera}"))?;
+        let answered = |one: &Value| one["id"] == "ring" && one["state"].is_string();
+        (there["host"] == wall.host.as_str() && there["standing"].as_array()?.iter().any(answered))
+            .then_some(())
+    };
+    wait_for("its answer", || stands(&b));
+
+    let begin = Instant::now();
+    b.end();
+    all_live(&[&a], 2);
+    let took = begin.elapsed();
+    println!("handed over in {took:.1?}");
+    assert!(took < WATCHED_AGAIN, "{took:?}\n{}", a.log());
+    wait_for("its answer", || stands(&a));
+    // It was not begun anew: what the other machine saw is there.
+    assert!(
+        a.log().contains("restored")
+            || a.own()[&camera]["health"]["memory_units"].as_u64() > Some(0)
+    );
+    assert_eq!(a.delete(&format!("/api/cameras/{camera}/standing/ring")), 204);
+    wait_for("its end", || (a.own()[&camera]["standing"].as_array()?.is_empty()).then_some(()));
+}
+
+#[test]
+fn a_camera_that_leaves_every_configuration_leaves_all_walls() {
+    let folder = tempfile::tempdir().unwrap();
+    let nats = Nats::start(&folder.path().join("nats"));
+    let a = Wall::start(folder.path(), "a", &setting(&nats, 2));
+    let b = Wall::start(folder.path(), "b", &setting(&nats, 1));
+    spread(&[&a, &b], 2, &[1, 1]);
+    // `c1` was of `a`'s configuration alone.
+    a.configure(&setting(&nats, 1));
+    for wall in [&a, &b] {
+        wait_for("its end", || {
+            let state = wall.get("/api/state")?;
+            let ids: Vec<&str> = state["cameras"]
+                .as_array()?
+                .iter()
+                .filter_map(|camera| camera["id"].as_str())
+                .collect();
+            (ids == ["c0"]).then_some(())
+        });
+    }
+    assert!(a.ask("c1", "is it there?").is_err());
+}
+
+#[test]
+fn without_the_server_everything_is_a_state_with_a_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = super::servers::free_port();
+    let nowhere = Setting {
+        nats: format!("nats://127.0.0.1:{port}"),
+        lease: 4.0,
+        cameras: 1,
+        more: String::new(),
+    };
+    let a = Wall::start(folder.path(), "a", &nowhere);
+    wait_for("the state", || {
+        let state = a.get("/api/state")?;
+        let broker =
+            state["brokers"].as_array()?.iter().find(|broker| broker["kind"] == "cluster")?.clone();
+        (broker["state"] == "failed"
+            && broker["reason"].is_string()
+            && broker["next_try"].is_string())
+        .then_some(())
+    });
+    assert!(a.ask("c0", "is it there?").unwrap_err().contains("NATS"));
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_and_nothing_comes_twice_whatever_is_killed() {
+    const CAMERAS: usize = 4;
+    let folder = tempfile::tempdir().unwrap();
+    let mut nats = Nats::start(&folder.path().join("nats"));
+    let setting = setting(&nats, CAMERAS);
+    // `a` lives, so that somebody hears everything; the others do not.
+    let a = Wall::start(folder.path(), "a", &setting);
+    let mut others =
+        [Wall::start(folder.path(), "b", &setting), Wall::start(folder.path(), "c", &setting)];
+    spread(&[&a, &others[0], &others[1]], CAMERAS, &[1, 1, 2]);
+    let told = a.answers();
+    let mut taken = BTreeSet::new();
+    let ask_all = |wall: &Wall, taken: &mut BTreeSet<String>| {
+        for camera in 0..CAMERAS {
+            if let Ok(id) = wall.ask(&format!("c{camera}"), "what is here now?") {
+                taken.insert(id);
+            }
+        }
+    };
+    let mut random = fastrand::Rng::with_seed(std::process::id().into());
+    for round in 0..3 {
+        ask_all(&a, &mut taken);
+        let victim = random.usize(..2);
+        ask_all(&others[victim], &mut taken);
+        std::thread::sleep(Duration::from_millis(random.u64(..300)));
+        let begin = Instant::now();
+        let watched = match round {
+            0 => {
+                others[victim].kill();
+                let hosts = all_live(&[&a, &others[1 - victim]], CAMERAS);
+                others[victim].again();
+                hosts
+            }
+            // Stopped for longer than a lease: it wakes up as if nothing had been.
+            1 => {
+                others[victim].signal("STOP");
+                let hosts = all_live(&[&a, &others[1 - victim]], CAMERAS);
+                others[victim].signal("CONT");
+                hosts
+            }
+            _ => {
+                nats.kill();
+                std::thread::sleep(Duration::from_secs(5));
+                nats.again();
+                all_live(&[&a, &others[0], &others[1]], CAMERAS)
+            }
+        };
+        let took = begin.elapsed();
+        println!("round {round}: watched again after {took:.1?}: {watched:?}");
+        let limit = if round == 2 { WATCHED_AGAIN + Duration::from_secs(5) } else { WATCHED_AGAIN };
+        assert!(took < limit, "round {round}: {took:?}\n{}", a.log());
+        ask_all(&a, &mut taken);
+        spread(&[&a, &others[0], &others[1]], CAMERAS, &[1, 1, 2]);
+    }
+    let lost = || -> BTreeSet<String> {
+        let told = told.lock();
+        taken.iter().filter(|id| !told.contains_key(*id)).cloned().collect()
+    };
+    wait_for("every answer", || lost().is_empty().then_some(()));
+    // Whatever would come twice has had its time.
+    std::thread::sleep(Duration::from_secs(3));
+    let told = told.lock();
+    let twice: Vec<&Vec<Value>> = told.values().filter(|answers| answers.len() > 1).collect();
+    assert!(twice.is_empty(), "{twice:?}");
+    let failed: Vec<&Value> =
+        taken.iter().flat_map(|id| &told[id]).filter(|answer| !answer["error"].is_null()).collect();
+    assert!(failed.is_empty(), "{failed:?}");
+    println!("{} questions", taken.len());
+}
