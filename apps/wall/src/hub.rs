@@ -289,6 +289,13 @@ pub trait Asks: Send + Sync {
     /// has one.
     async fn stop_camera(&self, camera: &str) -> Result<Option<std::path::PathBuf>, Refused>;
 
+    /// A picture of the past (JPEG) that another machine has kept, by the key that evidence has; none: nobody has, or
+    /// said so in time.
+    async fn picture(&self, key: &str) -> Option<Vec<u8>> {
+        let _ = key;
+        None
+    }
+
     /// The file in which a camera's memory is kept, whether it is there yet or not. It is replaced as a whole
     /// from time to time, so it may be copied at any time.
     fn memory_path(&self, camera: &str) -> Option<std::path::PathBuf>;

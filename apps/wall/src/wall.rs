@@ -98,12 +98,12 @@ impl Wall {
         history.keep(&hub);
         let settings = Settings { host: host.clone(), memories, model: config.wall.model.clone() };
         let cameras = Cameras::new(here.clone(), history.clone(), settings);
-        let local: Arc<dyn Asks> = Arc::new(cameras.clone());
         let cluster = config.cluster.as_ref().map(|cluster| {
             let place = cluster::Place {
                 host: host.clone(),
                 folder: data.clone(),
-                local: local.clone(),
+                local: cameras.clone(),
+                history: history.clone(),
                 cameras: here,
                 own: own.clone(),
                 all: hub.clone(),
@@ -112,7 +112,7 @@ impl Wall {
         });
         let asks: Arc<dyn Asks> = match &cluster {
             Some(cluster) => Arc::new(cluster.clone()),
-            None => local,
+            None => Arc::new(cameras.clone()),
         };
         let metrics = Metrics::start(&own, &hub);
         let brokers = Brokers::new(brokers::Place {

@@ -47,6 +47,7 @@ struct Inner {
     settings: Settings,
     model: Mutex<Option<String>>,
     cameras: Mutex<BTreeMap<String, Handle>>,
+    elsewhere: Mutex<BTreeMap<String, LivePicture>>,
 }
 
 struct Handle {
@@ -63,7 +64,14 @@ impl Cameras {
     pub fn new(hub: Hub, history: History, settings: Settings) -> Self {
         let model = Mutex::new(settings.model.clone());
         Cameras {
-            inner: Arc::new(Inner { hub, history, settings, model, cameras: Mutex::default() }),
+            inner: Arc::new(Inner {
+                hub,
+                history,
+                settings,
+                model,
+                cameras: Mutex::default(),
+                elsewhere: Mutex::default(),
+            }),
         }
     }
 
@@ -110,9 +118,24 @@ impl Cameras {
         futures_util::future::join_all(ids.iter().map(|id| self.stop_camera(id))).await;
     }
 
-    /// The picture of a camera that is watched here.
+    /// The picture of a camera, one that another machine watches included.
     pub fn live(&self, id: &str) -> Option<LivePicture> {
-        self.inner.cameras.lock().get(id).map(|camera| camera.live.clone())
+        let here = self.inner.cameras.lock().get(id).map(|camera| camera.live.clone());
+        here.or_else(|| self.elsewhere(id))
+    }
+
+    /// The picture of a camera that another machine watches, which the cluster shows.
+    pub fn elsewhere(&self, id: &str) -> Option<LivePicture> {
+        self.inner.elsewhere.lock().get(id).cloned()
+    }
+
+    /// These are the cameras that other machines watch.
+    pub fn keep_elsewhere(&self, ids: &[String]) {
+        let mut elsewhere = self.inner.elsewhere.lock();
+        elsewhere.retain(|id, _| ids.contains(id));
+        for id in ids {
+            elsewhere.entry(id.clone()).or_default();
+        }
     }
 
     /// The raw video of a camera that is watched here, while it has a pipeline.

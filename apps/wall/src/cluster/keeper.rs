@@ -13,13 +13,13 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{interval, sleep};
 
-use super::clock::now;
+use super::clock::{Moment, now};
 use super::leases::{Held, Phase};
 use super::memories::Memories;
 use super::records::{Key, Lease, Life, Listed};
 use super::store::{Store, Written, read, value, write};
 use super::view::{Act, Me, View};
-use super::{Shared, list, questions, sharing, word};
+use super::{Shared, list, pictures, questions, sharing, word};
 use crate::brokers::nats;
 use crate::hub::Event;
 
@@ -72,6 +72,8 @@ pub(super) struct Keeper {
     at_work: Mutex<HashMap<String, JoinHandle<()>>>,
     /// The watch has shown everything that was there when it began, and this process's last beat since.
     beat_seen: Mutex<u64>,
+    /// When another wall of our name was heard of.
+    namesake: Mutex<Option<Moment>>,
 }
 
 impl Keeper {
@@ -87,6 +89,7 @@ impl Keeper {
             memories,
             at_work: Mutex::default(),
             beat_seen: Mutex::default(),
+            namesake: Mutex::default(),
         })
     }
 
@@ -101,6 +104,8 @@ impl Keeper {
             self.decide(),
             self.announce(),
             self.upload(),
+            pictures::follow(&self.shared, &self.store),
+            self.repeat("pictures", || pictures::serve(&self.shared, &self.store)),
             self.repeat("questions", || questions::follow(&self.shared, &self.store)),
             self.repeat("events", || sharing::take_in(&self.shared, &self.store)),
         );
@@ -155,6 +160,9 @@ impl Keeper {
                 Some(life) => {
                     if life.life == shared.life {
                         *self.beat_seen.lock() = life.beat;
+                    } else if life.host == shared.host && *self.beat_seen.lock() > 0 {
+                        // Not one that was before us: it beats while we do.
+                        *self.namesake.lock() = Some(at);
                     }
                     let known = view.walls.contains_key(host);
                     View::see(&mut view.walls, host, revision, life, at) && !known
@@ -190,7 +198,17 @@ impl Keeper {
             match beat {
                 Ok(()) => {
                     failures = 0;
-                    shared.link.connected(shared.questions.open());
+                    let since = *self.namesake.lock();
+                    if since.is_some_and(|since| now().saturating_sub(since) < shared.leases.lasts)
+                    {
+                        let reason = format!(
+                            "another wall is called \"{}\" too; `host` in section [wall] names each",
+                            shared.host
+                        );
+                        shared.link.failed(reason, shared.leases.lasts, shared.questions.open());
+                    } else {
+                        shared.link.connected(shared.questions.open());
+                    }
                 }
                 Err(reason) => {
                     failures += 1;
@@ -415,6 +433,10 @@ impl Keeper {
                         self.memories.is_known(camera, &file);
                     }
                     self.memories.is_here(camera, epoch);
+                    if let Some(fetched) = &memory {
+                        // It has been copied to where it belongs.
+                        let _ = tokio::fs::remove_file(fetched).await;
+                    }
                     shared.leases.phase(camera, epoch, Phase::Watching);
                     shared.changed.notify_one();
                     return;

@@ -11,6 +11,7 @@ mod keeper;
 mod leases;
 mod list;
 mod memories;
+mod pictures;
 mod questions;
 mod records;
 mod sharing;
@@ -33,7 +34,9 @@ use self::questions::Questions;
 use self::store::Store;
 use self::view::View;
 use crate::brokers::Link;
+use crate::cameras::Cameras;
 use crate::config::{CameraConfig, ClusterConfig, StandingConfig};
+use crate::history::History;
 use crate::hub::{AnswerId, Asks, BrokerKind, Event, Hub, Question, Refused, Standing, new_id};
 
 /// How long a lease lasts where the configuration does not say.
@@ -52,7 +55,9 @@ pub struct Place {
     /// Folder for memories on their way.
     pub folder: PathBuf,
     /// The cameras of this process.
-    pub local: Arc<dyn Asks>,
+    pub local: Cameras,
+    /// Pictures of the past that are kept here.
+    pub history: History,
     /// What they publish to.
     pub cameras: Hub,
     /// What this wall answers for.
@@ -76,6 +81,8 @@ struct Shared {
     config: ClusterConfig,
     folder: PathBuf,
     local: Arc<dyn Asks>,
+    pictures: Cameras,
+    history: History,
     cameras: Hub,
     own: Hub,
     all: Hub,
@@ -107,7 +114,9 @@ impl Cluster {
             life: new_id(),
             config: config.clone(),
             folder: place.folder,
-            local: place.local,
+            pictures: place.local.clone(),
+            local: Arc::new(place.local),
+            history: place.history,
             link: Link::new(place.all.clone(), "cluster", BrokerKind::Cluster),
             cameras: place.cameras,
             own: place.own,
@@ -185,6 +194,10 @@ impl Asks for Cluster {
     /// See [`Asks::start_camera`].
     async fn stop_camera(&self, _: &str) -> Result<Option<PathBuf>, Refused> {
         Err(Refused::NotNow("in a cluster the walls share the cameras out by themselves".into()))
+    }
+
+    async fn picture(&self, key: &str) -> Option<Vec<u8>> {
+        pictures::fetch(&self.shared, key).await
     }
 
     fn memory_path(&self, camera: &str) -> Option<PathBuf> {

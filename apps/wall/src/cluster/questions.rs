@@ -13,9 +13,9 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::time::sleep;
 
-use super::Shared;
 use super::records::Asked;
 use super::store::{Store, Written, read, value, write};
+use super::{Shared, pictures};
 use crate::config;
 use crate::hub::{Answer, AnswerId, Event, Question, Refused, new_id};
 
@@ -208,6 +208,7 @@ fn no_answer(camera: &str, id: &str, question: &Question, reason: String) -> Ans
 /// A camera here has given its last word: it stands if the camera is still this wall's and nobody was faster.
 pub(super) async fn answered(shared: Arc<Shared>, store: Store, mut answer: Answer) {
     let key = format!("{}.{}", answer.camera, answer.id);
+    pictures::name(&shared, &mut answer).await;
     loop {
         // A camera that is stopped because it goes elsewhere ends its questions with an error, which is not
         // their last word; nor is any of a wall whose lease is over.

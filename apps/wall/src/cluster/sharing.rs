@@ -145,8 +145,8 @@ fn take(shared: &Shared, payload: &[u8]) {
     }
     let event = match event {
         Event::Camera(mut camera) => {
-            // Its pictures are at the wall that has it.
-            camera.live = Live::default();
+            // WebRTC is between a page and the wall that has the camera; pictures come through us.
+            camera.live.whep = false;
             camera.host = host;
             Event::Camera(camera)
         }

@@ -85,10 +85,68 @@ pub(super) fn check(config: &Config, faults: &mut Places) {
     if config.cluster.as_ref().is_some_and(|cluster| !has_scheme(&cluster.nats, &nats)) {
         fault(&["cluster", "nats"], "expected an address such as \"nats://server:4222\"");
     }
-    for (at, hook) in config.webhooks.iter().enumerate() {
-        if !has_scheme(&hook.url, &["http", "https"]) {
-            let place = vec!["webhook".into(), at.into(), "url".into()];
-            faults.push((place, "expected an address such as \"https://example.org/hook\"".into()));
+    // What would be a wildcard, or no word at all.
+    let is_word = |text: &str, bad: &[char]| {
+        !text.is_empty()
+            && !text.contains(|c: char| c.is_whitespace() || c.is_control() || bad.contains(&c))
+    };
+    let prefix = config.mqtt.as_ref().and_then(|mqtt| mqtt.prefix.as_deref());
+    if prefix.is_some_and(|prefix| !is_word(prefix, &['+', '#'])) {
+        fault(&["mqtt", "prefix"], "expected a topic such as \"streamkvqa\", without + and #");
+    }
+    let prefix = config.nats.as_ref().and_then(|nats| nats.prefix.as_deref());
+    if prefix.is_some_and(|prefix| !is_word(prefix, &['*', '>'])) {
+        fault(&["nats", "prefix"], "expected a subject such as \"streamkvqa\", without * and >");
+    }
+    if let Some(cluster) = &config.cluster {
+        if cluster.lease.is_some_and(|lease| !(1.0..=3600.0).contains(&lease)) {
+            fault(&["cluster", "lease"], "expected seconds from 1 to 3600");
         }
+        if cluster.max_cameras == Some(0) {
+            fault(
+                &["cluster", "max_cameras"],
+                "expected at least one; leave it out for any number",
+            );
+        }
+    }
+    let mut names = std::collections::BTreeSet::new();
+    for (at, hook) in config.webhooks.iter().enumerate() {
+        let mut fault = |field: &str, message: &str| {
+            faults.push((vec!["webhook".into(), at.into(), field.into()], message.to_owned()));
+        };
+        if !names.insert(hook.name.as_str()) {
+            fault("name", "another hook has this name; each needs one of its own");
+        }
+        if hook.on.iter().any(|on| on != "alert" && on != "answer") {
+            fault("on", "expected \"alert\" and \"answer\"");
+        }
+        if !has_scheme(&hook.url, &["http", "https"]) {
+            fault("url", "expected an address such as \"https://example.org/hook\"");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::Config;
+
+    #[test]
+    fn a_fault_of_a_broker_has_its_line() {
+        for (text, line) in [
+            ("[mqtt]\nurl = \"http://x\"", 2),
+            ("[mqtt]\nurl = \"mqtt://x\"\nprefix = \"a/#\"", 3),
+            ("[nats]\nurl = \"nats://x\"\nprefix = \"a b\"", 3),
+            ("[cluster]\nnats = \"nats://x\"\nlease = 0.1", 3),
+            ("[[webhook]]\nname = \"a\"\nurl = \"http://x\"\non = [\"alarm\"]", 4),
+            (
+                "[[webhook]]\nname = \"a\"\nurl = \"http://x\"\n[[webhook]]\nname = \"a\"\nurl = \"http://x\"",
+                5,
+            ),
+        ] {
+            let faults = Config::parse(text).unwrap_err().faults;
+            assert!(faults.iter().any(|fault| fault.line == line), "{text}\n{faults:?}");
+        }
+        Config::parse("[mqtt]\nurl = \"mqtt://x\"\n[cluster]\nnats = \"nats://x\"\nlease = 5.0")
+            .unwrap();
     }
 }

@@ -126,8 +126,11 @@ pub async fn picture(
     Path(name): Path<String>,
 ) -> Result<Response, ApiError> {
     let key = name.strip_suffix(".jpg").unwrap_or(&name).to_owned();
-    let history = app.history.clone();
-    let picture = on_disk(move || history.picture(&key)).await?;
+    let (history, wanted) = (app.history.clone(), key.clone());
+    let picture = match on_disk(move || history.picture(&wanted)).await? {
+        Some(picture) => Some(picture),
+        None => app.asks.picture(&key).await,
+    };
     let gone = || {
         let error = ApiError::new(
             StatusCode::NOT_FOUND,

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::servers::{Nats, wait_for};
+use super::mqtt::Ear;
+use super::servers::{Mosquitto, Nats, wait_for};
 use super::walls::{Setting, Wall, all_live, counts};
 
 /// Longest time that a camera may go unwatched when its machine dies.
@@ -44,12 +45,19 @@ fn a_camera_of_a_dead_machine_goes_on_elsewhere_and_remembers() {
         let state = a.get(&format!("/api/cameras/{camera}"))?;
         (state["host"] == "b" && state["state"] == "live").then_some(state)
     });
-    assert!(there["live"]["mjpeg"] == false, "{there}");
+    assert_eq!(there["live"]["whep"], false, "{there}");
+    let newest = format!("/api/cameras/{camera}/live.jpg");
+    wait_for("its picture", || a.picture(&newest));
     let id = a.ask(&camera, "what is here now?").unwrap();
     let answer = wait_for("the answer", || {
         told.lock().get(&id).and_then(|answers| answers.first().cloned())
     });
     assert_eq!(answer["error"], Value::Null, "{answer}");
+    // What it rests on was kept by the other wall.
+    let key =
+        answer["evidence"][0]["picture"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned();
+    assert!(a.picture(&format!("/api/pictures/{key}.jpg")).is_some(), "{key}");
+    assert!(a.picture("/api/pictures/c0-1.jpg").is_none());
 
     // It has seen enough for its memory to be saved, and dies.
     let seen = wait_for("memory", || {
@@ -143,6 +151,103 @@ fn a_camera_that_leaves_every_configuration_leaves_all_walls() {
         });
     }
     assert!(a.ask("c1", "is it there?").is_err());
+}
+
+/// As a disk might: what the newest snapshot of a camera is said to be is not what it is.
+async fn damage_newest(url: &str, camera: &str) {
+    use base64::Engine as _;
+    let context = async_nats::jetstream::new(async_nats::connect(url).await.unwrap());
+    let common = context.get_key_value("wall_wall").await.unwrap();
+    let record = common.get(format!("memory.{camera}")).await.unwrap().unwrap();
+    let record: Value = serde_json::from_slice(&record).unwrap();
+    assert_eq!(record["all"].as_array().unwrap().len(), 2, "{record}");
+    let name = base64::engine::general_purpose::URL_SAFE
+        .encode(record["all"][0]["object"].as_str().unwrap());
+    let subject = format!("$O.wall_wall_memories.M.{name}");
+    let stream = context.get_stream("OBJ_wall_wall_memories").await.unwrap();
+    let about = stream.get_last_raw_message_by_subject(&subject).await.unwrap();
+    let mut about: Value = serde_json::from_slice(&about.payload).unwrap();
+    about["digest"] = "SHA-256=47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU=".into();
+    let mut headers = async_nats::HeaderMap::new();
+    headers.insert("Nats-Rollup", "sub");
+    let bytes = about.to_string().into_bytes().into();
+    context.publish_with_headers(subject, headers, bytes).await.unwrap().await.unwrap();
+}
+
+#[test]
+fn of_a_damaged_memory_the_one_before_is_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let nats = Nats::start(&folder.path().join("nats"));
+    let setting = setting(&nats, 1);
+    let mut a = Wall::start(folder.path(), "a", &setting);
+    wait_for("memory", || {
+        a.own().get("c0")?["health"]["memory_units"].as_u64().filter(|units| *units > 4)
+    });
+    // Saved every second: two at least have been uploaded, and the last at the end.
+    std::thread::sleep(Duration::from_secs(3));
+    a.end();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(damage_newest(&nats.url(), "c0"));
+    let b = Wall::start(folder.path(), "b", &setting);
+    all_live(&[&b], 1);
+    assert!(b.log().contains("a memory is damaged"), "{}", b.log());
+    let units = wait_for("its memory", || {
+        b.own()["c0"]["health"]["memory_units"].as_u64().filter(|units| *units > 0)
+    });
+    assert!(units > 4, "{units} units\n{}", b.log());
+}
+
+#[test]
+fn mqtt_hears_of_each_camera_from_the_wall_that_has_it_and_of_a_wall_that_dies() {
+    let folder = tempfile::tempdir().unwrap();
+    let nats = Nats::start(&folder.path().join("nats"));
+    let server = Mosquitto::start(folder.path());
+    let more = format!("[mqtt]\nurl = \"mqtt://127.0.0.1:{}\"\n", server.port);
+    let setting = Setting { more, ..setting(&nats, 2) };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let ear = runtime.block_on(Ear::at(&server));
+    let a = Wall::start(folder.path(), "a", &setting);
+    all_live(&[&a], 2);
+    let mut b = Wall::start(folder.path(), "b", &setting);
+    let hosts = spread(&[&a, &b], 2, &[1, 1]);
+    let camera = hosts.iter().find(|(_, host)| *host == "b").map(|(id, _)| id.clone()).unwrap();
+    let speaks = |host: &str| {
+        let device = ear.json(&format!("homeassistant/device/streamkvqa_{camera}/config")).pop()?;
+        let state = ear.json(&format!("streamkvqa/camera/{camera}/state")).pop()?;
+        let status = format!("streamkvqa/wall/{host}/status");
+        (device["availability"][0]["topic"] == status.as_str() && state["host"] == host)
+            .then_some(())
+    };
+    wait_for("the new wall's word", || speaks("b"));
+    // Both walls hear the question; one takes it, and there is one answer.
+    let asked = format!("streamkvqa/camera/{camera}/ask");
+    let asking = ear.client.publish(
+        asked,
+        rumqttc::QoS::AtLeastOnce,
+        false,
+        r#"{"question": "what is here?", "id": "q"}"#,
+    );
+    runtime.block_on(asking).unwrap();
+    let replies = || ear.json(&format!("streamkvqa/camera/{camera}/reply"));
+    let reply = wait_for("the reply", || replies().pop());
+    assert!(reply["id"] == "q" && reply["answer"]["text"].is_string(), "{reply}");
+    let answers = || {
+        let all = ear.json(&format!("streamkvqa/camera/{camera}/answer"));
+        all.into_iter().filter(|answer| answer["id"] == reply["answer"]["id"]).count()
+    };
+    wait_for("the answer", || (answers() > 0).then_some(()));
+
+    b.kill();
+    wait_for("its last will", || {
+        ear.of("streamkvqa/wall/b/status")
+            .last()
+            .is_some_and(|last| last == "offline")
+            .then_some(())
+    });
+    all_live(&[&a], 2);
+    wait_for("the other wall's word", || speaks("a"));
+    assert_eq!((replies().len(), answers()), (1, 1));
+    runtime.block_on(async { drop(ear) });
 }
 
 #[test]

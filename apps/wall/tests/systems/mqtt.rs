@@ -12,14 +12,14 @@ use super::servers::{Mosquitto, until};
 use super::stand_in::{alert, answer, broker, brokers, camera, standing};
 
 /// Somebody who hears everything that goes through a broker from now on, and before it what is retained.
-struct Ear {
+pub struct Ear {
     heard: Arc<Mutex<Vec<(String, String)>>>,
-    client: AsyncClient,
+    pub client: AsyncClient,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Ear {
-    async fn at(server: &Mosquitto) -> Self {
+    pub async fn at(server: &Mosquitto) -> Self {
         let mut options = MqttOptions::new(format!("ear-{}", new_id()), "127.0.0.1", server.port);
         options.set_max_packet_size(1 << 20, 1 << 20);
         let (client, mut eventloop) = AsyncClient::new(options, 10);
@@ -48,7 +48,7 @@ impl Ear {
         ear
     }
 
-    fn of(&self, topic: &str) -> Vec<String> {
+    pub fn of(&self, topic: &str) -> Vec<String> {
         self.heard
             .lock()
             .iter()
@@ -57,7 +57,7 @@ impl Ear {
             .collect()
     }
 
-    fn json(&self, topic: &str) -> Vec<Value> {
+    pub fn json(&self, topic: &str) -> Vec<Value> {
         self.of(topic)
             .iter()
             .map(|text| serde_json::from_str(text).unwrap_or(Value::Null))

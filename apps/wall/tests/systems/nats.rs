@@ -37,7 +37,9 @@ async fn answers_and_alerts_are_messages_and_requests_are_answered() {
     connected(&hub).await;
     let client = async_nats::connect(server.url()).await.unwrap();
     let mut all = client.subscribe("streamkvqa.*.*").await.unwrap();
-    client.flush().await.unwrap();
+    // Once this has come, the server knows of the subscription.
+    client.publish("streamkvqa.mark.x", "null".into()).await.unwrap();
+    next(&mut all).await;
     hub.publish(Event::Answer(answer("yard", "a fox")));
     hub.publish(Event::Alert(alert("yard", AlertState::On)));
     let (subject, body) = next(&mut all).await;

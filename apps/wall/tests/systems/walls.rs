@@ -119,6 +119,13 @@ impl Wall {
         serde_json::from_str(&text).ok()
     }
 
+    /// A JPEG file, if there is one.
+    pub fn picture(&self, path: &str) -> Option<Vec<u8>> {
+        let mut response = Self::agent().get(format!("{}{path}", self.url)).call().ok()?;
+        let body = response.body_mut().read_to_vec().ok()?;
+        (response.status() == 200 && body.starts_with(&[0xff, 0xd8])).then_some(body)
+    }
+
     /// Asks a camera; the id, if the question was taken.
     pub fn ask(&self, camera: &str, question: &str) -> Result<String, String> {
         let body = json!({ "cameras": [camera], "question": question }).to_string();

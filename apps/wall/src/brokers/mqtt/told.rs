@@ -75,7 +75,8 @@ impl Told {
     }
 
     fn camera(&mut self, camera: &Camera) {
-        if camera.state == CameraState::Elsewhere {
+        // Without a host it is on its way between walls, and the next one speaks for it.
+        if camera.state == CameraState::Elsewhere || camera.host.is_empty() {
             self.leave(&camera.id);
             return;
         }
