@@ -47,8 +47,8 @@ pub fn of(error: &glib::Error, debug: Option<&str>) -> String {
 /// "decodebin.c(4719): ...:\nno suitable plugins found:\nMissing decoder: H.264 (...)"; nothing is named where there
 /// is no stream of the wanted kind.
 fn missing(debug: &str) -> String {
-    let named: Vec<&str> =
-        debug.lines().skip(1).filter(|line| line.starts_with("Missing")).collect();
+    let is_named = |line: &&str| line.starts_with("Missing") && !line.contains("(audio/");
+    let named: Vec<&str> = debug.lines().skip(1).filter(is_named).collect();
     match named.is_empty() {
         true => "there is no video in this stream".into(),
         false => format!(
