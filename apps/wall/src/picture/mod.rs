@@ -2,15 +2,9 @@
 //! Pictures of cameras.
 
 mod live;
+pub mod many;
+mod routes;
 pub mod whep;
 
-use axum::Router;
-
-use crate::cameras::Cameras;
-
 pub use live::{LivePicture, Picture};
-
-/// What is served of live video beside single pictures.
-pub fn router(_cameras: Cameras) -> Router {
-    Router::new()
-}
+pub use routes::router;

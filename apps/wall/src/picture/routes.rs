@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Live pictures over HTTP: those of a whole wall in one answer, and WebRTC.
+
+use std::sync::Arc;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+
+use super::many;
+use super::whep::{self, Fault, Sessions};
+use crate::cameras::Cameras;
+
+struct Pictures {
+    cameras: Cameras,
+    sessions: Sessions,
+}
+
+/// `GET /api/live`, `POST /api/cameras/{id}/whep` and `DELETE` of the `Location` that it gave.
+pub fn router(cameras: Cameras) -> Router {
+    Router::new()
+        .route("/api/live", get(live))
+        .route("/api/cameras/{camera}/whep", post(open))
+        .route("/api/cameras/{camera}/whep/{session}", delete(close))
+        .layer(DefaultBodyLimit::max(whep::LONGEST_OFFER))
+        .with_state(Arc::new(Pictures { cameras, sessions: Sessions::default() }))
+}
+
+#[derive(Deserialize)]
+struct Wanted {
+    /// Ids with commas between.
+    cameras: String,
+}
+
+/// Those that are not watched here have no pictures here, which is no reason to refuse the others.
+async fn live(
+    State(pictures): State<Arc<Pictures>>,
+    Query(Wanted { cameras }): Query<Wanted>,
+) -> Response {
+    let wanted = cameras.split(',').filter(|id| !id.is_empty());
+    let views: Vec<_> = wanted
+        .filter_map(|id| Some((id.to_owned(), pictures.cameras.live(id)?.view())))
+        .collect();
+    if views.is_empty() {
+        return refusal(StatusCode::NOT_FOUND, "none of these cameras is watched here");
+    }
+    let headers =
+        [(header::CONTENT_TYPE, many::CONTENT_TYPE), (header::CACHE_CONTROL, "no-store")];
+    (headers, Body::from_stream(many::stream(views))).into_response()
+}
+
+async fn open(
+    State(pictures): State<Arc<Pictures>>,
+    Path(camera): Path<String>,
+    headers: HeaderMap,
+    offer: Bytes,
+) -> Response {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    if !kind.is_some_and(|kind| kind.trim().eq_ignore_ascii_case(whep::CONTENT_TYPE)) {
+        return refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, "an offer is application/sdp");
+    }
+    if !whep::is_available() {
+        return refusal(StatusCode::NOT_FOUND, &Fault::Missing.to_string());
+    }
+    let Some(video) = pictures.cameras.video(&camera) else {
+        return refusal(StatusCode::NOT_FOUND, "this camera has no video here now");
+    };
+    let Ok(offer) = str::from_utf8(&offer) else {
+        return refusal(StatusCode::BAD_REQUEST, "an offer is text");
+    };
+    match pictures.sessions.open(&camera, &video.pipeline, &video.tee, offer).await {
+        Ok(opened) => {
+            // Relative to the address asked, so that a proxy may put the wall under a path.
+            let location = format!("whep/{}", opened.id);
+            let headers = [
+                (header::CONTENT_TYPE, whep::CONTENT_TYPE.to_owned()),
+                (header::LOCATION, location),
+                (header::CACHE_CONTROL, "no-store".to_owned()),
+            ];
+            (StatusCode::CREATED, headers, opened.answer).into_response()
+        }
+        Err(fault) => {
+            let status = match fault {
+                Fault::Missing => StatusCode::NOT_FOUND,
+                Fault::TooMany => StatusCode::SERVICE_UNAVAILABLE,
+                Fault::Offer(_) => StatusCode::BAD_REQUEST,
+                Fault::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            };
+            refusal(status, &fault.to_string())
+        }
+    }
+}
+
+async fn close(
+    State(pictures): State<Arc<Pictures>>,
+    Path((camera, session)): Path<(String, String)>,
+) -> Response {
+    if pictures.sessions.close(&camera, &session) {
+        StatusCode::NO_CONTENT.into_response()
+    } else {
+        refusal(StatusCode::NOT_FOUND, "there is no such session")
+    }
+}
+
+fn refusal(status: StatusCode, message: &str) -> Response {
+    (status, Json(serde_json::json!({ "error": { "message": message } }))).into_response()
+}
