@@ -18,11 +18,13 @@ of_gstreamer = $(shell pkg-config $(if $(PREFIX),--define-variable=prefix=$(PREF
 pluginsdir = $(call of_gstreamer,pluginsdir)
 datadir = $(call of_gstreamer,datadir)
 
-.PHONY: help demo test lint build cuda gpu-bundle compare bench install uninstall deb check-deb check-cargo-c validate valgrind soak inspect kernels gpu-check clean
+.PHONY: help demo test wall-load wall-pictures lint build cuda gpu-bundle compare bench install uninstall deb check-deb check-cargo-c validate valgrind soak inspect kernels gpu-check clean
 
 help:
 	@echo 'make demo      play a video through the element and ask it questions'
 	@echo 'make test      all tests'
+	@echo 'make wall-load       sixteen cameras and fifty open pages of the wall for five minutes'
+	@echo 'make wall-pictures   renew the pictures of its page in docs/images'
 	@echo 'make lint      formatting, clippy, imports and documentation, warnings are errors'
 	@echo 'make build     the plugin, in $(plugin_path:$(CURDIR)/%=%)'
 	@echo 'make cuda      the plugin and the engine for NVIDIA GPUs, in $(cuda:$(CURDIR)/%=%)'
@@ -62,6 +64,21 @@ without_wall = --exclude streamkvqa-wall
 build:
 	$(setup) build rust
 	$(compile_plugin)
+
+# The wall finds the element by GStreamer's registry, as any program does.
+wall_test = GST_PLUGIN_PATH=$(plugin_path) $(CARGO) test --package streamkvqa-wall --locked
+
+# For five minutes what an ordinary test looks at for some seconds.
+wall-load:
+	$(setup) build run wall rust
+	$(compile_plugin)
+	WALL_LOAD_SECONDS=300 $(wall_test) --test load -- --nocapture
+
+# The pictures of the page in the documentation, taken by the test that uses it.
+wall-pictures:
+	$(setup) build run wall browser rust
+	$(compile_plugin)
+	WALL_SCREENSHOTS=$(CURDIR)/docs/images $(wall_test) --test page a_person
 
 # A compiler is fetched, GPU and driver are not needed (docs/cuda.md). In a target folder of its own: what
 # build scripts find in the environment differs, and nothing of the ordinary build is to be built again.

@@ -18,6 +18,10 @@ run="gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstr
 python="python3 python3-gst-1.0 gir1.2-gst-plugins-base-1.0 gir1.2-gst-rtsp-server-1.0 python3-paho-mqtt"
 # The servers of the tests, an MQTT broker and NATS, and who listens there.
 broker="mosquitto mosquitto-clients nats-server"
+# For live video of the wall by WebRTC, and to link it.
+wall="libgstreamer-plugins-bad1.0-0 gstreamer1.0-nice"
+# For the tests of its page.
+browser="chromium"
 # For meson.build.
 meson="meson"
 # To make a Debian package: cargo-deb asks dpkg what a library needs.
@@ -44,6 +48,8 @@ group() {
         run) echo $run ;;
         python) echo $python ;;
         broker) echo $broker ;;
+        wall) echo $wall ;;
+        browser) echo $browser ;;
         meson) echo $meson ;;
         deb) echo $deb ;;
         clean-root) echo $clean_root ;;
@@ -52,7 +58,7 @@ group() {
         validate) echo $validate ;;
         rust) echo $rust ;;
         rust-lint) echo $rust_lint ;;
-        *) die "unknown group '$1'; groups: build run python broker meson deb clean-root cargo-c valgrind validate rust rust-lint" ;;
+        *) die "unknown group '$1'; groups: build run python broker wall browser meson deb clean-root cargo-c valgrind validate rust rust-lint" ;;
     esac
 }
 

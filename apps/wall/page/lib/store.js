@@ -10,8 +10,10 @@ import { say } from "./dom.js";
 /** What a person asked stays on the wall for so long, whatever standing questions answer meanwhile. */
 const ASKED_STAYS_MS = 60_000;
 const ALERTS_KEPT = 200;
-/** Answers that are being written and of which no question of ours is known yet. */
+/** Answers, whole or being written, of which no question of ours may be known yet: they can be here sooner than
+ * the server's word that it has taken the question. */
 const WRITING_KEPT = 64;
+const ANSWERED_KEPT = 256;
 
 class Store extends EventTarget {
   wall = { name: "Wall", host: "", version: "" };
@@ -23,6 +25,8 @@ class Store extends EventTarget {
   last = new Map();
   /** Text so far of answers that are being written, by their ids. */
   writing = new Map();
+  /** The newest answers, by their ids. */
+  answered = new Map();
   link = { state: "connecting", reason: null, next: null };
   selected = new Set();
 
@@ -108,12 +112,14 @@ class Store extends EventTarget {
   on_token(token) {
     const text = (this.writing.get(token.answer) ?? "") + token.text;
     this.writing.set(token.answer, text);
-    if (this.writing.size > WRITING_KEPT) this.writing.delete(this.writing.keys().next().value);
+    bound(this.writing, WRITING_KEPT);
     this.tell("token", { ...token, so_far: text });
   }
 
   on_answer(answer) {
     this.writing.delete(answer.id);
+    this.answered.set(answer.id, answer);
+    bound(this.answered, ANSWERED_KEPT);
     this.keep(answer);
     this.tell("answer", answer);
   }
@@ -164,6 +170,11 @@ class Store extends EventTarget {
     this.selected = new Set(whether ? this.cameras.keys() : []);
     this.tell("selected");
   }
+}
+
+/** The oldest go first. */
+function bound(map, most) {
+  if (map.size > most) map.delete(map.keys().next().value);
 }
 
 function merge(newer, older) {

@@ -11,7 +11,7 @@ const SOURCES = { api: "over the API", broker: "over a broker", cluster: "from a
 class AnswerCard extends Part {
   /** What is known of it: at least {id, camera, question}. `short` leaves the question to whoever shows the card. */
   set answer(answer) {
-    this.known = answer;
+    this.known = store.answered.get(answer.id) ?? answer;
     this.draw();
   }
 

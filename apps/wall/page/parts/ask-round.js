@@ -16,7 +16,7 @@ class AskRound extends Part {
 
   enter() {
     const { question, asked, refused } = this.known;
-    const open = new Set(asked.map((one) => one.id));
+    const open = new Set(asked.map((one) => one.id).filter((id) => !store.answered.has(id)));
     const progress = h("span.meta");
     const told = () => (progress.textContent = open.size ? `${asked.length - open.size} of ${asked.length} answered` : count(asked.length, "answer"));
     const close = h("button.quiet", { type: "button", "aria-label": "Close these answers", onclick: () => this.remove() }, icon("close"));

@@ -75,6 +75,7 @@ class CameraTile extends Part {
 
   /** A question of this page to this camera, whose answer is to be seen as it is written. */
   expect(answer, question) {
+    if (store.answered.has(answer)) return this.answered();
     (this.asked ??= new Set()).add(answer);
     fill(this.said, h("p.words.waits", "…"), h("p.meta", h("span.what", question)));
   }

@@ -7,7 +7,9 @@ import { store } from "../lib/store.js";
 import { answerCard } from "./answer-card.js";
 import "./ask-form.js";
 
-const AT_ONCE = 20;
+const AT_ONCE = 10;
+const A_PAGE = 100;
+const PAGES = 5;
 
 class CameraConversation extends Part {
   enter() {
@@ -32,11 +34,11 @@ class CameraConversation extends Part {
     if (this.loading) return;
     this.loading = true;
     try {
-      const { items, next } = await api.answers(this.camera, { limit: AT_ONCE, before: this.next });
+      const { items, next } = await this.fetch();
       this.fetched = true;
       const wasFirst = this.next === null;
       const height = this.scroller.scrollHeight;
-      for (const answer of items) if (answer.source !== "standing" && !this.cards.has(answer.id)) this.list.prepend(this.item(answer));
+      for (const answer of items) if (!this.cards.has(answer.id)) this.list.prepend(this.item(answer));
       this.next = next;
       this.earlier.hidden = !next;
       if (wasFirst) this.toEnd(true);
@@ -46,6 +48,18 @@ class CameraConversation extends Part {
       this.noted(refused.message);
     }
     this.loading = false;
+  }
+
+  /** Standing questions are answered all the time, and have a place of their own. */
+  async fetch() {
+    let [items, next] = [[], this.next];
+    for (let page = 0; page < PAGES && items.length < AT_ONCE; page += 1) {
+      const found = await api.answers(this.camera, { standing: false, limit: A_PAGE, before: next });
+      items = items.concat(found.items.filter((answer) => answer.source !== "standing"));
+      next = found.next;
+      if (!next) break;
+    }
+    return { items, next };
   }
 
   noted(text) {

@@ -13,6 +13,8 @@ const SHOWN = 6;
 const SHOWN_ON_A_PHONE = 4;
 const phone = matchMedia("(max-width: 480px)");
 const HEIGHT = 18;
+/** What was just now is seen to be just now. */
+const SHORTEST_MS = 30_000;
 
 const ms = (time) => new Date(time).getTime();
 
@@ -31,7 +33,7 @@ class EvidenceLine extends Part {
     this.hidden = shown.length === 0;
     if (this.hidden) return fill(this);
     const end = Math.max(ms(this.answer.asked ?? this.answer.at), ...shown.map((one) => ms(one.to)));
-    const begin = ms(shown[0].from);
+    const begin = Math.min(ms(shown[0].from), end - SHORTEST_MS);
     const top = Math.max(...shown.map((one) => one.score ?? 0)) || 1;
     this.classList.toggle("few", shown.length < 4);
     fill(

@@ -8,6 +8,9 @@ import { store } from "../lib/store.js";
 import { openAlerts, unseenAlerts } from "./alerts.js";
 import { openHelp } from "./help.js";
 
+/** Parts of the wall itself: they are spoken of where they fail. */
+const OWN = ["history", "config"];
+
 class WallHeader extends Part {
   enter() {
     this.setAttribute("role", "banner");
@@ -46,7 +49,7 @@ class WallHeader extends Part {
 
   /** Those that are connected are a quiet dot; those that are not say why. */
   brokered() {
-    const brokers = [...store.brokers.values()];
+    const brokers = [...store.brokers.values()].filter((broker) => !OWN.includes(broker.kind) || broker.state !== "connected");
     this.waiting = brokers.some((broker) => broker.state !== "connected");
     fill(this.brokers, brokers.map((broker) => {
       const next = broker.next_try ? `, next try in ${left(broker.next_try)} s` : "";

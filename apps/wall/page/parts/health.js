@@ -40,7 +40,7 @@ const number = (value) => (typeof value === "number" ? value.toLocaleString() : 
 /** Memory by age, as bars for the eye and as a table for others. */
 function chart(health) {
   const tiers = [...(health.tiers ?? [])].sort((a, b) => b.age_s - a.age_s);
-  const title = h("p.chart-title", h("span", "Memory by age"), h("span.meta", `${bytes(health.memory_bytes)} in ${number(health.memory_units)} units`));
+  const title = h("p.chart-title", h("span", tiers.length ? "Memory by age" : "Memory"), h("span.meta", `${bytes(health.memory_bytes)} in ${number(health.memory_units)} units`));
   if (!tiers.length) return [title];
   const most = Math.max(...tiers.map((tier) => tier.bytes), 1);
   const bars = tiers.map((tier) => {

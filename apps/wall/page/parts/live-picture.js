@@ -124,7 +124,7 @@ class LivePicture extends Part {
   }
 
   fits(width, height) {
-    if (width && height) this.style.setProperty("--aspect", `${width} / ${height}`);
+    if (width && height) this.style.setProperty("--aspect", String(width / height));
   }
 }
 

@@ -9,15 +9,21 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
+use futures_util::StreamExt;
 use serde::Deserialize;
+use tokio::sync::Semaphore;
 
 use super::many;
 use super::whep::{self, Fault, Sessions};
 use crate::cameras::Cameras;
 
+/// Walls of pictures that are looked at at a time.
+const MOST: usize = 256;
+
 struct Pictures {
     cameras: Cameras,
     sessions: Sessions,
+    room: Arc<Semaphore>,
 }
 
 /// `GET /api/live`, `POST /api/cameras/{id}/whep` and `DELETE` of the `Location` that it gave.
@@ -27,7 +33,11 @@ pub fn router(cameras: Cameras) -> Router {
         .route("/api/cameras/{camera}/whep", post(open))
         .route("/api/cameras/{camera}/whep/{session}", delete(close))
         .layer(DefaultBodyLimit::max(whep::LONGEST_OFFER))
-        .with_state(Arc::new(Pictures { cameras, sessions: Sessions::default() }))
+        .with_state(Arc::new(Pictures {
+            cameras,
+            sessions: Sessions::default(),
+            room: Arc::new(Semaphore::new(MOST)),
+        }))
 }
 
 #[derive(Deserialize)]
@@ -42,15 +52,21 @@ async fn live(
     Query(Wanted { cameras }): Query<Wanted>,
 ) -> Response {
     let wanted = cameras.split(',').filter(|id| !id.is_empty());
-    let views: Vec<_> = wanted
-        .filter_map(|id| Some((id.to_owned(), pictures.cameras.live(id)?.view())))
-        .collect();
+    let views: Vec<_> =
+        wanted.filter_map(|id| Some((id.to_owned(), pictures.cameras.live(id)?.view()))).collect();
     if views.is_empty() {
         return refusal(StatusCode::NOT_FOUND, "none of these cameras is watched here");
     }
-    let headers =
-        [(header::CONTENT_TYPE, many::CONTENT_TYPE), (header::CACHE_CONTROL, "no-store")];
-    (headers, Body::from_stream(many::stream(views))).into_response()
+    let Ok(room) = pictures.room.clone().try_acquire_owned() else {
+        return refusal(StatusCode::SERVICE_UNAVAILABLE, "too many pages look at pictures");
+    };
+    let headers = [(header::CONTENT_TYPE, many::CONTENT_TYPE), (header::CACHE_CONTROL, "no-store")];
+    let parts = many::stream(views).map(move |part| {
+        // Held for as long as the stream is.
+        let _ = &room;
+        part
+    });
+    (headers, Body::from_stream(parts)).into_response()
 }
 
 async fn open(
