@@ -304,16 +304,17 @@ fn is_dark_and_light(page: &Page) {
 
 fn fits_a_phone(page: &Page) {
     page.size(360, 740);
-    for (view, part) in [
-        ("#/", "camera-tile .title"),
-        ("#/camera/street", "camera-health dd"),
-        ("#/history", ".found > li"),
+    for (name, view, part) in [
+        ("wall", "#/", "camera-tile .title"),
+        ("camera", "#/camera/street", "camera-health dd"),
+        ("history", "#/history", ".found > li"),
     ] {
         page.go(view);
         page.until(part, &format!("document.querySelector('{part}')"));
+        page.until("pictures", "[...document.querySelectorAll('main :is(img[src], video)')].some((one) => one.naturalWidth || one.videoWidth)");
         let wide = page.is("[document.documentElement.scrollWidth, ...[...document.querySelectorAll('main *')].filter((one) => !one.closest('.unseen, svg, .strip') && one.getBoundingClientRect().right > innerWidth + 1).map((one) => one.outerHTML.slice(0, 200))]");
         assert_eq!(wide, serde_json::json!([360]), "{view}");
-        page.keep(&format!("phone{}", view.replace(['#', '/'], "-").trim_end_matches('-')));
+        page.keep(&format!("phone-{name}"));
     }
 }
 

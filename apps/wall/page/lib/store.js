@@ -146,11 +146,12 @@ class Store extends EventTarget {
     this.tell("brokers");
   }
 
-  /** The alerts of this camera that have begun and not ceased. */
+  /** The alerts of this camera that have begun and not ceased, of questions that still stand. */
   lasting(camera) {
     const seen = new Set();
+    const stands = new Set(this.cameras.get(camera)?.standing.map((one) => one.id));
     return this.alerts.filter((alert) => {
-      if (alert.camera !== camera || seen.has(alert.standing)) return false;
+      if (alert.camera !== camera || seen.has(alert.standing) || !stands.has(alert.standing)) return false;
       seen.add(alert.standing);
       return alert.state === "on";
     });

@@ -58,6 +58,7 @@ class CameraTile extends Part {
     this.tick.setAttribute("aria-label", `Select ${camera.name}`);
     fill(this.state, stateDot(camera));
     this.noted();
+    this.alerted();
     pump.turn();
   }
 

@@ -13,6 +13,9 @@ const SHOWN = 6;
 const SHOWN_ON_A_PHONE = 4;
 const phone = matchMedia("(max-width: 480px)");
 const HEIGHT = 18;
+/** Shares of the line's width. */
+const WIDEST = 26;
+const GAP = 1.2;
 /** What was just now is seen to be just now. */
 const SHORTEST_MS = 30_000;
 
@@ -34,12 +37,12 @@ class EvidenceLine extends Part {
     if (this.hidden) return fill(this);
     const end = Math.max(ms(this.answer.asked ?? this.answer.at), ...shown.map((one) => ms(one.to)));
     const begin = Math.min(ms(shown[0].from), end - SHORTEST_MS);
+    const places = spread(shown.map((one) => at(one, begin, end)));
     const top = Math.max(...shown.map((one) => one.score ?? 0)) || 1;
-    this.classList.toggle("few", shown.length < 4);
     fill(
       this,
-      h("ol.thumbs", shown.map((one) => h("li", this.thumbnail(one, camera, shown)))),
-      this.line(shown, begin, end, top),
+      h("ol.thumbs", shown.map((one, index) => placed(h("li", this.thumbnail(one, camera, shown)), places, index))),
+      this.line(shown, places, begin, end, top),
       h("div.ends", { "aria-hidden": "true" }, h("span", moment(begin)), h("span", `${span((end - begin) / 1000)} to the question`)),
     );
   }
@@ -62,11 +65,10 @@ class EvidenceLine extends Part {
     );
   }
 
-  line(shown, begin, end, top) {
-    const x = (time) => (end > begin ? ((time - begin) / (end - begin)) * 100 : 50);
-    const marks = shown.map((one, at) => {
-      const middle = ((at + 0.5) / shown.length) * 100;
-      const [from, to] = [x(ms(one.from)), x(ms(one.to))];
+  line(shown, places, begin, end, top) {
+    const marks = shown.map((one, index) => {
+      const middle = places.left[index] + places.width / 2;
+      const [from, to] = [one.from, one.to].map((time) => ((ms(time) - begin) / (end - begin)) * 100);
       const strong = 0.35 + 0.65 * ((one.score ?? top) / top);
       return [
         svg("path", { class: "lead", d: `M${middle} 0 L${(from + to) / 2} ${HEIGHT - 3}`, "stroke-opacity": strong }),
@@ -81,6 +83,31 @@ class EvidenceLine extends Part {
       marks,
     );
   }
+}
+
+/** The middle of a stretch on a line from 0 to 100. */
+function at(one, begin, end) {
+  return (((ms(one.from) + ms(one.to)) / 2 - begin) / (end - begin)) * 100;
+}
+
+/** Where thumbnails lie: each over its time where there is room, else pushed aside, none over another. */
+function spread(middles) {
+  const width = Math.min(WIDEST, (100 - GAP * (middles.length - 1)) / middles.length);
+  const left = [];
+  for (const middle of middles) {
+    const free = left.length ? left.at(-1) + width + GAP : 0;
+    left.push(Math.max(free, middle - width / 2));
+  }
+  for (let limit = 100 - width, index = left.length - 1; index >= 0; index -= 1, limit -= width + GAP) {
+    left[index] = Math.max(0, Math.min(left[index], limit));
+  }
+  return { width, left };
+}
+
+function placed(item, { width, left }, index) {
+  item.style.width = `${width}%`;
+  item.style.marginLeft = `${left[index] - (index ? left[index - 1] + width : 0)}%`;
+  return item;
 }
 
 customElements.define("evidence-line", EvidenceLine);
