@@ -146,7 +146,9 @@ fn asks_and_looks_back(page: &Page) -> String {
     // An answer may be here sooner than the word that the question is taken; then there is nothing to watch.
     let mut light = String::new();
     for number in 1..=10 {
-        page.press(&["/"]);
+        if number == 1 {
+            page.press(&["/"]);
+        }
         page.write("is it day, dusk or night?");
         page.press(&["Enter"]);
         page.until(

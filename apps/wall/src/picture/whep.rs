@@ -126,13 +126,7 @@ impl Sessions {
         tokio::spawn(async move {
             watch(&slot, &peer, &ends).await;
             inner.open.lock().remove(&known);
-            // Both wait for threads of GStreamer's.
-            let ended = tokio::task::spawn_blocking(move || {
-                drop(peer);
-                drop(slot);
-            });
-            let _ = ended.await;
-            drop(room);
+            drop((peer, slot, room));
         });
         Ok(Opened { id, answer })
     }

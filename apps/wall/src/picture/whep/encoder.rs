@@ -94,22 +94,35 @@ impl Encoder {
 }
 
 impl Drop for Encoder {
+    /// Never waits, nor does the camera.
     fn drop(&mut self) {
-        let (unlinked, done) = mpsc::channel();
-        self.tee_pad.add_probe(gst::PadProbeType::IDLE, move |pad, _| {
-            if let Some(peer) = pad.peer() {
-                let _ = pad.unlink(&peer);
-            }
-            let _ = unlinked.send(());
-            gst::PadProbeReturn::Remove
-        });
-        // A pipeline that is being stopped may hold its pads; it takes them along.
-        let _ = done.recv_timeout(PATIENCE);
-        self.tee.release_request_pad(&self.tee_pad);
-        let _ = self.tap.set_state(gst::State::Null);
-        let _ = self.camera.remove(&self.tap);
-        let _ = self.pipeline.set_state(gst::State::Null);
+        let parts = (self.camera.clone(), self.tee.clone(), self.tee_pad.clone(), self.tap.clone());
+        let pipeline = self.pipeline.clone();
+        let detach = move || {
+            detach(&parts.0, &parts.1, &parts.2, &parts.3);
+            let _ = pipeline.set_state(gst::State::Null);
+        };
+        let thread = std::thread::Builder::new().name("encoder end".into()).spawn(detach);
+        if let Err(error) = thread {
+            tracing::warn!("an encoder is not stopped: {error}");
+        }
     }
+}
+
+fn detach(camera: &gst::Pipeline, tee: &gst::Element, tee_pad: &gst::Pad, tap: &gst::Bin) {
+    let (unlinked, done) = mpsc::channel();
+    tee_pad.add_probe(gst::PadProbeType::IDLE, move |pad, _| {
+        if let Some(peer) = pad.peer() {
+            let _ = pad.unlink(&peer);
+        }
+        let _ = unlinked.send(());
+        gst::PadProbeReturn::Remove
+    });
+    // A pipeline that is being stopped may hold its pads; it takes them along.
+    let _ = done.recv_timeout(PATIENCE);
+    tee.release_request_pad(tee_pad);
+    let _ = tap.set_state(gst::State::Null);
+    let _ = camera.remove(tap);
 }
 
 /// Hands the camera's frames to the encoder, not too many, and without the camera's times: those may jump.

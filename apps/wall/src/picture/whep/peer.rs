@@ -21,6 +21,10 @@ use super::encoder::{Encoder, app_src, share_time};
 const PATIENCE: Duration = Duration::from_secs(5);
 /// From the answer to the first packet.
 const CONNECTING: Duration = Duration::from_secs(20);
+/// For candidates to be gathered before a pipeline is stopped: long, and then longer.
+const NOT_BEGUN: Duration = Duration::from_secs(2);
+const NOT_DONE: Duration = Duration::from_secs(120);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// A peer that says nothing for so long (it reports what it received every few seconds) is gone.
 const SILENT: Duration = Duration::from_secs(15);
 
@@ -58,6 +62,7 @@ impl Offer {
 /// A connection to a page, which lasts as long as this.
 pub struct Peer {
     pipeline: gst::Pipeline,
+    webrtc: gst::Element,
     /// Frames come for as long as this is here.
     _link: ConsumptionLink,
     state: watch::Receiver<WebRTCPeerConnectionState>,
@@ -102,7 +107,8 @@ impl Peer {
         let now = Instant::now();
         let heard = std::sync::Arc::new(Mutex::new(now));
         // From here on, dropping `peer` stops it.
-        let peer = Peer { pipeline, _link: link, state, opened: now, heard };
+        let peer =
+            Peer { pipeline, webrtc: webrtc.clone(), _link: link, state, opened: now, heard };
         peer.pipeline.set_state(gst::State::Playing).map_err(|error| failed(&error))?;
         let answer = negotiate(&webrtc, offer).await?;
         peer.listen(&webrtc);
@@ -138,8 +144,32 @@ impl Peer {
 }
 
 impl Drop for Peer {
+    /// Never waits; a page can be gone at any time, also before it is answered.
     fn drop(&mut self) {
-        let _ = self.pipeline.set_state(gst::State::Null);
+        let (pipeline, webrtc) = (self.pipeline.clone(), self.webrtc.clone());
+        let stop = move || {
+            // GStreamer 1.22 takes the process along where candidates are found for a transport that is gone
+            // (gstwebrtcnice, _on_candidate_gathering_done), so it is let finish.
+            let began = Instant::now();
+            loop {
+                let patience = match webrtc.property("ice-gathering-state") {
+                    WebRTCICEGatheringState::New => NOT_BEGUN,
+                    WebRTCICEGatheringState::Complete => break,
+                    _ => NOT_DONE,
+                };
+                if began.elapsed() > patience {
+                    break;
+                }
+                std::thread::sleep(LOOK_EVERY);
+            }
+            // What tells so may not have returned yet.
+            std::thread::sleep(LOOK_EVERY);
+            let _ = pipeline.set_state(gst::State::Null);
+        };
+        let thread = std::thread::Builder::new().name("webrtc end".into()).spawn(stop);
+        if let Err(error) = thread {
+            tracing::warn!("a page's connection is not stopped: {error}");
+        }
     }
 }
 

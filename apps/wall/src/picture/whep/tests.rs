@@ -181,6 +181,21 @@ async fn what_cannot_be_answered_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn pages_may_leave_before_they_are_answered() {
+    let (camera, sessions) = (Camera::new(), Sessions::default());
+    let offer = Viewer::new().offer().await;
+    for ms in (0..200).step_by(10) {
+        let opening = sessions.open("yard", &camera.pipeline, &camera.tee, &offer);
+        if let Ok(opened) = tokio::time::timeout(Duration::from_millis(ms), opening).await {
+            assert!(sessions.close("yard", &opened.unwrap().id));
+        }
+    }
+    until("nothing is left of them", || sessions.count() == 0 && camera.is_left_alone()).await;
+    let opened = sessions.open("yard", &camera.pipeline, &camera.tee, &offer).await;
+    assert!(opened.is_ok(), "{opened:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn sessions_are_bounded() {
     let (camera, sessions) = (Camera::new(), Sessions::default());
     let room = sessions.inner.room.clone().try_acquire_many_owned(MOST as u32).unwrap();
