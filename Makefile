@@ -18,10 +18,11 @@ of_gstreamer = $(shell pkg-config $(if $(PREFIX),--define-variable=prefix=$(PREF
 pluginsdir = $(call of_gstreamer,pluginsdir)
 datadir = $(call of_gstreamer,datadir)
 
-.PHONY: help demo test wall-load wall-pictures lint build cuda gpu-bundle compare bench install uninstall deb check-deb check-cargo-c validate valgrind soak inspect kernels gpu-check clean
+.PHONY: help demo wall test wall-load wall-pictures lint build cuda gpu-bundle compare bench install uninstall deb check-deb check-cargo-c validate valgrind soak inspect kernels gpu-check clean
 
 help:
 	@echo 'make demo      play a video through the element and ask it questions'
+	@echo 'make wall      the page for people who watch cameras, on two clips'
 	@echo 'make test      all tests'
 	@echo 'make wall-load       sixteen cameras and fifty open pages of the wall for five minutes'
 	@echo 'make wall-pictures   renew the pictures of its page in docs/images'
@@ -99,15 +100,23 @@ demo:
 	$(compile_plugin)
 	@pipelines/demo.sh
 
+# Plays the clips of the two worlds until Ctrl-C. What it stores is in the target folder.
+wall:
+	$(setup) build run wall rust
+	$(compile_plugin)
+	$(CARGO) build --package streamkvqa-wall --locked
+	@GST_PLUGIN_PATH=$(plugin_path) $(CARGO_TARGET_DIR)/debug/streamkvqa-wall --open \
+	    --data $(CARGO_TARGET_DIR)/wall apps/wall/demo.toml
+
 test:
-	$(setup) build run python broker meson rust
+	$(setup) build run python broker wall browser meson rust
 	$(compile)
 	@echo '==> testing'
 	$(CARGO) test --workspace $(without_wall) --locked --no-fail-fast
-	$(CARGO) test --package streamkvqa-wall --locked --no-fail-fast
+	$(wall_test) --no-fail-fast
 
 lint:
-	$(setup) build rust rust-lint
+	$(setup) build wall rust rust-lint
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	@echo '==> the engine without GStreamer'

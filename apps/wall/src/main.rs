@@ -27,6 +27,10 @@ struct Arguments {
     #[arg(long)]
     open: bool,
 
+    /// Folder for history, pictures and memories, in place of the configuration's
+    #[arg(long, value_name = "FOLDER")]
+    data: Option<PathBuf>,
+
     /// What to log: error, warn, info, debug, trace, or target=level with commas between them
     #[arg(long, default_value = "info", env = "WALL_LOG")]
     log: Targets,
@@ -51,7 +55,10 @@ fn main() -> ExitCode {
 }
 
 async fn run(arguments: &Arguments) -> Result<(), String> {
-    let config = Config::read(&arguments.config).map_err(|faults| faults.to_string())?;
+    let mut config = Config::read(&arguments.config).map_err(|faults| faults.to_string())?;
+    if let Some(data) = &arguments.data {
+        config.wall.data.clone_from(data);
+    }
     if arguments.check {
         println!("{}: {} cameras, no fault", arguments.config.display(), config.cameras.len());
         return Ok(());

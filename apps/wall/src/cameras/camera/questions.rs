@@ -125,10 +125,10 @@ impl Camera {
     pub(super) fn last_words(&mut self, message: &gst::Message) {
         let now = (gst::ClockTime::ZERO, Timestamp::now());
         let said = message.structure().filter(|structure| structure.name() == "streamkvqa/answer");
-        if let Some(said) = said.and_then(|structure| says::answer(structure, now)) {
-            if let Some(asked) = self.asked.remove(&said.number) {
-                self.around.hub.publish(Event::Answer(answer_to(&self.config.id, asked, said)));
-            }
+        if let Some(said) = said.and_then(|structure| says::answer(structure, now))
+            && let Some(asked) = self.asked.remove(&said.number)
+        {
+            self.around.hub.publish(Event::Answer(answer_to(&self.config.id, asked, said)));
         }
     }
 
