@@ -75,7 +75,7 @@ fn asks_two_cameras(page: &Page) -> String {
     // Selected without a mouse: the first camera, the next, and then the field.
     page.press(&["j", "x", "j"]);
     let name = |page: &Page| page.text("document.activeElement.innerText");
-    let mut names = vec![name(page)];
+    let mut names = [name(page)];
     if names[0] == "North gate" {
         page.press(&["j"]);
         names[0] = name(page);
@@ -158,7 +158,7 @@ fn asks_and_looks_back(page: &Page) -> String {
             ),
         );
         light = page.text(&format!("{CARD}.querySelector('.words').innerText"));
-        if page.is("written.length") != Value::from(0) {
+        if page.is("written.length") != 0 {
             break;
         }
     }

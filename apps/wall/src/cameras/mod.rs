@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! One pipeline a camera, watched over: states, retries, standing questions.
 //!
-//! Each camera has a thread of its own ([`Camera`](camera::Camera)), which alone knows its pipeline; the rest of the
+//! Each camera has a thread of its own (`camera::Camera`), which alone knows its pipeline; the rest of the
 //! wall talks to it by messages. So whatever one camera does, or waits for, disturbs no other.
 
 mod camera;

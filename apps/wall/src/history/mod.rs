@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Questions, answers, alerts and pictures of the past, in one SQLite database.
 //!
-//! One thread writes ([`writer`]); whoever reads opens the file beside it. A disk that is full or gone is a state
+//! One thread writes (`writer`); whoever reads opens the file beside it. A disk that is full or gone is a state
 //! on the page: what happens meanwhile is told to everyone, and written once there is room.
 
 mod read;

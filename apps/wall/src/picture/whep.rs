@@ -2,8 +2,8 @@
 //! Live video by WebRTC: a page's offer in, an answer out (WHEP, draft-ietf-wish-whep, without trickling).
 //!
 //! A camera's video is encoded once, however many look at it, and only while somebody does
-//! ([`Encoder`](encoder::Encoder)); each page that looks has a pipeline of its own with a `webrtcbin`
-//! ([`Peer`](peer::Peer)). Neither is part of the camera's pipeline, which gives away copies of pointers and
+//! (`encoder::Encoder`); each page that looks has a pipeline of its own with a `webrtcbin`
+//! (`peer::Peer`). Neither is part of the camera's pipeline, which gives away copies of pointers and
 //! never waits.
 
 mod encoder;
