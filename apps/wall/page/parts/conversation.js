@@ -8,8 +8,6 @@ import { answerCard } from "./answer-card.js";
 import "./ask-form.js";
 
 const AT_ONCE = 10;
-const A_PAGE = 100;
-const PAGES = 5;
 
 class CameraConversation extends Part {
   enter() {
@@ -34,7 +32,8 @@ class CameraConversation extends Part {
     if (this.loading) return;
     this.loading = true;
     try {
-      const { items, next } = await this.fetch();
+      // Standing questions are answered all the time, and have a place of their own.
+      const { items, next } = await api.answers(this.camera, { standing: false, limit: AT_ONCE, before: this.next });
       this.fetched = true;
       const wasFirst = this.next === null;
       const height = this.scroller.scrollHeight;
@@ -48,18 +47,6 @@ class CameraConversation extends Part {
       this.noted(refused.message);
     }
     this.loading = false;
-  }
-
-  /** Standing questions are answered all the time, and have a place of their own. */
-  async fetch() {
-    let [items, next] = [[], this.next];
-    for (let page = 0; page < PAGES && items.length < AT_ONCE; page += 1) {
-      const found = await api.answers(this.camera, { standing: false, limit: A_PAGE, before: next });
-      items = items.concat(found.items.filter((answer) => answer.source !== "standing"));
-      next = found.next;
-      if (!next) break;
-    }
-    return { items, next };
   }
 
   noted(text) {

@@ -3,7 +3,7 @@
 
 import { h } from "../lib/dom.js";
 import { ago, left } from "../lib/format.js";
-import { STATES } from "../lib/store.js";
+import { STATES, store } from "../lib/store.js";
 
 /** `● live`. The word is there for those who do not see the colour. */
 export function stateDot(camera) {
@@ -24,7 +24,9 @@ export function stateNote(camera) {
 }
 
 function word(camera) {
-  return camera.state === "elsewhere" && camera.host ? `on ${camera.host}` : (STATES[camera.state] ?? camera.state);
+  const state = STATES[camera.state] ?? camera.state;
+  if (!camera.host || camera.host === store.wall.host) return state;
+  return camera.state === "elsewhere" ? `on ${camera.host}` : `${state} on ${camera.host}`;
 }
 
 function capital(text) {
