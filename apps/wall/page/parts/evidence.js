@@ -13,8 +13,8 @@ const SHOWN = 6;
 const SHOWN_ON_A_PHONE = 4;
 const phone = matchMedia("(max-width: 480px)");
 const HEIGHT = 18;
-/** Shares of the line's width. */
-const WIDEST = 26;
+/** Thumbnails are no wider than so many side by side; shares of the line's width. */
+const FEW = 4;
 const GAP = 1.2;
 /** What was just now is seen to be just now. */
 const SHORTEST_MS = 30_000;
@@ -37,7 +37,7 @@ class EvidenceLine extends Part {
     if (this.hidden) return fill(this);
     const end = Math.max(ms(this.answer.asked ?? this.answer.at), ...shown.map((one) => ms(one.to)));
     const begin = Math.min(ms(shown[0].from), end - SHORTEST_MS);
-    const places = spread(shown.map((one) => at(one, begin, end)));
+    const places = spread(shown.map((one) => at(one, begin, end)), Math.min(most, FEW));
     const top = Math.max(...shown.map((one) => one.score ?? 0)) || 1;
     fill(
       this,
@@ -91,8 +91,9 @@ function at(one, begin, end) {
 }
 
 /** Where thumbnails lie: each over its time where there is room, else pushed aside, none over another. */
-function spread(middles) {
-  const width = Math.min(WIDEST, (100 - GAP * (middles.length - 1)) / middles.length);
+function spread(middles, few) {
+  const many = Math.max(few, middles.length);
+  const width = (100 - GAP * (many - 1)) / many;
   const left = [];
   for (const middle of middles) {
     const free = left.length ? left.at(-1) + width + GAP : 0;

@@ -227,6 +227,11 @@ impl Page {
         self.is(&format!("void (location.hash = {})", Value::from(fragment)));
     }
 
+    /// Whether pictures are kept.
+    pub fn keeps(&self) -> bool {
+        std::env::var_os("WALL_SCREENSHOTS").is_some()
+    }
+
     /// Keeps a picture in the folder WALL_SCREENSHOTS, where that is set.
     pub fn keep(&self, name: &str) {
         let Some(folder) = std::env::var_os("WALL_SCREENSHOTS") else { return };
