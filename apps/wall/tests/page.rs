@@ -129,6 +129,27 @@ fn opens_a_camera_by_keyboard(page: &Page) {
         let first = page.is(time);
         page.until("video that runs", &format!("{time} > {first}"));
     }
+    // A browser without WebRTC.
+    page.is(
+        "void ([globalThis.kept, globalThis.RTCPeerConnection] = [RTCPeerConnection, undefined])",
+    );
+    page.press(&["["]);
+    page.until(
+        "another camera",
+        "document.querySelector('camera-view h1')?.innerText !== 'Street'",
+    );
+    page.go("#/camera/square");
+    page.until("pictures", "document.querySelector('live-picture .way').textContent === 'MJPEG'");
+    let drawn = "(() => { const canvas = document.createElement('canvas'); [canvas.width, canvas.height] = [64, 48]; \
+                 canvas.getContext('2d').drawImage(document.querySelector('live-picture img'), 0, 0, 64, 48); return canvas.toDataURL(); })()";
+    let first = page.is(drawn);
+    page.until("pictures that move", &format!("{drawn} !== {first}"));
+    page.is("void (globalThis.RTCPeerConnection = kept)");
+    page.go("#/camera/street");
+    page.until(
+        "the first again",
+        "document.querySelector('camera-view h1')?.innerText === 'Street'",
+    );
     page.until("health", "document.querySelector('camera-health dd')?.innerText.endsWith(' s')");
 }
 
@@ -320,8 +341,7 @@ fn poses(page: &Page) {
     page.press(&["t"]);
     page.go("#/camera/street");
     page.until("a minute of frames", "fetch('api/cameras/street').then((got) => got.json()).then((camera) => camera.health.memory_units > 60)");
-    for (number, question) in ["what was the first thing?", "what is here now?"].iter().enumerate()
-    {
+    for (number, question) in ["what came first?", "what came last?"].iter().enumerate() {
         let many = page.is("document.querySelectorAll('.exchanges > li').length");
         if number == 0 {
             page.press(&["/"]);
