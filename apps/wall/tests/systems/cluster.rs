@@ -114,6 +114,17 @@ fn a_wall_that_ends_gives_its_cameras_up_at_once_and_a_standing_question_goes_al
     };
     wait_for("its answer", || stands(&b));
 
+    // Each wall counts what it answers for.
+    let numbers = b.text("/metrics");
+    assert!(
+        numbers.contains(&format!("streamkvqa_wall_camera_frames_total{{camera=\"{camera}\"}}")),
+        "{numbers}"
+    );
+    assert!(
+        numbers.contains("streamkvqa_wall_broker_connected{broker=\"cluster\"} 1"),
+        "{numbers}"
+    );
+
     let begin = Instant::now();
     b.end();
     all_live(&[&a], 2);

@@ -303,3 +303,27 @@ async fn what_an_earlier_life_told_is_taken_back() {
     );
     second.stop().await;
 }
+
+#[tokio::test]
+async fn a_broker_with_tls_is_believed_by_its_certificate_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Mosquitto::start_secure(folder.path());
+    let hub = Hub::new();
+    let brokers = brokers(&hub, folder.path());
+    let with = |ca: Option<std::path::PathBuf>| {
+        let url = format!("mqtts://127.0.0.1:{}", server.port);
+        Config { mqtt: Some(MqttConfig { url, ca, ..MqttConfig::default() }), ..Config::default() }
+    };
+    let refused = || async {
+        until("a reason", || broker(&hub, "mqtt").filter(|told| told.state == BrokerState::Failed))
+            .await
+    };
+    brokers.apply(&with(Some(folder.path().join("nowhere.pem"))));
+    assert!(refused().await.reason.unwrap().contains("nowhere.pem"));
+    brokers.apply(&with(Some(folder.path().join("ca.pem"))));
+    connected(&hub).await;
+    // The system does not know it.
+    brokers.apply(&with(None));
+    refused().await;
+    brokers.stop().await;
+}

@@ -82,11 +82,23 @@ impl Mosquitto {
         Mosquitto { port, folder: folder.to_owned(), process }
     }
 
+    /// The same with TLS; its certificate is in `ca.pem`.
+    pub fn start_secure(folder: &Path) -> Self {
+        let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".into()]).unwrap();
+        std::fs::write(folder.join("ca.pem"), made.cert.pem()).unwrap();
+        std::fs::write(folder.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
+        Self::start(folder)
+    }
+
     fn run(folder: &Path, port: u16) -> Process {
         let settings = folder.join("mosquitto.conf");
-        let text = format!(
+        let mut text = format!(
             "listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nlog_type error\n"
         );
+        if folder.join("key.pem").exists() {
+            let at = folder.display();
+            text += &format!("certfile {at}/ca.pem\nkeyfile {at}/key.pem\nuser root\n");
+        }
         std::fs::write(&settings, text).unwrap();
         let child = server("mosquitto")
             .arg("-c")

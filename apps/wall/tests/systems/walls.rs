@@ -119,6 +119,11 @@ impl Wall {
         serde_json::from_str(&text).ok()
     }
 
+    pub fn text(&self, path: &str) -> String {
+        let mut response = Self::agent().get(format!("{}{path}", self.url)).call().unwrap();
+        response.body_mut().read_to_string().unwrap()
+    }
+
     /// A JPEG file, if there is one.
     pub fn picture(&self, path: &str) -> Option<Vec<u8>> {
         let mut response = Self::agent().get(format!("{}{path}", self.url)).call().ok()?;

@@ -7,6 +7,7 @@
 mod ask;
 mod discovery;
 mod outbox;
+mod tls;
 mod told;
 mod topics;
 
@@ -15,7 +16,6 @@ use std::time::Duration;
 
 use rumqttc::{
     AsyncClient, Event as Packet, EventLoop, Incoming, LastWill, MqttOptions, Outgoing, QoS,
-    Transport,
 };
 use serde_json::Value;
 use tokio::sync::broadcast::error::RecvError;
@@ -52,13 +52,6 @@ type Taken = (String, Option<String>, Result<AnswerId, Refused>);
 pub(super) async fn run(config: MqttConfig, place: Place, stop: CancellationToken) {
     let link = Link::new(place.all.clone(), "mqtt", BrokerKind::Mqtt);
     let topics = Topics::new(config.prefix.as_deref(), &place.host, config.discovery.as_deref());
-    let options = match options(&config, &place, &topics) {
-        Ok(options) => options,
-        Err(reason) => {
-            link.failed(reason, Duration::ZERO, 0);
-            return stop.cancelled().await;
-        }
-    };
     let (state, own) = place.own.subscribe_with_state();
     let (taken, asked) = mpsc::channel(TAKEN);
     let mut told = Told::new(topics, BOUND);
@@ -78,8 +71,13 @@ pub(super) async fn run(config: MqttConfig, place: Place, stop: CancellationToke
     };
     let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
     loop {
-        let (client, eventloop) = AsyncClient::new(options.clone(), 2 * WINDOW + 8);
-        let reason = speaker.connection(&client, eventloop, &link, &mut backoff, &stop).await;
+        let reason = match options(&config, &speaker.place, &speaker.told.topics) {
+            Ok(options) => {
+                let (client, eventloop) = AsyncClient::new(options, 2 * WINDOW + 8);
+                speaker.connection(&client, eventloop, &link, &mut backoff, &stop).await
+            }
+            Err(reason) => reason,
+        };
         if stop.is_cancelled() {
             return;
         }
@@ -101,13 +99,13 @@ pub(super) async fn run(config: MqttConfig, place: Place, stop: CancellationToke
 
 fn options(config: &MqttConfig, place: &Place, topics: &Topics) -> Result<MqttOptions, String> {
     let url = url::Url::parse(&config.url).map_err(|error| format!("url: {error}"))?;
-    let tls = match url.scheme() {
+    let secure = match url.scheme() {
         "mqtt" | "tcp" => false,
         "mqtts" | "ssl" => true,
         other => return Err(format!("url: \"{other}\" is neither mqtt nor mqtts")),
     };
     let host = url.host_str().ok_or("url: it has no host")?.trim_matches(['[', ']']);
-    let port = url.port().unwrap_or(if tls { 8883 } else { 1883 });
+    let port = url.port().unwrap_or(if secure { 8883 } else { 1883 });
     // Two of the same name would throw each other out.
     let id = format!("streamkvqa-{}-{:08x}", topics::word(&place.host), fastrand::u32(..));
     let mut options = MqttOptions::new(id, host, port);
@@ -120,15 +118,8 @@ fn options(config: &MqttConfig, place: &Place, topics: &Topics) -> Result<MqttOp
         let plain = |text: &str| percent(text);
         options.set_credentials(plain(url.username()), plain(url.password().unwrap_or_default()));
     }
-    if tls {
-        options.set_transport(match &config.ca {
-            Some(path) => {
-                let ca =
-                    std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
-                Transport::tls(ca, None, None)
-            }
-            None => Transport::tls_with_default_config(),
-        });
+    if secure {
+        options.set_transport(tls::transport(config.ca.as_deref())?);
     }
     Ok(options)
 }
