@@ -11,6 +11,7 @@ mod keeper;
 mod leases;
 mod list;
 mod memories;
+mod moving;
 mod pictures;
 mod questions;
 mod records;
