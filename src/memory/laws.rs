@@ -3,6 +3,7 @@
 //! has: random recipes on random streams through a small random decoder.
 
 pub(super) mod ages;
+mod cover;
 mod newest;
 mod older;
 mod saved;
@@ -217,7 +218,9 @@ impl<'a> Run<'a> {
             self.segmenter.open_segment(Vec::new()).unwrap().map(|open| self.encode(&open));
         let view = self.memory.view(branch.as_ref());
         let question = random_tensor(seed, (3, WIDTH));
-        let contexts = find::contexts(view, &question, self.decoder, &self.cancel).unwrap();
+        let any = random_tensor(seed + 1, (2, WIDTH));
+        let asked = find::Asked { tokens: &question, any: Some(&any), embedding: None };
+        let contexts = find::contexts(view, asked, self.decoder, &self.cancel).unwrap();
         let mut answering = Answering::new(self.memory.held(), &contexts, 3, &self.cancel);
         let out = self.decoder.forward(&question, &mut answering).unwrap();
         let mass: Vec<(u64, f64)> = answering.into_mass().unwrap().into_iter().collect();
@@ -529,6 +532,9 @@ pub(super) fn recipe() -> impl Strategy<Value = Recipe> {
     let best = (1..6usize, 0..3usize, 1..3usize, 0.0..1.0, any::<bool>(), 0.0..1.0).prop_map(
         |(units, recent, chunk, spread, agree, temperature)| Retrieval::Best {
             read: if temperature < 0.5 { 0.4 } else { 1.0 },
+            oldest: usize::from(temperature > 0.3),
+            cover: temperature > 0.2,
+            reach: (10.0 * temperature) as usize,
             units,
             most: 8,
             recent,
@@ -772,6 +778,9 @@ proptest! {
             spread: 0.8,
             agree: true,
             read: 1.0,
+            oldest: 1,
+            cover: true,
+            reach: 4,
             rule: BudgetRule::Stretched { temperature: 0.0 },
         };
         prop_assert_eq!(&run(with(best)), &all);

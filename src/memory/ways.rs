@@ -158,7 +158,7 @@ fn retrieval_and_answering_match_the_golden_vectors() {
     let mut retrieve = Retrieve::new(
         view,
         vec![2],
-        Choice { recent: 0, chunk: 1, spread: 0.0 },
+        Choice { chunk: 1, ..Choice::default() },
         Similarity::Dot,
         &cancel,
     );
@@ -290,7 +290,7 @@ fn answering_in_pieces_equals_answering_at_once() {
     let mut retrieve = Retrieve::new(
         view,
         vec![3],
-        Choice { recent: 1, chunk: 1, spread: 0.0 },
+        Choice { recent: 1, chunk: 1, ..Choice::default() },
         Similarity::Dot,
         &cancel,
     );
@@ -324,7 +324,7 @@ fn the_selection_is_the_budget_in_stream_order() {
         let mut retrieve = Retrieve::new(
             view,
             vec![count],
-            Choice { recent: 0, chunk: 1, spread: 0.0 },
+            Choice { chunk: 1, ..Choice::default() },
             Similarity::Dot,
             &cancel,
         );

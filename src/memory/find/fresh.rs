@@ -40,5 +40,5 @@ pub fn newest(
     found.reverse();
     let layers = 0..view.held.geometry.layers;
     let past: Option<Vec<Layer>> = layers.map(|at| view.resident(at).cloned()).collect();
-    read(view, found, past, decoder, cancel)
+    read(view, found, (past, 0), decoder, cancel)
 }

@@ -3,7 +3,8 @@
 //!
 //! [`View`] is what a question may look at; how it chooses is what the files differ in: [`retrieve`]
 //! (the best units of each layer), [`consensus`], [`pieces`], [`pages`] and [`fresh`]. What was chosen is packed
-//! into a [`Context`] ([`places`]) or, where inputs are kept, [read again](reread).
+//! into a [`Context`] ([`places`]) or, where inputs are kept, [read again](reread). [`trust`] says how far what was
+//! found is to be trusted.
 
 pub mod bare;
 pub mod consensus;
@@ -16,6 +17,7 @@ pub mod pieces;
 pub mod places;
 pub mod reread;
 pub mod retrieve;
+pub mod trust;
 pub mod view;
 pub mod within;
 
@@ -47,9 +49,21 @@ pub fn contexts<'a>(
             fresh::newest(view, last.unwrap_or(usize::MAX), decoder, cancel)
         }
         Retrieval::All { last } => view.pack_all(last),
-        Retrieval::Best { units, most, recent, chunk, spread, agree, read, rule } => {
-            let choice = Choice { recent, chunk, spread };
-            let wanted = Wanted { units, most, agree, read, rule, choice };
+        Retrieval::Best {
+            units,
+            most,
+            oldest,
+            recent,
+            chunk,
+            spread,
+            agree,
+            read,
+            cover,
+            reach,
+            rule,
+        } => {
+            let choice = Choice { oldest, recent, chunk, spread, even: 0.0 };
+            let wanted = Wanted { units, most, agree, read, cover, reach, rule, choice };
             retrieve::best(view, wanted, question, decoder, cancel)
         }
         Retrieval::Consensus { units } => {

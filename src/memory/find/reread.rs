@@ -21,20 +21,22 @@ use crate::error::Result;
 use crate::memory::intake::{Before, Encoded, InWindow, Prompts};
 use crate::memory::keep::{Held, Layer};
 use crate::memory::kv::unfiled;
-use crate::memory::recipe::{Keeps, Recipe, Retrieval, Sees};
+use crate::memory::recipe::{Keeps, Places, Recipe, Retrieval, Sees};
 use crate::memory::store::{Block, LayerStore};
 use crate::memory::unit::{Clock, Unit, Units};
 use crate::model::decoder::Decoder;
+use crate::model::rope::Layout;
 
 /// Units with what entered the decoder, `[n, C]` each.
 pub type Found = Vec<(Unit, Tensor)>;
 
 /// Every layer's context after encoding the chosen units (ascending) as a stream of their own, less what
-/// `thin` leaves out. Without those that turn out to be lost, others are chosen.
+/// `thin` leaves out, side by side or within the `reach` of so many units. Without those that turn out to be lost, others are chosen.
 pub fn reread(
     view: View<'_>,
     mut candidates: Liked,
     (choose, thin): (impl Fn(&Liked) -> Vec<u64>, impl Fn(Found) -> Result<Found>),
+    reach: usize,
     decoder: &Decoder,
     cancel: &Cancel,
 ) -> Result<Vec<Option<Context>>> {
@@ -49,20 +51,21 @@ pub fn reread(
             }
         }
         if found.len() == chosen.len() {
-            return read(view, thin(found)?, None, decoder, cancel);
+            return read(view, thin(found)?, (None, reach), decoder, cancel);
         }
     }
 }
 
 /// Every layer's context: what is left of the past, and these units encoded behind the prefix as a
-/// stream of their own.
+/// stream of their own. They are put side by side; with a `reach`, and on a single axis, they stand as far
+/// apart as they did, or as much less as it takes to stay within so many units.
 ///
 /// # Errors
 /// [`Cancelled`](crate::EngineError::Cancelled), or what the computation fails with.
 pub fn read(
     view: View<'_>,
     found: Found,
-    past: Option<Vec<Layer>>,
+    (past, reach): (Option<Vec<Layer>>, usize),
     decoder: &Decoder,
     cancel: &Cancel,
 ) -> Result<Vec<Option<Context>>> {
@@ -72,13 +75,22 @@ pub fn read(
         Sees::Nothing => Sees::Window,
         sees => sees,
     };
-    let recipe = Recipe { keeps, retrieval, sees, ..view.held.recipe.clone() };
+    let reach = if view.held.geometry.layout == Layout::Run { reach } else { 0 };
+    let places = if reach > 0 { Places::Kept } else { view.held.recipe.places };
+    let recipe = Recipe { keeps, retrieval, sees, places, ..view.held.recipe.clone() };
     let layers = afresh(view.held)?;
     let held = Held { recipe: &recipe, layers: &layers, resident: None, ..view.held };
     let (mut units, inputs): (Vec<Unit>, Vec<Tensor>) = found.into_iter().unzip();
+    let stood = |unit: &Unit| unit.at + held.geometry.steps(unit);
+    let begin = units.first().map_or(0, |unit| unit.at);
+    let length = units.last().map_or(0, stood).saturating_sub(begin).max(1);
+    let scale = (reach * held.geometry.unit_tokens) as f64 / length as f64;
     let (mut at, mut time) = (0, 0.0);
     let mut before: Option<Unit> = None;
     for unit in &mut units {
+        if reach > 0 {
+            at = at.max((unit.at.saturating_sub(begin) as f64 * scale.min(1.0)) as usize);
+        }
         time += before.as_ref().map_or(0.0, |before| unit.behind(before));
         before = Some(unit.clone());
         (unit.at, unit.time) = (at, time);

@@ -12,6 +12,7 @@ use super::liked::Liked;
 use super::outstanding::outstanding;
 use super::places::Context;
 use super::reread::reread;
+use super::trust::evenly;
 use super::view::View;
 use crate::cancel::Cancel;
 use crate::error::Result;
@@ -29,13 +30,16 @@ use crate::model::decoder::{Attend, Decoder};
 pub struct Asked<'a> {
     /// The embedded tokens of the bare question, `[n, C]`; nothing of it is kept.
     pub tokens: &'a Tensor,
+    /// Those of [a question that asks for nothing](super::trust::ANY), where the recipe wants to know what
+    /// the question likes beside that.
+    pub any: Option<&'a Tensor>,
     /// What the outside text-image model makes of it, if the recipe has one.
     pub embedding: Option<&'a [f32]>,
 }
 
 impl<'a> From<&'a Tensor> for Asked<'a> {
     fn from(tokens: &'a Tensor) -> Self {
-        Self { tokens, embedding: None }
+        Self { tokens, any: None, embedding: None }
     }
 }
 
@@ -50,9 +54,16 @@ pub struct Wanted {
     pub agree: bool,
     /// Of what is found and is not of the newest units, the fraction that is read again.
     pub read: f64,
+    /// Where the layers do not agree on what the question likes, units evenly apart are chosen.
+    pub cover: bool,
+    /// Units that these may lie apart where they are read again; 0: they are put side by side.
+    pub reach: usize,
     pub rule: BudgetRule,
     pub choice: Choice,
 }
+
+/// The share of what is evenly apart from which on it stands where it stood.
+const MOSTLY: f64 = 0.5;
 
 /// A picture of few tokens says nothing in parts: of one so many are read, taking the mean of all.
 const LEAST_OF_A_PICTURE: f64 = 5.0;
@@ -87,13 +98,14 @@ pub fn best(
     let layers = view.held.geometry.layers;
     let first = units.min(most);
     let opinion = question.embedding.map(|embedding| opinion(view, embedding));
-    let pass = |counts: Vec<usize>, all_scores: bool| -> Result<Retrieve<'_>> {
+    let asked = question.tokens;
+    let pass = |tokens: &Tensor, counts: Vec<usize>, all_scores: bool| -> Result<Retrieve<'_>> {
         let mut retrieve = Retrieve::new(view, counts, choice, recipe.similarity, cancel);
         retrieve.all_scores = all_scores;
         if let (Some(opinion), true) = (&opinion, recipe.expert != Expert::Internal) {
             retrieve = retrieve.asking(opinion, recipe.expert);
         }
-        decoder.forward(question.tokens, &mut retrieve)?;
+        decoder.forward(tokens, &mut retrieve)?;
         Ok(retrieve)
     };
     // Where there is nothing to rank no question pass is needed: ranking is all it is for.
@@ -102,10 +114,15 @@ pub fn best(
         let picture = view.held.geometry.picture_tokens;
         let count = if again { wanted.found(first, picture) } else { first };
         let few = (0..layers).all(|layer| view.candidates(layer).len() <= count);
+        let mut choice = choice;
         let liked = match few.then(|| held(view)).filter(|held| held.len() <= count) {
             Some(held) => held,
             None => {
-                let found = pass(vec![first; layers], true)?;
+                let found = pass(asked, vec![first; layers], true)?;
+                if let (Some(any), true) = (question.any, wanted.cover) {
+                    let any = pass(any, vec![first; layers], true)?;
+                    choice.even = evenly(found.scores.clone(), &any.scores);
+                }
                 liked(&found.candidates, found.scores)
             }
         };
@@ -118,18 +135,19 @@ pub fn best(
             true => outstanding(found, choice.recent, tokens),
             false => Ok(found),
         };
-        return reread(view, liked, (pick, thin), decoder, cancel);
+        let reach = if choice.even >= MOSTLY { wanted.reach } else { 0 };
+        return reread(view, liked, (pick, thin), reach, decoder, cancel);
     }
     let uniform = rule == BudgetRule::Stretched { temperature: 0.0 };
     if uniform && (0..layers).all(|layer| view.candidates(layer).len() <= first) {
         return view.pack_all(None);
     }
-    let found = pass(vec![first; layers], !uniform)?;
+    let found = pass(asked, vec![first; layers], !uniform)?;
     if uniform {
         return Ok(found.contexts);
     }
     let counts = retrieve_counts(&found.scores, units, most, rule);
-    Ok(pass(counts, false)?.contexts)
+    Ok(pass(asked, counts, false)?.contexts)
 }
 
 /// All units that some layer holds, one liked as well as another.
@@ -284,9 +302,18 @@ mod tests {
 
     #[test]
     fn the_less_is_read_of_a_picture_the_more_are_found() {
-        let choice = Choice { recent: 4, chunk: 1, spread: 0.0 };
+        let choice = Choice { recent: 4, chunk: 1, ..Choice::default() };
         let rule = BudgetRule::Stretched { temperature: 0.0 };
-        let wanted = Wanted { units: 16, most: 128, agree: true, read: 0.3, rule, choice };
+        let wanted = Wanted {
+            units: 16,
+            most: 128,
+            agree: true,
+            read: 0.3,
+            cover: false,
+            reach: 0,
+            rule,
+            choice,
+        };
         assert_eq!(wanted.found(16, 196), 4 + 40);
         assert_eq!(wanted.found(16, 10), 4 + 24);
         assert_eq!(wanted.found(16, 4), 16);

@@ -101,6 +101,11 @@ impl Recipe {
     pub fn published_for(name: &str, model: &VideoLlm) -> Result<Self> {
         let mut recipe = Self::named(name)?;
         let recommended = model.recommendations();
+        if let (Some(frames), Retrieval::Best { reach, cover: true, .. }) =
+            (recommended.trained_frames, &mut recipe.retrieval)
+        {
+            *reach = frames;
+        }
         let own = recommended.recipes.get(name).into_iter().flatten();
         let all = || recommended.recipe.iter().chain(own.clone());
         recipe.take(all(), recommended)?;

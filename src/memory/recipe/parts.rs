@@ -183,6 +183,8 @@ pub enum Retrieval {
         units: usize,
         /// No layer takes more than this.
         most: usize,
+        /// How many of the oldest units are always among them.
+        oldest: usize,
         /// How many of the newest units are always among them.
         recent: usize,
         /// Neighbours that are ranked together.
@@ -194,6 +196,12 @@ pub enum Retrieval {
         /// Where what is found is encoded again: the fraction of it that is, the newest units whole and
         /// of the others what stands out. As many more are found.
         read: f64,
+        /// The less the layers agree on what the question likes and any other does not, the more of them
+        /// are evenly apart.
+        cover: bool,
+        /// What is mostly evenly apart and encoded again stands where it stood, drawn together where that
+        /// is further than so many units; 0: side by side.
+        reach: usize,
         rule: BudgetRule,
     },
     /// The same units for all layers: what the first and the last layer agree on (CacheFlow §4.4).

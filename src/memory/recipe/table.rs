@@ -17,6 +17,9 @@ use super::resident::{Heads, Leave, Pick, Probe, Resident, Scope, Signal};
 /// Fewer candidates than this many per layer never fill a context; more would not fit it.
 const MOST_RETRIEVED: usize = 128;
 
+/// Frames of a video that LLaVA-OneVision was trained on.
+const TRAINED: usize = 32;
+
 /// `max_position_embeddings` of the published checkpoints less HERMES's 1024.
 pub const DEFAULT_LIMIT: usize = 32_768 - 1024;
 
@@ -56,11 +59,14 @@ pub fn table() -> Vec<Recipe> {
         retrieval: Retrieval::Best {
             units: 64,
             most: MOST_RETRIEVED,
+            oldest: 0,
             recent: 8,
             chunk: 1,
             spread: 0.0,
             agree: false,
             read: 1.0,
+            cover: false,
+            reach: 0,
             rule: BudgetRule::Stretched { temperature: 0.5 },
         },
         similarity: Similarity::Dot,
@@ -76,11 +82,14 @@ pub fn table() -> Vec<Recipe> {
         retrieval: Retrieval::Best {
             units: 64,
             most: MOST_RETRIEVED,
+            oldest: 0,
             recent: 0,
             chunk: 1,
             spread: 0.0,
             agree: false,
             read: 1.0,
+            cover: false,
+            reach: 0,
             rule: BudgetRule::Stretched { temperature: 0.0 },
         },
         system: REKV_SYSTEM,
@@ -96,11 +105,14 @@ pub fn table() -> Vec<Recipe> {
         retrieval: Retrieval::Best {
             units: 8,
             most: MOST_RETRIEVED,
+            oldest: 0,
             recent: 0,
             chunk: 1,
             spread: 0.0,
             agree: false,
             read: 1.0,
+            cover: false,
+            reach: 0,
             rule: BudgetRule::Threshold,
         },
         similarity: Similarity::Cosine,
@@ -296,11 +308,14 @@ pub fn table() -> Vec<Recipe> {
         retrieval: Retrieval::Best {
             units: 16,
             most: MOST_RETRIEVED,
+            oldest: 1,
             recent: 4,
             chunk: 1,
             spread: 0.8,
             agree: true,
             read: 0.3,
+            cover: true,
+            reach: TRAINED,
             rule: BudgetRule::Stretched { temperature: 0.0 },
         },
         ..rekv.clone()

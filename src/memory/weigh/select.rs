@@ -2,6 +2,7 @@
 //! Which candidates a budget buys: the best by score, with forced members, in stream order.
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 
 use super::budget::standardised;
 
@@ -74,6 +75,8 @@ pub fn ranked(scores: &[f32]) -> Vec<usize> {
 /// What else than the score decides which candidates are taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Choice {
+    /// The first so many candidates are always among the chosen, as far as the last ones leave room.
+    pub oldest: usize,
     /// The last so many candidates are always among the chosen; where the budget is smaller, it
     /// is they alone (StreamKV release, `retrieve_local`).
     pub recent: usize,
@@ -85,12 +88,14 @@ pub struct Choice {
     /// counted in deviations from their mean. So where one candidate stands out, the budget goes to
     /// what surrounds it, and where many are as good, to them. 0: nothing is lent.
     pub spread: f64,
+    /// The fraction of the rest of the budget that goes to candidates evenly apart, whatever their scores.
+    pub even: f64,
 }
 
 impl Choice {
     /// Whether it goes by each candidate's own score and no other one's.
     pub fn is_of_singles(&self) -> bool {
-        self.chunk <= 1 && self.spread <= 0.0
+        self.chunk <= 1 && self.spread <= 0.0 && self.even <= 0.0 && self.oldest == 0
     }
 
     /// Indices of the best `k` candidates, ascending.
@@ -105,8 +110,9 @@ impl Choice {
         let groups = scores.chunks(self.chunk);
         let means: Vec<f32> =
             groups.map(|group| group.iter().sum::<f32>() / group.len() as f32).collect();
-        let recent = self.recent.div_ceil(self.chunk);
-        let grouped = Self { recent, chunk: 1, ..*self };
+        let groups = |candidates: usize| candidates.div_ceil(self.chunk);
+        let (oldest, recent) = (groups(self.oldest), groups(self.recent));
+        let grouped = Self { oldest, recent, chunk: 1, ..*self };
         grouped
             .of(&means, (k / self.chunk).max(1))
             .into_iter()
@@ -119,7 +125,20 @@ impl Choice {
         let forced = self.recent.min(k);
         let lent = (self.spread > 0.0).then(|| spread(scores, self.spread as f32));
         let scores = lent.as_deref().unwrap_or(scores);
-        let mut chosen = top(&scores[..n - forced], k - forced);
+        let oldest = self.oldest.min(k - forced);
+        let (middle, room) = (n - forced - oldest, k - forced - oldest);
+        let ranked = best(&scores[oldest..n - forced], room);
+        let even = ((room as f64 * self.even).round() as usize).min(room);
+        let evenly = (0..even).map(|i| (i * middle + middle / 2) / even);
+        let mut taken: BTreeSet<usize> = evenly.collect();
+        for i in ranked {
+            if taken.len() == room {
+                break;
+            }
+            taken.insert(i);
+        }
+        let mut chosen: Vec<usize> = (0..oldest).collect();
+        chosen.extend(taken.into_iter().map(|i| oldest + i));
         chosen.extend(n - forced..n);
         chosen
     }
@@ -252,7 +271,7 @@ mod tests {
     }
 
     fn choice(recent: usize, chunk: usize, spread: f64) -> Choice {
-        Choice { recent, chunk, spread }
+        Choice { recent, chunk, spread, ..Choice::default() }
     }
 
     #[test]
@@ -262,6 +281,30 @@ mod tests {
         assert_eq!(choice(2, 1, 0.0).of(&scores, 1), [4]);
         assert_eq!(choice(2, 1, 0.0).of(&scores, 5), [0, 1, 2, 3, 4]);
         assert_eq!(choice(0, 1, 0.0).of(&scores, 2), [0, 1]);
+    }
+
+    #[test]
+    fn a_choice_can_cover_all_there_is() {
+        let scores: Vec<f32> = (0..100).map(|i| if i / 10 == 5 { 9.0 } else { 0.0 }).collect();
+        let of = |even, oldest| {
+            Choice { oldest, even, recent: 2, chunk: 1, spread: 0.0 }.of(&scores, 12)
+        };
+        assert_eq!(of(0.0, 0), [50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 98, 99]);
+        assert_eq!(of(0.0, 2), [0, 1, 50, 51, 52, 53, 54, 55, 56, 57, 98, 99]);
+        assert_eq!(of(1.0, 0), [4, 14, 24, 34, 44, 53, 63, 73, 83, 93, 98, 99]);
+        assert_eq!(of(0.5, 1), [0, 10, 30, 49, 50, 51, 52, 53, 68, 88, 98, 99]);
+        // The newest come first, and there is never more than there is room for.
+        let few = Choice { oldest: 5, even: 1.0, recent: 3, chunk: 1, spread: 0.0 };
+        assert_eq!(few.of(&scores, 4), [0, 97, 98, 99]);
+        assert_eq!(few.of(&scores, 2), [98, 99]);
+        for k in 1..40 {
+            for even in [0.0, 0.3, 0.9, 1.0] {
+                let choice = Choice { oldest: 1, even, recent: 1, chunk: 1, spread: 0.8 };
+                let chosen = choice.of(&scores, k);
+                assert_eq!(chosen.len(), k);
+                assert!(chosen.windows(2).all(|pair| pair[0] < pair[1]), "{chosen:?}");
+            }
+        }
     }
 
     #[test]

@@ -154,6 +154,16 @@ pub static ROWS: &[Row] = &[
         },
     },
     Row {
+        name: "oldest",
+        help: "oldest units that are always retrieved",
+        source: "ours",
+        range: COUNT_OR_NONE,
+        field: |r| match &mut r.retrieval {
+            Retrieval::Best { oldest, .. } => Some(oldest),
+            _ => None,
+        },
+    },
+    Row {
         name: "recent",
         help: "newest units that are always retrieved",
         source: "StreamKV code, `retrieve_local`",
@@ -203,6 +213,29 @@ pub static ROWS: &[Row] = &[
         range: (0.01, 1.0),
         field: |r| match (&mut r.retrieval, r.keeps) {
             (Retrieval::Best { read, .. }, Keeps::Inputs) => Some(read),
+            _ => None,
+        },
+    },
+    Row {
+        name: "cover",
+        help: "the less the layers agree on what the question likes and `What is there?` does not, the \
+               more of what is retrieved is evenly apart instead of best",
+        source: "ours",
+        range: ANY,
+        field: |r| match &mut r.retrieval {
+            Retrieval::Best { cover, agree: true, .. } => Some(cover),
+            _ => None,
+        },
+    },
+    Row {
+        name: "reach",
+        help: "what is read again and mostly evenly apart stands where it stood in the stream, drawn \
+               together where that is further than so many units; a model's folder says how many frames \
+               it was trained on; 0: side by side",
+        source: "ours",
+        range: COUNT_OR_NONE,
+        field: |r| match (&mut r.retrieval, r.keeps) {
+            (Retrieval::Best { reach, cover: true, .. }, Keeps::Inputs) => Some(reach),
             _ => None,
         },
     },
