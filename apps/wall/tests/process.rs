@@ -107,24 +107,52 @@ fn another_file_is_taken_without_disturbing_what_it_says_the_same() {
     assert!(folder.path().join("data/memories/yard.toyworld.memory").exists());
 }
 
+/// Whether a process may have file systems of its own.
+fn namespaces() -> bool {
+    let tried = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"])
+        .output();
+    tried.is_ok_and(|tried| tried.status.success())
+}
+
 #[test]
 fn a_full_disk_is_a_state_and_passes() {
     let folder = tempfile::tempdir().unwrap();
     let file = write(folder.path(), &(ball("yard") + "memory = false\n"));
-    // A disk of its own for the data, of 2 MB: in a namespace, so that nobody has to be root.
     let data = folder.path().join("data");
-    std::fs::create_dir(&data).unwrap();
-    let mount = "mount -t tmpfs -o size=2m none \"$0\" && exec \"$1\" \"$2\"";
-    let program = Program::of(
-        Command::new("unshare")
-            .args(["--user", "--map-root-user", "--mount", "sh", "-c", mount])
-            .args([data.as_path(), Path::new(env!("CARGO_BIN_EXE_streamkvqa-wall")), &file]),
-    );
+    let wall = [Path::new(env!("CARGO_BIN_EXE_streamkvqa-wall")), &file];
+    // A disk of its own for the data, of 2 MB: in a namespace, so that nobody has to be root. Where that is
+    // forbidden, as in some containers, the little shared memory that these have.
+    let shared = (!namespaces()).then(|| {
+        let size =
+            Command::new("df").args(["--output=size", "--block-size=1M", "/dev/shm"]).output();
+        let size = String::from_utf8(size.unwrap().stdout).unwrap();
+        let size = size.lines().last().and_then(|size| size.trim().parse::<u64>().ok());
+        assert!(
+            size.is_some_and(|size| size <= 256),
+            "no small disk: neither unshare nor /dev/shm"
+        );
+        tempfile::tempdir_in("/dev/shm").unwrap()
+    });
+    let (program, seen) = match &shared {
+        Some(disk) => {
+            std::os::unix::fs::symlink(disk.path(), &data).unwrap();
+            (Program::of(Command::new(wall[0]).arg(wall[1])), data.clone())
+        }
+        None => {
+            std::fs::create_dir(&data).unwrap();
+            let mount = "mount -t tmpfs -o size=2m none \"$0\" && exec \"$1\" \"$2\"";
+            let confined = ["--user", "--map-root-user", "--mount", "sh", "-c", mount];
+            let mut unshare = Command::new("unshare");
+            let program = Program::of(unshare.args(confined).arg(&data).args(wall));
+            // Seen from outside of the namespace.
+            let inside = format!("/proc/{}/root{}", program.process.id(), data.display());
+            (program, inside.into())
+        }
+    };
     program.until("live", |state| is_live(state, "yard"));
     let known = asked(&program, 3);
-    // Seen from outside of the namespace.
-    let inside = format!("/proc/{}/root{}", program.process.id(), data.display());
-    let hog = Path::new(&inside).join("hog");
+    let hog = seen.join("hog");
     let fill = Command::new("dd")
         .args(["if=/dev/zero", "bs=1k"])
         .arg(format!("of={}", hog.display()))
