@@ -16,7 +16,7 @@ pub fn of(error: &glib::Error, debug: Option<&str>) -> String {
         _ if is_unauthorized(&debug) => Some("wrong user or password"),
         (Some(gst::ResourceError::NotFound), _) => Some("there is nothing at this address"),
         (Some(gst::ResourceError::OpenRead | gst::ResourceError::OpenReadWrite), _) => {
-            Some("it cannot be reached; is the address right, and the camera on?")
+            Some("it cannot be reached (is the address right, and the camera on?)")
         }
         (Some(gst::ResourceError::NoSpaceLeft), _) => Some("the disk is full"),
         (_, Some(gst::StreamError::TypeNotFound | gst::StreamError::WrongType)) => {
@@ -69,9 +69,9 @@ pub fn hide_passwords(text: &str) -> String {
     while let Some((before, behind)) = rest.split_once("://") {
         out.push_str(before);
         out.push_str("://");
-        let end = behind
-            .find(|c: char| c.is_whitespace() || "/\"'<>?#".contains(c))
-            .unwrap_or(behind.len());
+        // A password may have a slash in it, written as it should not be.
+        let end =
+            behind.find(|c: char| c.is_whitespace() || "\"'<>".contains(c)).unwrap_or(behind.len());
         let (authority, after) = behind.split_at(end);
         match authority.rsplit_once('@') {
             Some((_, host)) => {
@@ -96,6 +96,7 @@ mod tests {
             ("no rtsp://me:s3cret@yard:554/a?b today", "no rtsp://...@yard:554/a?b today"),
             ("http://a/ and rtsp://u:p@b", "http://a/ and rtsp://...@b"),
             ("rtsp://u:p@ss@b/x", "rtsp://...@b/x"),
+            ("rtsp://u:p/s#s?@b/x", "rtsp://...@b/x"),
             ("nothing: //", "nothing: //"),
         ] {
             assert_eq!(hide_passwords(text), hidden);
