@@ -122,6 +122,9 @@ pub fn best(
                 if let (Some(any), true) = (question.any, wanted.cover) {
                     let any = pass(any, vec![first; layers], true)?;
                     choice.even = evenly(found.scores.clone(), &any.scores);
+                    if choice.even < MOSTLY {
+                        choice.oldest = 0;
+                    }
                 }
                 liked(&found.candidates, found.scores)
             }

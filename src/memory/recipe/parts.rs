@@ -183,7 +183,7 @@ pub enum Retrieval {
         units: usize,
         /// No layer takes more than this.
         most: usize,
-        /// How many of the oldest units are always among them.
+        /// How many of the oldest units are always among them; with `cover`, where most are evenly apart.
         oldest: usize,
         /// How many of the newest units are always among them.
         recent: usize,

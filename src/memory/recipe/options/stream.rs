@@ -155,7 +155,7 @@ pub static ROWS: &[Row] = &[
     },
     Row {
         name: "oldest",
-        help: "oldest units that are always retrieved",
+        help: "oldest units that are always retrieved; with `cover`, where most is evenly apart",
         source: "ours",
         range: COUNT_OR_NONE,
         field: |r| match &mut r.retrieval {
