@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: MPL-2.0
-"""A stand-in for an RTSP camera: serves the clip of a street on loopback, from its beginning when the
-first client comes.
+"""A stand-in for an RTSP camera: serves the clip of a street on loopback, to each client from its
+beginning.
 
     pipelines/rtsp-camera.py [PORT [CLIP.webm]]        rtsp://127.0.0.1:PORT/camera, 8554 if left out
 
@@ -28,7 +28,9 @@ def main():
     server.set_service(sys.argv[1] if len(sys.argv) > 1 else "8554")
     factory = GstRtspServer.RTSPMediaFactory()
     factory.set_launch(PICTURE.format(sys.argv[2] if len(sys.argv) > 2 else CLIP))
-    factory.set_shared(True)
+    # To each its own: GStreamer 1.22's server may fall over one of its own assertions where several
+    # clients begin to play the same one at once.
+    factory.set_shared(False)
     server.get_mount_points().add_factory("/camera", factory)
     if not server.attach(None):
         sys.exit("error: cannot listen on that port")
