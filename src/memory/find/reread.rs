@@ -31,7 +31,8 @@ use crate::model::rope::Layout;
 pub type Found = Vec<(Unit, Tensor)>;
 
 /// Every layer's context after encoding the chosen units (ascending) as a stream of their own, less what
-/// `thin` leaves out, side by side or within the `reach` of so many units. Without those that turn out to be lost, others are chosen.
+/// `thin` leaves out, side by side or within the `reach` of so many units. Without those that turn out to be
+/// lost, others are chosen.
 pub fn reread(
     view: View<'_>,
     mut candidates: Liked,

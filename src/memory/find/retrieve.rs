@@ -121,7 +121,7 @@ pub fn best(
                 let found = pass(asked, vec![first; layers], true)?;
                 if let (Some(any), true) = (question.any, wanted.cover) {
                     let any = pass(any, vec![first; layers], true)?;
-                    choice.even = evenly(found.scores.clone(), &any.scores);
+                    choice.even = evenly(found.scores.clone(), any.scores);
                     if choice.even < MOSTLY {
                         choice.oldest = 0;
                     }

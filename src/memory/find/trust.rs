@@ -19,18 +19,17 @@ const SURE: f64 = 0.25;
 
 /// The fraction of a context that goes evenly over the stream, by every layer's scores of the same units
 /// for the question and for any.
-pub fn evenly(mut question: Vec<Vec<f32>>, any: &[Vec<f32>]) -> f64 {
+pub fn evenly(mut question: Vec<Vec<f32>>, mut any: Vec<Vec<f32>>) -> f64 {
     let units = question.first().map_or(0, Vec::len);
     let same = |lists: &[Vec<f32>]| lists.iter().all(|scores| scores.len() == units);
-    if question.len() < 2 || question.len() != any.len() || !same(&question) || !same(any) {
+    if question.len() < 2 || question.len() != any.len() || !same(&question) || !same(&any) {
         return 0.0;
     }
-    for (own, any) in question.iter_mut().zip(any) {
-        let mut any = any.clone();
-        if !standardise(own) || !standardise(&mut any) {
+    for (own, any) in question.iter_mut().zip(&mut any) {
+        if !standardise(own) || !standardise(any) {
             return 0.0;
         }
-        own.iter_mut().zip(&any).for_each(|(own, any)| *own -= any);
+        own.iter_mut().zip(any).for_each(|(own, any)| *own -= *any);
         if !standardise(own) {
             return 0.0;
         }
@@ -67,14 +66,14 @@ mod tests {
                 .map(|(any, own)| any.iter().zip(own).map(|(a, b)| 3.0 * a + b).collect())
                 .collect()
         };
-        assert_eq!(evenly(beside(&alone), &any), 1.0);
+        assert_eq!(evenly(beside(&alone), any.clone()), 1.0);
         let together = vec![alone[0].clone(); 5];
-        assert_eq!(evenly(beside(&together), &any), 0.0);
+        assert_eq!(evenly(beside(&together), any.clone()), 0.0);
         let halves: Vec<Vec<f32>> = alone
             .iter()
             .map(|own| own.iter().zip(&alone[0]).map(|(a, b)| a + 0.3 * b).collect())
             .collect();
-        let between = evenly(beside(&halves), &any);
+        let between = evenly(beside(&halves), any.clone());
         assert!(between > 0.0 && between < 1.0, "{between}");
         // What layers like whatever is asked is no agreement on the question.
         let liked: Vec<Vec<f32>> = alone
@@ -82,17 +81,17 @@ mod tests {
             .map(|own| own.iter().zip(&alone[0]).map(|(a, b)| a + 9.0 * b).collect())
             .collect();
         let always = vec![alone[0].iter().map(|x| 9.0 * x).collect::<Vec<f32>>(); 5];
-        assert!(evenly(liked, &always) > 0.9);
+        assert!(evenly(liked, always) > 0.9);
     }
 
     #[test]
     fn where_nothing_can_be_said_what_is_found_is_trusted() {
         let scores = random_scores(1, 3, 20);
-        assert_eq!(evenly(Vec::new(), &[]), 0.0);
-        assert_eq!(evenly(scores[..1].to_vec(), &scores[..1]), 0.0);
-        assert_eq!(evenly(scores.clone(), &random_scores(2, 3, 19)), 0.0);
-        assert_eq!(evenly(vec![vec![1.0; 20]; 3], &scores), 0.0);
-        assert_eq!(evenly(scores.clone(), &scores), 0.0);
-        assert_eq!(evenly(vec![vec![f32::NAN; 20]; 3], &scores), 0.0);
+        assert_eq!(evenly(Vec::new(), Vec::new()), 0.0);
+        assert_eq!(evenly(scores[..1].to_vec(), scores[..1].to_vec()), 0.0);
+        assert_eq!(evenly(scores.clone(), random_scores(2, 3, 19)), 0.0);
+        assert_eq!(evenly(vec![vec![1.0; 20]; 3], scores.clone()), 0.0);
+        assert_eq!(evenly(scores.clone(), scores.clone()), 0.0);
+        assert_eq!(evenly(vec![vec![f32::NAN; 20]; 3], scores), 0.0);
     }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! What holds where a context covers the stream because the layers do not agree on what was asked for.
 
+use super::newest::{frames, seen};
 use super::*;
 use crate::memory::find::Asked;
 
@@ -21,9 +22,7 @@ fn auto(cover: bool, oldest: usize, reach: usize) -> Recipe {
 /// For a question and one that asks for nothing: the units in the context, and where the question stands.
 fn found(recipe: &Recipe, (question, any): (u64, u64)) -> (Vec<u64>, usize) {
     let decoder = decoder();
-    let mut run = Run::new(&decoder, recipe);
-    let frame = |i: usize| random_tensor(500 + i as u64, (TOKENS, WIDTH));
-    run.push(&(0..UNITS).map(frame).collect::<Vec<_>>());
+    let run = seen(&decoder, recipe, &frames(UNITS as u64));
     let [question, any] = [question, any].map(|seed| random_tensor(seed, (3, WIDTH)));
     let asked = Asked { tokens: &question, any: Some(&any), embedding: None };
     let contexts = find::contexts(run.memory.view(None), asked, &decoder, &run.cancel).unwrap();

@@ -21,11 +21,11 @@ fn simplestream(fresh: usize) -> Recipe {
 }
 
 /// No two alike.
-fn frames(n: u64) -> Vec<Tensor> {
+pub(super) fn frames(n: u64) -> Vec<Tensor> {
     (0..n).map(|i| random_tensor(500 + i, (TOKENS, WIDTH))).collect()
 }
 
-fn seen<'a>(decoder: &'a Decoder, recipe: &Recipe, frames: &[Tensor]) -> Run<'a> {
+pub(super) fn seen<'a>(decoder: &'a Decoder, recipe: &Recipe, frames: &[Tensor]) -> Run<'a> {
     let mut run = Run::new(decoder, recipe);
     run.push(frames);
     run
