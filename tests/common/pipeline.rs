@@ -47,6 +47,12 @@ pub fn temporary(content: impl AsRef<[u8]>) -> tempfile::NamedTempFile {
     file
 }
 
+/// The word `QA` of a description becomes `element`; the same letters in a file's random name do not.
+pub fn with_element(description: &str, element: &str) -> String {
+    let word = |word| if word == "QA" { element } else { word };
+    description.split(' ').map(word).collect::<Vec<_>>().join(" ")
+}
+
 /// One `streamkvqa/answer`.
 #[derive(Clone, Debug)]
 pub struct Answer(pub gst::Structure);
@@ -92,7 +98,7 @@ impl Rig {
     #[track_caller]
     pub fn new(description: &str) -> Self {
         let element = format!("streamkvqa name=qa max-tokens=3 model-path={}", model());
-        Self::raw(&description.replace("QA", &element))
+        Self::raw(&with_element(description, &element))
     }
 
     #[track_caller]
@@ -115,7 +121,9 @@ impl Rig {
 
     #[track_caller]
     pub fn play(&self) -> &Self {
-        self.pipeline.set_state(gst::State::Playing).unwrap();
+        if self.pipeline.set_state(gst::State::Playing).is_err() {
+            panic!("does not play: {:?}", self.bus.pop_filtered(&[gst::MessageType::Error]));
+        }
         self
     }
 

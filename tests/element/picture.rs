@@ -38,7 +38,7 @@ impl Watcher {
             path(model),
             disk.path().display()
         );
-        Self { rig: Rig::raw(&description.replace("QA", &element)), disk }
+        Self { rig: Rig::raw(&with_element(description, &element)), disk }
     }
 
     /// What is remembered once the stream has ended, of `frames` frames.
