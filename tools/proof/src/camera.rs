@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::iter::Sum;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,7 @@ const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/toyworld"
 const MEMORY: u64 = 4 << 20;
 /// Between two things that happen to a camera.
 const PAUSE: Duration = Duration::from_millis(100);
+const AUTOSAVE: Duration = Duration::from_secs(3);
 /// How long a question may wait for its last word when all has been stopped.
 const LAST_WORDS: Duration = Duration::from_secs(10);
 
@@ -28,6 +30,8 @@ pub struct Counts {
     pub answers: u64,
     pub connections: u64,
     pub starts: u64,
+    /// Starts that went on with the memory of the run before.
+    pub restores: u64,
 }
 
 impl Sum for Counts {
@@ -38,17 +42,18 @@ impl Sum for Counts {
             answers: a.answers + b.answers,
             connections: a.connections + b.connections,
             starts: a.starts + b.starts,
+            restores: a.restores + b.restores,
         })
     }
 }
 
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let Self { frames, questions, answers, connections, starts } = self;
+        let Self { frames, questions, answers, connections, starts, restores } = self;
         write!(
             f,
             "{frames} frames, {questions} questions, {answers} answers, {connections} connections, \
-             {starts} starts"
+             {starts} starts, {restores} restores"
         )
     }
 }
@@ -65,8 +70,7 @@ enum Deed {
     PullOut,
     /// The pipeline is stopped and started, with whatever is waiting.
     Restart,
-    /// Pipeline and element are thrown away, and others take their place. What a memory on disk would give
-    /// back belongs here.
+    /// Pipeline and element are thrown away, and others take their place and go on with the memory.
     Replace,
 }
 
@@ -94,8 +98,14 @@ struct Heard {
     early: HashSet<u64>,
 }
 
+/// Frames and units of a memory, as the element tells of them.
+type Held = (u64, u64);
+
 pub struct Camera {
     name: &'static str,
+    memory: PathBuf,
+    /// What the newest file of the memory holds.
+    saved: Option<Held>,
     pipeline: gst::Pipeline,
     qa: gst::Element,
     source: Option<gst::Bin>,
@@ -107,11 +117,15 @@ pub struct Camera {
 }
 
 impl Camera {
-    pub fn start(name: &'static str) -> Result<Self> {
-        let (pipeline, qa) = pipeline(name)?;
+    /// `folder`: where its memory is kept.
+    pub fn start(name: &'static str, folder: &Path) -> Result<Self> {
+        let memory = folder.join(name);
+        let (pipeline, qa) = pipeline(name, &memory)?;
         let heard = listen(&qa);
         let mut camera = Self {
             name,
+            memory,
+            saved: None,
             pipeline,
             qa,
             source: None,
@@ -208,11 +222,32 @@ impl Camera {
                     self.source.as_ref().is_some_and(of_source)
                 }
                 gst::MessageView::Application(_) => self.source.as_ref().is_some_and(of_source),
+                gst::MessageView::Element(element) => {
+                    element.structure().map_or(Ok(()), |structure| self.remember(structure))?;
+                    false
+                }
                 _ => false,
             };
             if gone {
                 self.disconnect()?;
                 self.connect(self.counts.connections as usize * 37)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what the element tells of the file of its memory: what it gives back is what went in last.
+    fn remember(&mut self, told: &gst::StructureRef) -> Result<()> {
+        if told.name() != "streamkvqa/memory" {
+            return Ok(());
+        }
+        let held = (told.get("frames")?, told.get("units")?);
+        match told.get("status")? {
+            "saved" => self.saved = Some(held),
+            _ if self.saved == Some(held) => self.counts.restores += 1,
+            _ => {
+                let (name, saved) = (self.name, self.saved);
+                return Err(format!("{name}: {held:?} was restored, {saved:?} saved").into());
             }
         }
         Ok(())
@@ -258,7 +293,7 @@ impl Camera {
             Deed::Replace => {
                 self.stop()?;
                 self.counts = Counts { frames: self.counts.frames, ..self.counts() };
-                (self.pipeline, self.qa) = pipeline(self.name)?;
+                (self.pipeline, self.qa) = pipeline(self.name, &self.memory)?;
                 self.heard = listen(&self.qa);
                 self.play()
             }
@@ -285,6 +320,9 @@ impl Camera {
     fn stop(&mut self) -> Result<()> {
         self.counts.frames += self.frames();
         self.disconnect()?;
+        // The bus is emptied on the way from there.
+        self.pipeline.set_state(gst::State::Ready)?;
+        self.hear(Duration::ZERO)?;
         self.pipeline.set_state(gst::State::Null)?;
         self.standing = None;
         let deadline = Instant::now() + LAST_WORDS;
@@ -303,10 +341,13 @@ impl Camera {
     }
 }
 
-fn pipeline(name: &str) -> Result<(gst::Pipeline, gst::Element)> {
+fn pipeline(name: &str, memory: &Path) -> Result<(gst::Pipeline, gst::Element)> {
     let description = format!(
         "streamkvqa name=qa model-path={MODEL} max-memory={MEMORY} sample-rate=10/1 \
-         ! fakesink sync=false async=false qa.text ! fakesink sync=false async=false"
+         memory-path=\"{}\" autosave-interval={} \
+         ! fakesink sync=false async=false qa.text ! fakesink sync=false async=false",
+        memory.display(),
+        AUTOSAVE.as_nanos(),
     );
     let pipeline = gst::parse::launch(&description)?;
     let pipeline = pipeline.downcast::<gst::Pipeline>().map_err(|_| "not a pipeline")?;

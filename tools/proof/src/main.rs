@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Months in minutes: two cameras on one model whose videos run as fast as they can be watched, which end, fail and
 //! are pulled out and come back, are asked all the while, and are stopped and thrown away with questions waiting.
-//! Every question has to get its last word, the video must not stand still, and after a first part of the time the
-//! process must not grow.
+//! Every question has to get its last word, what was saved has to be there again after each start, the video must
+//! not stand still, and after a first part of the time the process must not grow.
 //!
 //! ```sh
 //! make soak                       # ten minutes
@@ -54,7 +54,9 @@ fn soak() -> Result<(), Box<dyn Error>> {
     gst::init()?;
     gststreamkvqa::plugin_register_static()?;
     let mut rng = Rng::new(seed);
-    let mut cameras = [Camera::start("door")?, Camera::start("yard")?];
+    let folder = tempfile::tempdir()?;
+    let mut cameras =
+        [Camera::start("door", folder.path())?, Camera::start("yard", folder.path())?];
     let started = Instant::now();
     let growing = GROWING.min(length / 2);
     let mut resident = Resident::new(started, growing);
@@ -82,7 +84,8 @@ fn soak() -> Result<(), Box<dyn Error>> {
         camera.end()?;
     }
     println!("{:5.0} s  {counts}; {resident}", started.elapsed().as_secs_f64());
-    if counts.connections < 4 || counts.starts < 3 || counts.questions < 10 {
+    let few = counts.connections < 4 || counts.starts < 3 || counts.restores < 1;
+    if few || counts.questions < 10 {
         return Err(format!("too little has happened to prove anything: {counts}").into());
     }
     resident.verdict(if growing < GROWING { TOLERANCE_WHILE_GROWING } else { TOLERANCE })?;
