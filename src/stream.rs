@@ -29,6 +29,7 @@ use crate::memory::answer::Answering;
 use crate::memory::find::trust::ANY;
 use crate::memory::find::{self, Asked, Context, View, Within};
 use crate::memory::intake::{Encoded, FrameTokens, Segment, Segmenter};
+pub use crate::memory::keep::Age;
 use crate::memory::recipe::{Older, Recipe, Retrieval};
 use crate::memory::store::StoreStats;
 use crate::memory::unit::{Kind, Unit};
@@ -347,6 +348,12 @@ impl Stream {
             bytes: store.bytes(),
             store,
         }
+    }
+
+    /// What is held by age, the newest first. Walks over all that is held: for somebody who looks, not for
+    /// each frame.
+    pub fn ages(&self) -> Vec<Age> {
+        self.memory.ages()
     }
 
     /// What is worth a warning since the last call, each trouble once.

@@ -315,6 +315,11 @@ pub fn field(title: &str, name: &str) -> Result<&'static str, String> {
         "save-bytes" => "the length of that file",
         "save-ms" => "how long the last one took to be written, beside everything else",
         "save-pause-ms" => "how long taking it kept frames and questions waiting",
+        "ages" => {
+            "structures, the newest first: `units` and `bytes` (of keys and values) of what is up to a minute \
+             old, then ten, an hour, six, a day, a week, and longer; `oldest`, in nanoseconds, is how old the \
+             oldest of it is"
+        }
         "units" => "units of video that are remembered",
         "open-frames" => "frames that are not compressed yet",
         "segments" => "stretches that the video was cut into",

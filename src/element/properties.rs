@@ -353,7 +353,8 @@ fn video_properties() -> Vec<glib::ParamSpec> {
                  newest answer and asked-at, and of those with alerts when, holds and since), \
                  picture-changes (counted while a question waits for them); \
                  queue (frames waiting); memory-bytes, units, segments, open-frames (what is \
-                 remembered; open frames are not compressed yet); memory-limit (max-memory, or a share of what \
+                 remembered; open frames are not compressed yet), ages (the same by age: oldest, \
+                 units, bytes); memory-limit (max-memory, or a share of what \
                  the machine has); device-bytes, host-bytes, disk-bytes \
                  (the same by tier); blocks (a unit in a layer), hits and loads (blocks that \
                  questions found on the device or had to decode), lost-blocks (to damaged files); saves \

@@ -9,6 +9,7 @@ use gstreamer as gst;
 
 use super::question::Question;
 use super::worker::{State, Stats};
+use crate::stream::Age;
 
 /// What a question that stands has come to.
 fn standing(question: &Question, state: Option<&State>) -> glib::SendValue {
@@ -26,6 +27,16 @@ fn standing(question: &Question, state: Option<&State>) -> glib::SendValue {
     structure.build().to_send_value()
 }
 
+/// What is remembered of a stretch of the past.
+fn age(age: &Age) -> glib::SendValue {
+    gst::Structure::builder("age")
+        .field("oldest", (age.oldest.max(0.0) * 1e9) as u64)
+        .field("units", age.units)
+        .field("bytes", age.bytes)
+        .build()
+        .to_send_value()
+}
+
 /// `asked`: the questions that stand, each with what its answers have said.
 pub(super) fn structure(
     stats: &Stats,
@@ -33,7 +44,7 @@ pub(super) fn structure(
     live: bool,
 ) -> gst::Structure {
     let asked = asked.iter().map(|(state, question)| standing(question, state.as_ref()));
-    let Stats { counters, memory, queue, recent, lag, model_users, weights } = stats;
+    let Stats { counters, memory, ages, queue, recent, lag, model_users, weights } = stats;
     let mean = |total: Duration, count: u64| {
         if count == 0 { 0.0 } else { total.as_secs_f64() * 1e3 / count as f64 }
     };
@@ -65,6 +76,7 @@ pub(super) fn structure(
         .field("save-ms", counters.save_took.as_secs_f64() * 1e3)
         .field("save-pause-ms", counters.save_pause.as_secs_f64() * 1e3)
         .field("units", memory.units)
+        .field("ages", gst::List::new(ages.iter().map(age)))
         .field("open-frames", memory.open_frames)
         .field("segments", memory.segments)
         .field("take-ms-per-frame", mean(counters.taking, counters.sampled))

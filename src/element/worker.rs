@@ -10,6 +10,7 @@
 //! running and take back what waits. A [`Worker`] lives from READY to READY: a new run has a new
 //! queue, so a thread that was left behind (see [`Worker::stop`]) cannot touch it.
 
+mod ages;
 mod keeper;
 mod queue;
 mod recent;
@@ -38,7 +39,7 @@ use super::shared_model::{self, LoadKey, Ticket, Waiter};
 use super::timeline::{Moment, Timeline};
 use crate::VideoLlm;
 use crate::snapshot::Claim;
-use crate::stream::StreamStats;
+use crate::stream::{Age, StreamStats};
 
 /// How long the end of the stream waits for questions to be reported as cancelled.
 const CANCEL_GRACE: Duration = Duration::from_secs(1);
@@ -79,6 +80,8 @@ pub(super) enum Drained {
 pub(super) struct Stats {
     pub counters: Counters,
     pub memory: StreamStats,
+    /// The same by age.
+    pub ages: Vec<Age>,
     /// Frames that wait.
     pub queue: usize,
     pub recent: Recent,
@@ -468,6 +471,7 @@ impl Worker {
         Stats {
             counters: queue.counters,
             memory: queue.memory,
+            ages: queue.ages.rows().to_vec(),
             queue: queue.frames,
             recent: queue.recent.clone(),
             lag: lag.unwrap_or(0.0),

@@ -48,7 +48,7 @@ use crate::error::{EngineError, Result};
 use crate::memory::find::View;
 use crate::memory::intake::{Before, Encoded, InWindow, Prompts, Segment};
 use crate::memory::keep::stored::{Stored, tiers};
-use crate::memory::keep::{Held, Layer};
+use crate::memory::keep::{Age, Held, Layer};
 use crate::memory::recipe::{Recipe, Retrieval, Sees};
 use crate::memory::store::{Besides, StoreOptions, StoreStats};
 use crate::memory::unit::{Clock, Geometry, Kind, Unit};
@@ -314,6 +314,11 @@ impl VideoMemory {
             overhead: blocks.overhead + index,
             ..blocks
         }
+    }
+
+    /// What is held by age, the newest first. Walks over all that is held.
+    pub fn ages(&self) -> Vec<Age> {
+        self.stored.ages(self.resident.as_deref())
     }
 
     /// What went wrong with a tier since the last call.

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 //! How much is remembered: a share of the machine where nobody says, and what `max-memory` says.
 
+use gstreamer as gst;
+
 use crate::copy::Copy;
 use crate::pipeline::*;
 
@@ -68,4 +70,43 @@ fn a_bound_is_kept_and_the_oldest_is_still_there() {
     // Thinned and not cut off: it is of more frames than have room.
     let (_, dropped, _) = stream(&format!("max-memory={bound} method-options=window=64,thin=none"));
     assert!(dropped < FRAMES / 8 && thinned > dropped, "{thinned} and {dropped} units");
+}
+
+/// What is remembered of an hour and forty minutes, by age.
+#[test]
+fn stats_say_how_old_what_is_remembered_is() {
+    for (method, resident) in [("rekv", false), ("streammem", true)] {
+        let rig = Rig::new(&format!(
+            "videotestsrc num-buffers=64 pattern=ball ! \
+             video/x-raw,width=56,height=56,framerate=1/100 ! QA method={method} max-queue=1 \
+             leaky=never ! fakesink"
+        ));
+        rig.play().eos();
+        let ages = |stats: &gst::Structure| -> Vec<(u64, u64, u64)> {
+            let list: gst::List = stats.get("ages").unwrap();
+            let age = |value: &glib::SendValue| {
+                let age: gst::Structure = value.get().unwrap();
+                let field = |name| age.get::<u64>(name).unwrap();
+                (field("oldest") / 1_000_000_000, field("units"), field("bytes"))
+            };
+            list.iter().map(age).collect()
+        };
+        rig.until("ages", |stats| {
+            let told: u64 = ages(stats).iter().map(|age| age.1).sum();
+            let (seen, units): (u64, u64) =
+                (stats.get("encoded").unwrap(), stats.get("units").unwrap());
+            seen == 64 && told == units
+        });
+        let ages = ages(&rig.stats());
+        let bytes: u64 = ages.iter().map(|age| age.2).sum();
+        let all = rig.stat("memory-bytes");
+        assert!(bytes <= all && bytes > all / 4, "{method}: {bytes} of {all}");
+        if !resident {
+            // A minute, ten, an hour, six: a frame comes every hundred seconds.
+            let expected = [(0, 1), (600, 6), (3600, 30), (6300, 27)];
+            let told: Vec<_> = ages.iter().map(|&(oldest, units, _)| (oldest, units)).collect();
+            assert_eq!(told, expected);
+            assert!(ages.iter().all(|age| age.2 / age.1 == ages[0].2), "{ages:?}");
+        }
+    }
 }

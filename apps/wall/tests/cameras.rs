@@ -20,6 +20,11 @@ async fn a_clip_plays_in_a_loop_and_answers_with_pictures_of_what_it_looked_at()
     let mut rig = Rig::start(&clip).await;
     rig.until_state("clip", CameraState::Live).await;
     rig.until("clip", "a memory", |camera| camera.health.memory_units > 1).await;
+    rig.until("clip", "its memory by age", |camera| {
+        let units: u64 = camera.health.tiers.iter().map(|tier| tier.units).sum();
+        units == camera.health.memory_units && camera.health.tiers.iter().all(|tier| tier.bytes > 0)
+    })
+    .await;
     let before = jiff::Timestamp::now();
     let id = rig.wall.asks.ask("clip", question("what is here now?")).await.unwrap();
     let mut words = String::new();

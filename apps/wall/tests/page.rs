@@ -151,6 +151,10 @@ fn opens_a_camera_by_keyboard(page: &Page) {
         "document.querySelector('camera-view h1')?.innerText === 'Street'",
     );
     page.until("health", "document.querySelector('camera-health dd')?.innerText.endsWith(' s')");
+    page.until(
+        "memory by age",
+        "document.querySelector('camera-health .tier')?.title.includes(' units, ')",
+    );
 }
 
 /// Returns what light it was when it was asked.

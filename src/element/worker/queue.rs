@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::ages::Ages;
 use super::recent::Recent;
 use crate::element::answer::{Asked, Record, Status};
 use crate::element::picture::Shot;
@@ -95,6 +96,7 @@ pub struct Queue {
     pub late: Vec<Record>,
     pub counters: Counters,
     pub memory: StreamStats,
+    pub ages: Ages,
     /// How fast the last answers came.
     pub recent: Recent,
     /// Engine time of the newest frame that is in the memory.
@@ -111,6 +113,12 @@ pub struct Running {
 }
 
 impl Queue {
+    /// What the stream holds is not what it was.
+    pub fn holds(&mut self, memory: StreamStats) {
+        self.memory = memory;
+        self.ages.change();
+    }
+
     pub fn refusal(&self) -> Option<Refused> {
         if self.flushing || self.stopped {
             Some(Refused::Flushing)

@@ -37,6 +37,8 @@ enum Work {
     Ask(Asked, Cancel),
     Clear(Cancel),
     Save,
+    /// Look at how old what is held is.
+    Look,
 }
 
 impl Waiter for Shared {
@@ -118,8 +120,12 @@ impl Shared {
                     }
                     self.settle(|_| {});
                 }
+                (Work::Look, Some((stream, _))) => self.look_at_ages(stream),
                 // `next` hands out engine work only where there is an engine.
-                (Work::Frames(..) | Work::Ask(..) | Work::Clear(_) | Work::Save, None) => {}
+                (
+                    Work::Frames(..) | Work::Ask(..) | Work::Clear(_) | Work::Save | Work::Look,
+                    None,
+                ) => {}
             }
         }
         if let Some((stream, Some(keeper))) = engine {
@@ -151,11 +157,17 @@ impl Shared {
                 None => {}
             }
             let ready = engine.is_some() && queue.failure.is_none();
-            let due = engine.flatten().filter(|_| ready).and_then(Keeper::due);
-            let is_due = due.is_some_and(|due| due <= Instant::now());
-            if ready && (is_due || !queue.jobs.is_empty()) {
+            let save = engine.flatten().filter(|_| ready).and_then(Keeper::due);
+            let look = queue.ages.due().filter(|_| ready);
+            let now = Instant::now();
+            let is_due = |due: Option<Instant>| due.is_some_and(|due| due <= now);
+            if ready && (is_due(save) || is_due(look) || !queue.jobs.is_empty()) {
                 let cancel = Cancel::new();
-                let work = if is_due { Work::Save } else { Self::take(&mut queue, &cancel) };
+                let work = match () {
+                    () if is_due(save) => Work::Save,
+                    () if is_due(look) => Work::Look,
+                    () => Self::take(&mut queue, &cancel),
+                };
                 let asked = match &work {
                     Work::Ask(asked, _) => Some(asked.clone()),
                     _ => None,
@@ -165,7 +177,7 @@ impl Shared {
                 self.changed.notify_all();
                 return Some(work);
             }
-            match due {
+            match save.into_iter().chain(look).min() {
                 Some(due) => {
                     self.changed.wait_until(&mut queue, due);
                 }
@@ -230,7 +242,7 @@ impl Shared {
         let told = self.progress.lock().is_some();
         self.settle(|queue| {
             queue.model = Some(model.clone());
-            queue.memory = stream.stats();
+            queue.holds(stream.stats());
         });
         if told {
             self.post_progress(gst::ProgressType::Complete, "Model loaded");
@@ -325,7 +337,7 @@ impl Shared {
         let took = started.elapsed();
         {
             let mut queue = self.queue.lock();
-            queue.memory = stream.stats();
+            queue.holds(stream.stats());
             if result.is_ok() {
                 (queue.missed, queue.lost) = (None, false);
                 queue.seen = frames.last().map(Frame::time);
@@ -403,7 +415,7 @@ impl Shared {
             ));
         }
         let silent = self.settle(|queue| {
-            queue.memory = stream.stats();
+            queue.holds(stream.stats());
             if let Ok(answer) = &result {
                 queue.counters.answers += 1;
                 queue.counters.answering += took;
@@ -454,7 +466,7 @@ impl Shared {
         stream.set_cancel(cancel);
         let result = stream.clear();
         self.settle(|queue| {
-            queue.memory = stream.stats();
+            queue.holds(stream.stats());
             if matches!(result, Err(EngineError::Cancelled)) {
                 // A flush came between; what is half forgotten has to go all the same.
                 queue.jobs.push_front(Job::Clear);
@@ -474,7 +486,7 @@ impl Shared {
     }
 
     /// A piece of work is done; whether nobody wants to hear of it any more.
-    fn settle(&self, update: impl FnOnce(&mut Queue)) -> bool {
+    pub(super) fn settle(&self, update: impl FnOnce(&mut Queue)) -> bool {
         let mut queue = self.queue.lock();
         let running = queue.running.take();
         update(&mut queue);

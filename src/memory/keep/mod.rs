@@ -4,6 +4,7 @@
 //!
 //! [`Held`] is what every look at the memory starts from, the way in and the way out alike.
 
+mod ages;
 pub mod evict;
 mod held;
 mod ladder;
@@ -17,6 +18,7 @@ pub mod stored;
 mod thin;
 pub mod words;
 
+pub use ages::Age;
 pub use held::Held;
 pub use probe::{in_sight, read_scores, received};
 pub use resident::{Layer, Residue};

@@ -5,8 +5,8 @@
 use std::collections::BTreeSet;
 
 use super::super::recipe::{Rung, Rungs, Thinning};
-use super::super::store::Budget;
 use super::super::store::codec::Codec;
+use super::super::store::{Budget, RECORD};
 use super::super::unit::{Kind, Unit};
 use super::*;
 
@@ -91,6 +91,22 @@ impl Run<'_> {
         self.memory.units().map(|unit| unit.id).collect()
     }
 
+    /// What is told by age is what is held: each unit once, each byte of a block once.
+    fn check_bytes_by_age(&self) {
+        let ages = self.memory.ages();
+        let units: u64 = ages.iter().map(|age| age.units).sum();
+        assert_eq!(units, self.memory.units().len() as u64);
+        assert!(ages.windows(2).all(|pair| pair[0].oldest < pair[1].oldest), "{ages:?}");
+        let oldest = self.memory.units().map(|unit| unit.start).reduce(f64::min);
+        let end = self.memory.units().map(|unit| unit.end).reduce(f64::max);
+        assert_eq!(ages.last().map(|age| age.oldest), end.zip(oldest).map(|(e, o)| e - o));
+        if self.recipe.resident.is_none() {
+            let blocks = self.memory.stored.tiers.stats();
+            let bytes: u64 = ages.iter().map(|age| age.bytes).sum();
+            assert_eq!(bytes, blocks.bytes() - blocks.blocks * RECORD);
+        }
+    }
+
     fn check_ages(&self) {
         let heights: Vec<usize> =
             self.memory.units().map(|unit| self.memory.stored.height(unit.id)).collect();
@@ -100,6 +116,7 @@ impl Run<'_> {
             assert_eq!(unit.start, unit.frames.start as f64, "{unit:?}");
             assert_eq!(unit.end, unit.frames.end as f64 - 1.0, "{unit:?}");
         }
+        self.check_bytes_by_age();
         for at in 0..LAYERS {
             let blocks = &self.memory.stored.layers[at].blocks;
             let ids: Vec<u64> = blocks.iter().map(|block| block.unit).collect();

@@ -93,6 +93,11 @@ impl Store {
         self.0.lock().stats()
     }
 
+    /// Every block's unit and bytes, in stream order.
+    pub fn each(&self, look: &mut dyn FnMut(u64, u64)) {
+        self.0.lock().each(look);
+    }
+
     /// The codec, once the first block is in.
     pub fn codec(&self) -> Option<Codec> {
         self.0.lock().codec()

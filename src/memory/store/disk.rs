@@ -187,7 +187,8 @@ impl Place {
         Arc::ptr_eq(&self.file, &other.file)
     }
 
-    fn payload(&self) -> u64 {
+    /// Bytes of its keys and values.
+    pub fn payload(&self) -> u64 {
         self.form.codec.bytes(self.form.shape) as u64
     }
 

@@ -37,4 +37,6 @@ pub use layer::LayerStore;
 pub use options::{Budget, StoreOptions, StoreStats};
 pub use pool::{Stretch, gathered, turned};
 pub use tier::Besides;
+#[cfg(test)]
+pub use tier::RECORD;
 pub use window::{ChangedWindow, Tail, Window};

@@ -696,6 +696,18 @@ impl Tiers {
         }
     }
 
+    /// Every block's unit and bytes, a decoded copy's included, in stream order.
+    pub fn each(&self, look: &mut dyn FnMut(u64, u64)) {
+        for (&(unit, _), entry) in &self.entries {
+            let home = match &entry.home {
+                Home::Device(kv) => kv.footprint(),
+                Home::Host(packed) => packed.bytes.len() as u64,
+                Home::Disk(place) => place.payload(),
+            };
+            look(unit, home + entry.copy.as_ref().map_or(0, |copy| copy.kv.footprint()));
+        }
+    }
+
     pub fn codec(&self) -> Option<Codec> {
         self.rule.map(|rule| rule.codec)
     }

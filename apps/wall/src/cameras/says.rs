@@ -6,7 +6,7 @@ use gst::glib;
 use gstreamer as gst;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::hub::{AlertState, Evidence, Health};
+use crate::hub::{AlertState, Evidence, Health, Tier};
 
 /// Running time and time of day at one moment.
 pub type Now = (ClockTime, Timestamp);
@@ -93,8 +93,24 @@ pub fn health(structure: &gst::StructureRef) -> Health {
         first_token_p95_ms: answered("first-token-ms-p95"),
         memory_bytes: count("memory-bytes"),
         memory_units: count("units"),
-        tiers: Vec::new(),
+        tiers: structure
+            .get::<gst::List>("ages")
+            .iter()
+            .flat_map(|ages| ages.iter())
+            .filter_map(tier)
+            .collect(),
     }
+}
+
+/// What is remembered up to an age.
+fn tier(age: &glib::SendValue) -> Option<Tier> {
+    let age: gst::Structure = age.get().ok()?;
+    let oldest = ClockTime::from_nseconds(age.get("oldest").ok()?);
+    Some(Tier {
+        age_s: oldest.nseconds() as f64 / 1e9,
+        bytes: age.get("bytes").ok()?,
+        units: age.get("units").ok()?,
+    })
 }
 
 /// The probability among choices, else the mean probability of the tokens.
