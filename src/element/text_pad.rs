@@ -17,7 +17,7 @@
 //! * Nothing that happens downstream of this pad reaches the video.
 //!
 //! The stream's timestamps are running times in one open segment, so that seeks and concatenated
-//! streams need no second clock.
+//! streams need no second clock. Its stream time is that of the video's segment with which it began.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
@@ -54,6 +54,8 @@ struct State {
     segment: bool,
     /// What the events of one seek have in common, the video's and the text's.
     seqnum: Option<gst::Seqnum>,
+    /// What of the video's segment holds for running times.
+    times: gst::FormattedSegment<ClockTime>,
     /// The first GAP since the last flush is sent even if it is empty.
     first: bool,
     discont: bool,
@@ -93,6 +95,7 @@ impl State {
             headers: true,
             segment: true,
             seqnum: None,
+            times: gst::FormattedSegment::new(),
             first: true,
             discont: true,
             end: End::Open,
@@ -141,7 +144,7 @@ impl State {
 
 enum Step {
     Headers,
-    Segment(Option<gst::Seqnum>),
+    Segment(gst::Event),
     Gap(ClockTime, ClockTime),
     Text(gst::Buffer),
     SegmentDone(gst::Event),
@@ -234,9 +237,11 @@ impl TextPad {
         self.changed.notify_all();
     }
 
-    /// The video has got a segment with this number.
-    pub fn segment(&self, seqnum: gst::Seqnum) {
-        self.state.lock().seqnum = Some(seqnum);
+    /// The video has got a segment.
+    pub fn segment(&self, event: &gst::event::Segment) {
+        let mut state = self.state.lock();
+        state.seqnum = Some(event.seqnum());
+        state.times = in_running_time(event.segment()).unwrap_or_default();
     }
 
     /// A frame or gap of the video is about to be pushed.
@@ -314,10 +319,8 @@ impl TextPad {
         };
         match step {
             Step::Headers => self.push_headers(),
-            Step::Segment(seqnum) => {
-                let segment = gst::FormattedSegment::<ClockTime>::new();
-                let event = gst::event::Segment::builder(&segment).seqnum_if_some(seqnum);
-                self.pad.push_event(event.build());
+            Step::Segment(event) => {
+                self.pad.push_event(event);
             }
             Step::Gap(start, end) => {
                 let duration = end.saturating_sub(start);
@@ -375,7 +378,11 @@ impl TextPad {
             return Some(Step::Headers);
         }
         if std::mem::take(&mut state.segment) {
-            return Some(Step::Segment(state.seqnum));
+            // Nothing may come before its segment.
+            let all = state.times.start() <= state.position;
+            let times = if all { state.times.clone() } else { gst::FormattedSegment::new() };
+            let event = gst::event::Segment::builder(&times).seqnum_if_some(state.seqnum);
+            return Some(Step::Segment(event.build()));
         }
         if let Some(position) = state.position {
             let next_text = state.texts.front().and_then(|text| text.at);
@@ -429,4 +436,21 @@ impl TextPad {
         let caps = gst::Caps::builder("text/x-raw").field("format", "utf8").build();
         self.pad.push_event(gst::event::Caps::new(&caps));
     }
+}
+
+/// A segment whose timestamps are the running times of this one, and whose stream times are the same; `None`
+/// where that is not to be had: in other units than time, or backwards.
+fn in_running_time(video: &gst::Segment) -> Option<gst::FormattedSegment<ClockTime>> {
+    let video = video.downcast_ref::<ClockTime>()?;
+    if video.rate() <= 0.0 || video.applied_rate() <= 0.0 {
+        return None;
+    }
+    let first = video.start()?.checked_add(video.offset().unwrap_or_default())?;
+    let start = video.to_running_time(first)?;
+    let mut times = gst::FormattedSegment::new();
+    times.set_applied_rate(video.rate() * video.applied_rate());
+    times.set_start(start);
+    times.set_base(start);
+    times.set_time(video.to_stream_time(first)?);
+    Some(times)
 }

@@ -76,6 +76,38 @@ fn text_and_video_share_the_number_of_a_seek() {
     assert!(text.lock().unwrap().ends_with(&expected), "{text:?}");
 }
 
+/// Text has running times; what moment of the video they mean, its segment says.
+#[test]
+fn text_tells_the_stream_time_of_the_video() {
+    let rig = Rig::new(&format!(
+        "videotestsrc num-buffers=100 {BALL} ! QA ! fakesink qa.text ! fakesink name=text"
+    ));
+    let pad = rig.element("text").static_pad("sink").unwrap();
+    let segments =
+        watch(&pad, gst::PadProbeType::EVENT_DOWNSTREAM, |info| match info.event()?.view() {
+            gst::EventView::Segment(segment) => Some(segment.segment().clone()),
+            _ => None,
+        });
+    rig.pause();
+    let second = gst::ClockTime::from_mseconds;
+    // A frame comes every 100 ms, and what is asked of one comes no earlier.
+    for (rate, from, running, expected) in
+        [(1.0, 2000, 500, 2500), (2.0, 3000, 500, 4000), (0.5, 1000, 1000, 1500)]
+    {
+        let flags = gst::SeekFlags::FLUSH | gst::SeekFlags::ACCURATE;
+        let (set, none) = (gst::SeekType::Set, gst::SeekType::None);
+        rig.pipeline.seek(rate, flags, set, second(from), none, gst::ClockTime::NONE).unwrap();
+        rig.until("a segment", |_| {
+            let segments = segments.lock().unwrap();
+            let newest = segments.last().and_then(|s| s.downcast_ref::<gst::ClockTime>());
+            newest.is_some_and(|segment| {
+                segment.to_running_time(second(running)) == Some(second(running))
+                    && segment.to_stream_time(second(running)) == Some(second(expected))
+            })
+        });
+    }
+}
+
 #[test]
 fn web_subtitles_are_written() {
     let vtt = written("webvttenc !");

@@ -52,7 +52,7 @@ for scenario; do
         $source ! \
         streamkvqa name=qa model-path="$model" max-tokens=4 question="what is here now?" \
             question-interval=500000000 ! fakevideosink \
-        qa.text ! fakesink sync=true async=false >"$logs/$scenario.log" 2>&1 || failed=$?
+        qa.text ! fakesink sync=true >"$logs/$scenario.log" 2>&1 || failed=$?
     # Without the position, which it prints all the time.
     tr '\r' '\n' <"$logs/$scenario.log" | grep -a -v -e '^<position' -e '^ *$' >"$logs/$scenario.txt" || true
     [ -z "${failed:-}" ] || { cat "$logs/$scenario.txt"; echo "error: $scenario" >&2; exit 1; }

@@ -33,7 +33,7 @@ impl StreamKvqa {
             gst::EventView::Segment(segment) => {
                 self.video.set_segment(segment.segment());
                 if let Some(text) = &text {
-                    text.segment(segment.seqnum());
+                    text.segment(segment);
                 }
                 if let Some(worker) = &worker {
                     worker.break_epoch();
