@@ -5,6 +5,7 @@
 //! on the page: what happens meanwhile is told to everyone, and written once there is room.
 
 mod read;
+mod record;
 mod retention;
 mod schema;
 mod writer;
