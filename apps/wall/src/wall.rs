@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -16,7 +17,7 @@ use crate::cameras::{Cameras, Settings, plugin};
 use crate::cluster::{self, Cluster};
 use crate::config::Config;
 use crate::history::History;
-use crate::hub::{Asks, Broker, BrokerKind, BrokerState, Event, Hub, State};
+use crate::hub::{Answer, Asks, Broker, BrokerKind, BrokerState, Event, Hub, State};
 use crate::web::{self, App};
 
 /// How long after the start a camera may come that an MQTT broker knows from an earlier life.
@@ -96,7 +97,13 @@ impl Wall {
         let (own, here) = (apart(), apart());
         let history = History::start(data, &config.history, &hub).map_err(fault)?;
         history.keep(&hub);
-        let settings = Settings { host: host.clone(), memories, model: config.wall.model.clone() };
+        let left_open = history.left_open();
+        let settings = Settings {
+            host: host.clone(),
+            memories,
+            model: config.wall.model.clone(),
+            alone: config.cluster.is_none(),
+        };
         let cameras = Cameras::new(here.clone(), history.clone(), settings);
         let cluster = config.cluster.as_ref().map(|cluster| {
             let place = cluster::Place {
@@ -144,6 +151,9 @@ impl Wall {
             _lock: lock,
         };
         wall.brokers.apply(&config);
+        for answer in left_open {
+            wall.hub.publish(Event::Answer(Answer { answered: Timestamp::now(), ..answer }));
+        }
         if wall.cluster.is_none() {
             wall.cameras.apply(&config.cameras).await;
         }

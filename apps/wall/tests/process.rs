@@ -62,6 +62,39 @@ fn what_was_answered_outlives_kill_9() {
     assert_eq!(sound, "ok");
 }
 
+/// Killed until it was in the middle of something.
+#[test]
+fn a_question_that_was_taken_has_one_last_word_after_kill_9() {
+    const ENDED: &str = "the wall stopped before it was answered";
+    let folder = tempfile::tempdir().unwrap();
+    let file = write(folder.path(), &ball("yard"));
+    let mut taken: Vec<String> = Vec::new();
+    for round in 0..20 {
+        let program = Program::start(&file);
+        program.until("live", |state| is_live(state, "yard"));
+        let items =
+            program.get("api/history?limit=500").json()["items"].as_array().unwrap().clone();
+        let mut known: Vec<&str> =
+            items.iter().map(|answer| answer["id"].as_str().unwrap()).collect();
+        known.sort_unstable();
+        assert_eq!(known, taken, "round {round}");
+        let ended = items.iter().filter(|answer| !answer["error"].is_null());
+        let mut ended = ended.inspect(|answer| assert_eq!(answer["error"], ENDED, "{answer}"));
+        if let Some(answer) = ended.next() {
+            assert!(answer["answered"].as_str() > answer["asked"].as_str(), "{answer}");
+            assert_eq!(answer["question"], "what is here now?");
+            return;
+        }
+        let ask = json!({"cameras": ["yard"], "question": "what is here now?"});
+        for _ in 0..4 {
+            let asked = program.post("api/ask", ask.clone()).json();
+            taken.push(asked["asked"][0]["id"].as_str().unwrap().to_owned());
+        }
+        program.kill();
+    }
+    panic!("it was never killed with a question open");
+}
+
 #[test]
 fn another_file_is_taken_without_disturbing_what_it_says_the_same() {
     let folder = tempfile::tempdir().unwrap();

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
@@ -16,7 +17,7 @@ use super::watcher::Video;
 use super::{Input, Sender};
 use crate::config::{self, CameraConfig, StandingConfig};
 use crate::history::History;
-use crate::hub::{AnswerId, Asks, Event, Hub, Question, Refused, Standing};
+use crate::hub::{Answer, AnswerId, Asks, Event, Hub, Question, Refused, Standing, new_id};
 use crate::picture::LivePicture;
 
 /// A camera's thread may be stopping a pipeline, which takes a moment.
@@ -33,6 +34,8 @@ pub struct Settings {
     pub memories: PathBuf,
     /// The model of cameras that name none.
     pub model: Option<String>,
+    /// There are no other walls that know of a question and ask it if this one is killed.
+    pub alone: bool,
 }
 
 /// All cameras of this process. Clones are the same.
@@ -241,12 +244,24 @@ impl Cameras {
 
 #[async_trait]
 impl Asks for Cameras {
-    async fn ask(&self, camera: &str, question: Question) -> Result<AnswerId, Refused> {
+    async fn ask(&self, camera: &str, mut question: Question) -> Result<AnswerId, Refused> {
         config::check_question(&question.text, &question.choices).map_err(Refused::Bad)?;
         if question.from.zip(question.to).is_some_and(|(from, to)| from > to) {
             return Err(Refused::Bad("\"from\" is later than \"to\"".into()));
         }
-        self.talk(camera, PATIENCE, |reply| Input::Ask(question, reply)).await?
+        let history = &self.inner.history;
+        let id = question.id.get_or_insert_with(new_id).clone();
+        if self.inner.settings.alone {
+            let why = "the wall stopped before it was answered";
+            let asked = Timestamp::now();
+            history.open_question(Answer::none(id.clone(), camera, &question, asked, why)).await;
+        }
+        let asked = self.talk(camera, PATIENCE, |reply| Input::Ask(question, reply)).await;
+        let asked = asked.flatten();
+        if self.inner.settings.alone && asked.is_err() {
+            history.not_taken(&id);
+        }
+        asked
     }
 
     async fn add_standing(

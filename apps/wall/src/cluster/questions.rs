@@ -182,26 +182,8 @@ async fn ask_here(
             }
             Err(refused) => refused.to_string(),
         };
-        let answer = no_answer(&camera, &id, &question, reason);
+        let answer = Answer::none(id, &camera, &question, Timestamp::now(), reason);
         return answered(shared, store, answer).await;
-    }
-}
-
-fn no_answer(camera: &str, id: &str, question: &Question, reason: String) -> Answer {
-    Answer {
-        id: id.to_owned(),
-        camera: camera.to_owned(),
-        question: question.text.clone(),
-        text: String::new(),
-        confidence: None,
-        choice: None,
-        asked: Timestamp::now(),
-        answered: Timestamp::now(),
-        first_token_ms: None,
-        evidence: Vec::new(),
-        source: question.source,
-        standing: None,
-        error: Some(reason),
     }
 }
 

@@ -19,6 +19,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 use utoipa::ToSchema;
 
 use self::writer::{Job, Writer};
@@ -29,6 +30,8 @@ use crate::picture::Picture;
 pub use read::{Kind, Moment, Query};
 
 const OPENING: Duration = Duration::from_secs(10);
+/// That a question may wait for the disk before it is taken.
+const TAKING: Duration = Duration::from_secs(2);
 /// Pictures that may wait for the disk. Further ones are lost to the past, and to nobody else.
 const MOST_PICTURES: usize = 256;
 
@@ -106,6 +109,25 @@ impl History {
                 },
             )
         }));
+    }
+
+    /// A question is taken; `last` is its last word if the wall is killed before it has another. Waits for the
+    /// disk, a moment at most: questions go on where nothing can be written.
+    pub async fn open_question(&self, last: Answer) {
+        let (reply, done) = oneshot::channel();
+        if self.inner.jobs.send(Job::Open(Box::new(last), reply)).is_ok() {
+            let _ = tokio::time::timeout(TAKING, done).await;
+        }
+    }
+
+    /// It was not taken after all.
+    pub fn not_taken(&self, id: &str) {
+        let _ = self.inner.jobs.send(Job::NotTaken(id.to_owned()));
+    }
+
+    /// What a standing question watches for is another thing from now on.
+    pub fn forget_alert(&self, camera: &str, standing: &str) {
+        let _ = self.inner.jobs.send(Job::ForgetAlert(camera.to_owned(), standing.to_owned()));
     }
 
     /// The configuration says something else.

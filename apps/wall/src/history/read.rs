@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 
 use super::{Entry, History, HistoryError, key, ms, schema};
 use crate::config::StandingConfig;
+use crate::hub::{Answer, LastAlert};
 
 /// Connections that wait for readers.
 const IDLE: usize = 4;
@@ -127,6 +128,41 @@ impl History {
             Some(Moment { at: Timestamp::from_millisecond(at).ok()?, picture: key(camera, at) })
         };
         Ok(all.into_iter().step_by(step).filter_map(moment).collect())
+    }
+
+    /// Questions that were taken and have no last word: the one that each gets if the wall that took it was killed.
+    /// None where it cannot be read.
+    pub fn left_open(&self) -> Vec<Answer> {
+        let read = self.read(|connection| {
+            let mut statement = connection.prepare_cached("SELECT json FROM open ORDER BY id")?;
+            let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
+            rows.map(|json| Ok(serde_json::from_str(&json?)?)).collect()
+        });
+        read.unwrap_or_else(|error| {
+            tracing::warn!("the questions that were left open cannot be read: {error}");
+            Vec::new()
+        })
+    }
+
+    /// What was last told of a camera's alerts; nothing where it cannot be read.
+    pub fn last_alerts(&self, camera: &str) -> Vec<LastAlert> {
+        let read = self.read(|connection| {
+            let mut statement =
+                connection.prepare_cached("SELECT json, began FROM alerts WHERE camera = ?1")?;
+            let rows = statement.query_map([camera], |row| {
+                Ok((row.get::<_, String>(0)?, row.get::<_, Option<i64>>(1)?))
+            })?;
+            rows.map(|row| {
+                let (json, began) = row?;
+                let began = began.and_then(|began| Timestamp::from_millisecond(began).ok());
+                Ok(LastAlert { alert: serde_json::from_str(&json)?, began })
+            })
+            .collect()
+        });
+        read.unwrap_or_else(|error| {
+            tracing::warn!("the alerts of {camera} cannot be read: {error}");
+            Vec::new()
+        })
     }
 
     /// The standing questions of a camera that are kept here; none where it cannot be read.

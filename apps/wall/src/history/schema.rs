@@ -8,7 +8,7 @@ use rusqlite::{Connection, OpenFlags};
 /// Its name in the data folder.
 pub const FILE: &str = "wall.db";
 /// Written into the file; another one is of another version of the wall.
-const VERSION: i32 = 1;
+const VERSION: i32 = 2;
 
 const TABLES: &str = "
     CREATE TABLE entries (
@@ -56,6 +56,23 @@ const TABLES: &str = "
     ) WITHOUT ROWID;
 ";
 
+/// Since version 2.
+const UNFINISHED: &str = "
+    -- Questions that were taken and have no last word yet: the one that they get if the wall is killed.
+    CREATE TABLE open (
+        id TEXT PRIMARY KEY,
+        json TEXT NOT NULL
+    ) WITHOUT ROWID;
+    -- The newest alert of each standing question, and when one was last told to have begun.
+    CREATE TABLE alerts (
+        camera TEXT NOT NULL,
+        standing TEXT NOT NULL,
+        json TEXT NOT NULL,
+        began INTEGER,
+        PRIMARY KEY (camera, standing)
+    ) WITHOUT ROWID;
+";
+
 /// Opens it to write, and makes it where there is none. What a process that was killed had committed is there.
 ///
 /// # Errors
@@ -73,6 +90,9 @@ pub fn open(folder: &Path) -> rusqlite::Result<Connection> {
     let version: i32 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     if version == 0 {
         transaction.execute_batch(TABLES)?;
+    }
+    if version < VERSION {
+        transaction.execute_batch(UNFINISHED)?;
         transaction.pragma_update(None, "user_version", VERSION)?;
     }
     transaction.commit()?;

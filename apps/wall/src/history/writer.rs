@@ -11,10 +11,12 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use rusqlite::Connection;
+use tokio::sync::oneshot;
 
-use super::{record, retention, schema};
+use super::record::{self, Record};
+use super::{retention, schema};
 use crate::config::{HistoryConfig, StandingConfig};
-use crate::hub::{Broker, BrokerKind, BrokerState, Event, Hub};
+use crate::hub::{Answer, AnswerId, Broker, BrokerKind, BrokerState, Event, Hub};
 use crate::picture::Picture;
 
 const SWEEP_EVERY: Duration = Duration::from_secs(15);
@@ -27,6 +29,9 @@ const MOST_WAITING: usize = 10_000;
 /// What is to be written.
 pub enum Job {
     Record(Box<Event>, Hub),
+    Open(Box<Answer>, oneshot::Sender<()>),
+    NotTaken(AnswerId),
+    ForgetAlert(String, String),
     Picture(String, Picture),
     KeepStanding(String, StandingConfig, Sender<rusqlite::Result<()>>),
     ForgetStanding(String, String, Sender<rusqlite::Result<()>>),
@@ -96,10 +101,22 @@ impl Writer {
     fn work(&mut self, first: Job) -> Option<Sender<()>> {
         let mut jobs = vec![first];
         jobs.extend(self.inbox.try_iter().take(BATCH));
-        let (mut events, mut pictures, mut closed) = (Vec::new(), Vec::new(), None);
+        let (mut records, mut pictures, mut closed) = (Vec::new(), Vec::new(), None);
         for job in jobs {
             match job {
-                Job::Record(event, hub) => events.push((*event, hub)),
+                Job::Record(event, hub) => {
+                    records.push(Record { event: *event, hub, is_known: false });
+                }
+                Job::Open(last, reply) => {
+                    self.note(|connection| record::open_question(connection, &last));
+                    let _ = reply.send(());
+                }
+                Job::NotTaken(id) => {
+                    self.note(|connection| record::close_question(connection, &id))
+                }
+                Job::ForgetAlert(camera, standing) => {
+                    self.note(|connection| record::forget_alert(connection, &camera, &standing));
+                }
                 Job::Picture(camera, picture) => pictures.push((camera, picture)),
                 Job::Configure(config) => {
                     self.config = config;
@@ -121,7 +138,7 @@ impl Writer {
             }
         }
         self.waiting_pictures.fetch_sub(pictures.len(), Ordering::Relaxed);
-        self.write(events, &pictures);
+        self.write(records, &pictures);
         if self.fault.is_none() && self.next_sweep <= Instant::now() {
             self.look_after();
         }
@@ -129,12 +146,12 @@ impl Writer {
     }
 
     /// The pictures first: evidence may be among them.
-    fn write(&mut self, mut events: Vec<(Event, Hub)>, pictures: &[(String, Picture)]) {
-        if events.is_empty() && (pictures.is_empty() || self.fault.is_some()) {
+    fn write(&mut self, mut records: Vec<Record>, pictures: &[(String, Picture)]) {
+        if records.is_empty() && (pictures.is_empty() || self.fault.is_some()) {
             return;
         }
         let result = match (&mut self.connection, &self.fault) {
-            (Some(connection), None) => record::commit(connection, &mut events, pictures),
+            (Some(connection), None) => record::commit(connection, &mut records, pictures),
             _ => Ok(false),
         };
         let written = match result {
@@ -144,11 +161,13 @@ impl Writer {
                 false
             }
         };
-        for (event, hub) in events {
+        for record in records {
             if !written && self.waiting.len() < MOST_WAITING {
-                self.waiting.push_back(event.clone());
+                self.waiting.push_back(record.event.clone());
             }
-            hub.announce(event);
+            if !written || !record.is_known {
+                record.hub.announce(record.event);
+            }
         }
         self.tell();
     }
@@ -174,9 +193,11 @@ impl Writer {
         }
         let Some(connection) = &mut self.connection else { return };
         if !self.waiting.is_empty() {
-            let mut events: Vec<(Event, Hub)> =
-                self.waiting.iter().map(|event| (event.clone(), self.hub.clone())).collect();
-            match record::commit(connection, &mut events, &[]) {
+            let hub = &self.hub;
+            let record =
+                |event: &Event| Record { event: event.clone(), hub: hub.clone(), is_known: true };
+            let mut records: Vec<Record> = self.waiting.iter().map(record).collect();
+            match record::commit(connection, &mut records, &[]) {
                 Ok(_) => self.waiting.clear(),
                 Err(error) => return self.fail(&error),
             }
@@ -243,6 +264,16 @@ impl Writer {
             waiting: now.1 as u64,
         }));
         self.told = Some(now);
+    }
+
+    /// Writes something small, of which nobody is told where it cannot be.
+    fn note(&self, write: impl FnOnce(&Connection) -> rusqlite::Result<()>) {
+        if self.fault.is_some() {
+            return;
+        }
+        if let Err(error) = self.connection().and_then(write) {
+            tracing::warn!("the history in {} cannot be written: {error}", self.folder.display());
+        }
     }
 
     fn connection(&self) -> rusqlite::Result<&Connection> {

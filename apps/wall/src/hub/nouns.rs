@@ -229,6 +229,33 @@ pub struct Answer {
     pub error: Option<String>,
 }
 
+impl Answer {
+    /// A last word that says why there is no answer.
+    pub fn none(
+        id: AnswerId,
+        camera: &str,
+        question: &Question,
+        asked: Timestamp,
+        why: impl Into<String>,
+    ) -> Self {
+        Answer {
+            id,
+            camera: camera.to_owned(),
+            question: question.text.clone(),
+            text: String::new(),
+            confidence: None,
+            choice: None,
+            asked,
+            answered: Timestamp::now(),
+            first_token_ms: None,
+            evidence: Vec::new(),
+            source: question.source,
+            standing: None,
+            error: Some(why.into()),
+        }
+    }
+}
+
 /// What a standing question watches for has begun or ceased.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Alert {
@@ -251,6 +278,15 @@ pub struct Alert {
     pub at: Timestamp,
     /// The heaviest first.
     pub evidence: Vec<Evidence>,
+}
+
+/// The newest alert of a standing question: what everyone has been told last.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LastAlert {
+    /// Of a beginning or of an end.
+    pub alert: Alert,
+    /// When a beginning was last told.
+    pub began: Option<Timestamp>,
 }
 
 /// Whether an alert begins or ends.
