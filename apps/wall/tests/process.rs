@@ -96,6 +96,52 @@ fn a_question_that_was_taken_has_one_last_word_after_kill_9() {
 }
 
 #[test]
+fn an_alert_that_is_on_is_not_told_again_after_kill_9_and_its_end_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let watch = |when: &str| {
+        ball("yard")
+            + "[[camera.standing]]\nid = \"watch\"\nquestion = \"is there a red circle now?\"\nevery = 0.5\n"
+            + &format!("choices = [\"yes\", \"no\"]\nwhen = \"{when}\"\n")
+    };
+    let watched = |state: &Value| camera_of(state, "yard")["standing"][0]["state"].is_string();
+    let alerts = |program: &Program| {
+        let past = program.get("api/history?kind=alert").json();
+        let states = past["items"].as_array().unwrap().iter().rev();
+        states.map(|alert| alert["state"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    // Whatever it says is watched for.
+    let program = Program::start(&write(folder.path(), &watch("yes")));
+    let state = program.until("an answer", watched);
+    let said = camera_of(&state, "yard")["standing"][0]["state"].as_str().unwrap().to_owned();
+    let file = write(folder.path(), &watch(&said));
+    program.kill();
+    std::fs::remove_dir_all(folder.path().join("data")).unwrap();
+    for _ in 0..3 {
+        let program = Program::start(&file);
+        program.until("an answer", watched);
+        let deadline = std::time::Instant::now() + PATIENCE;
+        while alerts(&program).is_empty() && std::time::Instant::now() < deadline {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        std::thread::sleep(std::time::Duration::from_secs(1));
+        assert_eq!(alerts(&program), ["on"]);
+        program.kill();
+    }
+    // As if it had been on when the wall was killed, and were over now.
+    let other = if said == "yes" { "no" } else { "yes" };
+    let data = rusqlite::Connection::open(folder.path().join("data/wall.db")).unwrap();
+    let set = "UPDATE alerts SET json = json_set(json, '$.answer', ?1)";
+    assert_eq!(data.execute(set, [other]).unwrap(), 1);
+    drop(data);
+    let program = Program::start(&write(folder.path(), &watch(other)));
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while alerts(&program) != ["on", "off"] {
+        assert!(std::time::Instant::now() < deadline, "{:?}", alerts(&program));
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+#[test]
 fn another_file_is_taken_without_disturbing_what_it_says_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let file = write(folder.path(), &(ball("yard") + &ball("gone")));

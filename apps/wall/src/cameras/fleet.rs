@@ -17,7 +17,9 @@ use super::watcher::Video;
 use super::{Input, Sender};
 use crate::config::{self, CameraConfig, StandingConfig};
 use crate::history::History;
-use crate::hub::{Answer, AnswerId, Asks, Event, Hub, Question, Refused, Standing, new_id};
+use crate::hub::{
+    Answer, AnswerId, Asks, Event, Hub, LastAlert, Question, Refused, Standing, new_id,
+};
 use crate::picture::LivePicture;
 
 /// A camera's thread may be stopping a pipeline, which takes a moment.
@@ -51,6 +53,8 @@ struct Inner {
     model: Mutex<Option<String>>,
     cameras: Mutex<BTreeMap<String, Handle>>,
     elsewhere: Mutex<BTreeMap<String, LivePicture>>,
+    /// What others have told of the alerts of cameras that are about to be started here.
+    carried: Mutex<BTreeMap<String, Vec<LastAlert>>>,
 }
 
 struct Handle {
@@ -74,6 +78,7 @@ impl Cameras {
                 model,
                 cameras: Mutex::default(),
                 elsewhere: Mutex::default(),
+                carried: Mutex::default(),
             }),
         }
     }
@@ -148,6 +153,11 @@ impl Cameras {
         video.clone()
     }
 
+    /// This is what was last told of a camera's alerts, by whoever has watched it; it is to be started next.
+    pub fn carry_on(&self, id: &str, alerts: Vec<LastAlert>) {
+        self.inner.carried.lock().insert(id.to_owned(), alerts);
+    }
+
     /// As it was started.
     pub fn config(&self, id: &str) -> Option<CameraConfig> {
         self.inner.cameras.lock().get(id).map(|camera| camera.config.clone())
@@ -166,6 +176,12 @@ impl Cameras {
             let Some(name) = kept.id.clone() else { continue };
             if !standing.iter().any(|stand| stand.standing.id == name) {
                 standing.push(Stand::new(&kept, name, false));
+            }
+        }
+        let carried = self.inner.carried.lock().remove(&id);
+        for last in carried.unwrap_or_else(|| history.last_alerts(&id)) {
+            if !standing.iter_mut().any(|stand| stand.resume(&last)) {
+                history.forget_alert(&id, &last.alert.standing);
             }
         }
         let memory = config.memory.unwrap_or(true).then(|| self.memory_file(&config));
@@ -285,6 +301,7 @@ impl Asks for Cameras {
     ) -> Result<(), Refused> {
         match self.config(&camera.id) {
             Some(before) if before.has_same_pipeline(&camera) => {
+                self.inner.carried.lock().remove(&camera.id);
                 self.configure(&camera);
                 return Ok(());
             }

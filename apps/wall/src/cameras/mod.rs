@@ -4,6 +4,7 @@
 //! Each camera has a thread of its own (`camera::Camera`), which alone knows its pipeline; the rest of the
 //! wall talks to it by messages. So whatever one camera does, or waits for, disturbs no other.
 
+mod alarm;
 mod camera;
 mod fleet;
 pub mod plugin;

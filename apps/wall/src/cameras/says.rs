@@ -29,7 +29,7 @@ pub struct Said {
 }
 
 /// A `streamkvqa/alert`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct News {
     /// The element's number for the question.
     pub number: u64,

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Questions that stand: as the element takes them, and what their answers amount to.
 
+use std::time::Duration;
+
 use gstreamer as gst;
 use jiff::Timestamp;
 
+use super::alarm::{Alarm, Terms};
 use crate::config::StandingConfig;
-use crate::hub::{On, Question, Standing};
+use crate::hub::{AlertState, LastAlert, On, Question, Standing};
 
 /// A standing question of a camera.
 #[derive(Clone, Debug)]
@@ -18,6 +21,8 @@ pub struct Stand {
     pub number: Option<u64>,
     /// Why the element does not take it.
     pub fault: Option<String>,
+    /// What has been told of its alert.
+    pub alarm: Alarm,
 }
 
 impl Stand {
@@ -37,7 +42,42 @@ impl Stand {
             confidence: None,
             since: None,
         };
-        Stand { standing, configured, number: None, fault: None }
+        Stand { standing, configured, number: None, fault: None, alarm: Alarm::default() }
+    }
+
+    /// Goes on where alerts of it were left off; whether that was this question's.
+    pub fn resume(&mut self, last: &LastAlert) -> bool {
+        let Standing { id, question, when, .. } = &self.standing;
+        let is_watched_for = last.alert.state == AlertState::Off || self.holds(&last.alert.answer);
+        let is_its = last.alert.standing == *id && last.alert.question == *question;
+        let fits = is_its && when.is_some() && is_watched_for;
+        if fits {
+            self.alarm = Alarm::after(last);
+        }
+        fits
+    }
+
+    /// Whether its alerts are the other's.
+    pub fn watches_as(&self, other: &Self) -> bool {
+        let what = |stand: &Self| {
+            let Standing { id, question, when, .. } = stand.standing.clone();
+            (id, question, when)
+        };
+        what(self) == what(other)
+    }
+
+    /// Whether an answer is the one that is watched for.
+    pub fn holds(&self, answer: &str) -> bool {
+        let same = |when: &String| when.trim().to_lowercase() == answer.trim().to_lowercase();
+        self.standing.when.as_ref().is_some_and(same)
+    }
+
+    /// When alerts are told.
+    pub fn terms(&self) -> Terms {
+        let time = |seconds: Option<f64>| {
+            Duration::try_from_secs_f64(seconds.unwrap_or_default()).unwrap_or_default()
+        };
+        Terms { hold: time(self.standing.for_s), cool_down: time(self.standing.cool_down_s) }
     }
 
     /// As `ask-full` takes it.

@@ -16,12 +16,12 @@ use tokio::time::{interval, sleep};
 use super::clock::{Moment, now};
 use super::leases::Held;
 use super::memories::Memories;
-use super::records::{Key, Lease, Life, Listed};
+use super::records::{Alerts as Record, Key, Lease, Life, Listed};
 use super::store::{Store, Written, read, value, write};
 use super::view::View;
-use super::{Shared, pictures, questions, sharing, word};
+use super::{Shared, alerts, pictures, questions, sharing, word};
 use crate::brokers::nats;
-use crate::hub::Event;
+use crate::hub::{Alert, Event};
 
 /// Between two tries to reach a server that has never been there.
 pub(super) const AGAIN: Duration = Duration::from_secs(1);
@@ -29,9 +29,14 @@ pub(super) const AGAIN: Duration = Duration::from_secs(1);
 pub(super) const LOOK: Duration = Duration::from_millis(50);
 
 /// A cluster's tasks, until it is stopped.
-pub(super) async fn run(shared: Arc<Shared>, told: mpsc::Receiver<Event>) {
+pub(super) async fn run(
+    shared: Arc<Shared>,
+    told: mpsc::Receiver<Event>,
+    alarming: mpsc::UnboundedReceiver<Alert>,
+) {
     let through = tokio::spawn(sharing::let_through(shared.clone()));
     let telling = tokio::spawn(sharing::tell_others(shared.clone(), told));
+    let alarming = tokio::spawn(alerts::write_down(shared.clone(), alarming));
     let keeper = loop {
         match Keeper::reach(&shared).await {
             Ok(keeper) => break keeper,
@@ -41,6 +46,7 @@ pub(super) async fn run(shared: Arc<Shared>, told: mpsc::Receiver<Event>) {
                     () = sleep(AGAIN) => {}
                     () = shared.stop.cancelled() => {
                         telling.abort();
+                        alarming.abort();
                         return through.abort();
                     }
                 }
@@ -55,6 +61,7 @@ pub(super) async fn run(shared: Arc<Shared>, told: mpsc::Receiver<Event>) {
     }
     keeper.leave().await;
     telling.abort();
+    alarming.abort();
     through.abort();
 }
 
@@ -65,8 +72,6 @@ pub(super) struct Keeper {
     pub(super) memories: Memories,
     /// What is being done at a camera; what is next waits for it.
     pub(super) at_work: Mutex<HashMap<String, JoinHandle<()>>>,
-    /// The watch has shown everything that was there when it began, and this process's last beat since.
-    pub(super) beat_seen: Mutex<u64>,
     /// When another wall of our name was heard of.
     namesake: Mutex<Option<Moment>>,
 }
@@ -83,7 +88,6 @@ impl Keeper {
             store,
             memories,
             at_work: Mutex::default(),
-            beat_seen: Mutex::default(),
             namesake: Mutex::default(),
         })
     }
@@ -154,8 +158,8 @@ impl Keeper {
             Some(Key::Wall(host)) => match value::<Life>(entry) {
                 Some(life) => {
                     if life.life == shared.life {
-                        *self.beat_seen.lock() = life.beat;
-                    } else if life.host == shared.host && *self.beat_seen.lock() > 0 {
+                        *shared.beat_seen.lock() = life.beat;
+                    } else if life.host == shared.host && shared.knows_all() {
                         // Not one that was before us: it beats while we do.
                         *self.namesake.lock() = Some(at);
                     }
@@ -164,6 +168,13 @@ impl Keeper {
                 }
                 None => view.walls.remove(host).is_some(),
             },
+            Some(Key::Alert(_)) => {
+                drop(view);
+                if let Some(record) = value::<Record>(entry) {
+                    alerts::tell(shared, record);
+                }
+                return;
+            }
             Some(Key::Memory(_)) | None => false,
         };
         drop(view);

@@ -4,7 +4,7 @@
 
 use super::records::{Key, Listed};
 use super::store::{Store, Written, read, write};
-use super::{Shared, word};
+use super::{Shared, alerts, word};
 use crate::config::{self, CameraConfig, StandingConfig};
 use crate::hub::{Refused, Standing};
 
@@ -152,7 +152,9 @@ pub(super) async fn remove_standing(
         }
         Ok(Some(listed))
     })
-    .await
+    .await?;
+    alerts::forget(shared, &store, camera, standing).await;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -225,6 +225,7 @@ impl Memories {
         }
         for camera in named.keys().filter(|camera| !cameras.contains(*camera)) {
             let _ = self.store.common.purge(Key::Memory(camera).to_string()).await;
+            let _ = self.store.common.purge(Key::Alert(camera).to_string()).await;
         }
         Ok(())
     }

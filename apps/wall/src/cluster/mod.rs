@@ -6,6 +6,7 @@
 //! claimed and renewed, a question is answered, a snapshot becomes the newest by writing a record whose last
 //! revision one names. Only one of two such writes succeeds.
 
+mod alerts;
 mod clock;
 mod keeper;
 mod leases;
@@ -30,6 +31,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use self::alerts::Alerts;
 use self::leases::Leases;
 use self::questions::Questions;
 use self::store::Store;
@@ -90,7 +92,10 @@ struct Shared {
     link: Link,
     leases: Leases,
     view: Mutex<View>,
+    /// The watch has shown everything that was there when it began, and this process's last beat since.
+    beat_seen: Mutex<u64>,
     questions: Questions,
+    alerts: Alerts,
     /// The cameras of this machine's configuration.
     configured: Mutex<Vec<CameraConfig>>,
     /// Something above has changed.
@@ -109,6 +114,7 @@ impl Cluster {
     pub fn start(config: &ClusterConfig, place: Place, cameras: Vec<CameraConfig>) -> Self {
         let lease = config.lease.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
         let (telling, told) = mpsc::channel(TELLING);
+        let (alerts, alarming) = Alerts::new();
         let shared = Arc::new(Shared {
             telling,
             host: place.host,
@@ -124,14 +130,16 @@ impl Cluster {
             all: place.all,
             leases: Leases::new(lease.unwrap_or(LEASE).max(SHORTEST)),
             view: Mutex::default(),
+            beat_seen: Mutex::default(),
             questions: Questions::default(),
+            alerts,
             configured: Mutex::new(cameras),
             changed: Notify::new(),
             reconfigured: Notify::new(),
             store: RwLock::default(),
             stop: CancellationToken::new(),
         });
-        let running = tokio::spawn(keeper::run(shared.clone(), told));
+        let running = tokio::spawn(keeper::run(shared.clone(), told, alarming));
         Cluster { shared, running: Arc::new(Mutex::new(Some(running))) }
     }
 
@@ -162,6 +170,11 @@ impl Shared {
     /// How long one word with the server may take.
     fn patience(&self) -> Duration {
         (self.leases.lasts / 4).clamp(Duration::from_millis(500), Duration::from_secs(2))
+    }
+
+    /// The records have been seen as they stand.
+    fn knows_all(&self) -> bool {
+        *self.beat_seen.lock() > 0
     }
 
     fn names(&self) -> BTreeSet<String> {

@@ -16,12 +16,12 @@ use super::leases::{Held, Phase};
 use super::records::{Key, Lease};
 use super::store::{Written, read, write};
 use super::view::{Act, Me};
-use super::{list, questions, sharing, word};
+use super::{alerts, list, questions, sharing, word};
 
 /// Between two looks at the files of memories.
 const FILES: Duration = Duration::from_millis(500);
 const SWEEP: Duration = Duration::from_secs(3600);
-/// Tries to fetch a memory, a second apart, before a camera begins without: it remembers nothing then.
+/// Tries to fetch a memory and what was told of alerts, a second apart, before a camera begins without.
 const FETCHES: usize = 5;
 
 impl Keeper {
@@ -66,7 +66,7 @@ impl Keeper {
             sharing::tell_places(shared);
             self.follow_list();
             // Whoever does not see its own beats does not see others' either.
-            if *self.beat_seen.lock() == 0 || !self.store.connected() {
+            if !shared.knows_all() || !self.store.connected() {
                 continue;
             }
             let acts = {
@@ -163,6 +163,19 @@ impl Keeper {
                 Err(_) => break,
             }
         }
+        for _ in 0..FETCHES {
+            match alerts::carry_on(shared, &self.store, camera, epoch).await {
+                Ok(told) => {
+                    shared.pictures.carry_on(camera, told);
+                    break;
+                }
+                Err(reason) if is_ours() => {
+                    tracing::warn!(camera, reason, "its alerts could not be fetched");
+                    sleep(AGAIN).await;
+                }
+                Err(_) => break,
+            }
+        }
         while is_ours() {
             let listed = shared.leases.all().get(camera).map(|held| held.listed.clone());
             let Some(listed) = listed else { return };
@@ -242,7 +255,7 @@ impl Keeper {
     pub(super) async fn announce(&self) {
         loop {
             // The view is needed to know what was announced before.
-            while *self.beat_seen.lock() == 0 {
+            while !self.shared.knows_all() {
                 sleep(LOOK).await;
             }
             match list::announce(&self.shared, &self.store).await {

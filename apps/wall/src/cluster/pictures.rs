@@ -13,7 +13,7 @@ use tokio::time::{Instant, interval, sleep, timeout};
 
 use super::Shared;
 use super::store::Store;
-use crate::hub::Answer;
+use crate::hub::Evidence;
 use crate::picture::{LivePicture, Picture};
 
 /// Between two pictures of a camera that somebody looks at, and of one that nobody does.
@@ -133,12 +133,12 @@ async fn newest(store: &Store, camera: &str, into: &LivePicture) {
     }
 }
 
-/// Names the pictures of an answer's evidence that are kept here, for the pages of walls that have none.
-pub(super) async fn name(shared: &Shared, answer: &mut Answer) {
-    let (history, camera, mut evidence) =
-        (shared.history.clone(), answer.camera.clone(), answer.evidence.clone());
+/// Names the pictures of evidence that are kept here, for the pages of walls that have none.
+pub(super) async fn name(shared: &Shared, camera: &str, evidence: &mut Vec<Evidence>) {
+    let (history, camera) = (shared.history.clone(), camera.to_owned());
+    let mut found = evidence.clone();
     let named = tokio::task::spawn_blocking(move || {
-        for one in evidence.iter_mut().filter(|one| one.picture.is_none()) {
+        for one in found.iter_mut().filter(|one| one.picture.is_none()) {
             let half = one.to.duration_since(one.from).as_secs_f64() / 2.0;
             let middle =
                 one.from.saturating_add(jiff::SignedDuration::from_millis((half * 1000.0) as i64));
@@ -148,9 +148,9 @@ pub(super) async fn name(shared: &Shared, answer: &mut Answer) {
                 moments.into_iter().min_by_key(|moment| moment.at.duration_since(middle).abs());
             one.picture = nearest.map(|moment| moment.picture);
         }
-        evidence
+        found
     });
-    if let Ok(evidence) = named.await {
-        answer.evidence = evidence;
+    if let Ok(named) = named.await {
+        *evidence = named;
     }
 }

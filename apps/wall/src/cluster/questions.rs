@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::time::sleep;
 
+use super::clock::{self, Moment};
 use super::records::Asked;
 use super::store::{Store, Written, read, value, write};
 use super::{Shared, pictures};
@@ -21,6 +22,10 @@ use crate::hub::{Answer, AnswerId, Event, Question, Refused, new_id};
 
 /// Answers that are remembered as told.
 const TOLD: usize = 100_000;
+/// For so long a question waits for a camera that cannot answer.
+const LONGEST: Duration = Duration::from_secs(600);
+/// In the place of a lease: this wall is ending the question.
+const NOBODY: u64 = 0;
 /// Between two tries to ask a camera that cannot answer yet.
 const AGAIN: Duration = Duration::from_millis(300);
 
@@ -31,12 +36,23 @@ pub(super) struct Questions {
 
 #[derive(Default)]
 struct Now {
-    /// Without an answer: by id the camera, the revision and the record.
-    open: BTreeMap<AnswerId, (String, u64, Asked)>,
+    /// Without an answer.
+    open: BTreeMap<AnswerId, Open>,
     /// Those that a camera here has been asked, or is about to be, with the lease.
     asking: BTreeMap<AnswerId, u64>,
     /// Those whose answers have been told here.
     told: BTreeSet<AnswerId>,
+}
+
+/// A question without an answer.
+#[derive(Clone)]
+struct Open {
+    camera: String,
+    /// Of its record.
+    revision: u64,
+    record: Asked,
+    /// Since when this wall knows of it.
+    since: Moment,
 }
 
 impl Questions {
@@ -55,7 +71,7 @@ impl Questions {
     pub fn leave(&self, camera: &str) {
         let mut now = self.now.lock();
         let Now { open, asking, .. } = &mut *now;
-        asking.retain(|id, _| open.get(id).is_none_or(|(of, ..)| of != camera));
+        asking.retain(|id, _| open.get(id).is_none_or(|open| open.camera != camera));
     }
 }
 
@@ -112,7 +128,9 @@ fn see(shared: &Shared, entry: &kv::Entry) {
     let Some(answer) = asked.answer.clone() else {
         let mut now = shared.questions.now.lock();
         if !now.told.contains(id) {
-            now.open.insert(id.to_owned(), (camera.to_owned(), entry.revision, asked));
+            let since = now.open.get(id).map_or_else(clock::now, |open| open.since);
+            let (camera, revision) = (camera.to_owned(), entry.revision);
+            now.open.insert(id.to_owned(), Open { camera, revision, record: asked, since });
         }
         return;
     };
@@ -135,19 +153,39 @@ fn see(shared: &Shared, entry: &kv::Entry) {
     shared.all.publish(Event::Answer(answer));
 }
 
-/// Asks those of the open questions whose cameras are watched here.
+/// Asks those of the open questions whose cameras are watched here, and ends those that nobody can ask.
 pub(super) fn ask_open(shared: &Arc<Shared>, store: &Store) {
-    let mut begin = Vec::new();
+    let (mut begin, mut end) = (Vec::new(), Vec::new());
     {
+        let view = shared.view.lock();
         let mut now = shared.questions.now.lock();
         let Now { open, asking, .. } = &mut *now;
-        for (id, (camera, _, asked)) in open.iter() {
-            let Some(epoch) = shared.leases.keeps(camera) else { continue };
+        for (id, Open { camera, record, since, .. }) in open.iter() {
+            let Some(epoch) = shared.leases.keeps(camera) else {
+                let (moment, lasts) = (clock::now(), shared.leases.lasts);
+                let is_late = moment.saturating_sub(*since) > LONGEST;
+                let why = if !view.cameras.contains_key(camera) && shared.knows_all() {
+                    "the camera has left the wall"
+                } else if is_late && view.holder(camera, moment, lasts).is_none() {
+                    "no wall has watched the camera for ten minutes"
+                } else {
+                    continue;
+                };
+                if asking.insert(id.clone(), NOBODY) == Some(NOBODY) {
+                    continue;
+                }
+                end.push(Answer::none(id.clone(), camera, &record.question, record.asked, why));
+                continue;
+            };
             if asking.get(id) != Some(&epoch) {
                 asking.insert(id.clone(), epoch);
-                begin.push((camera.clone(), epoch, asked.question.clone()));
+                begin.push((camera.clone(), epoch, record.question.clone()));
             }
         }
+    }
+    for answer in end {
+        // Others may end it, too: the first word stands.
+        tokio::spawn(write_answer(shared.clone(), store.clone(), answer, |_, _| true));
     }
     for (camera, epoch, question) in begin {
         tokio::spawn(ask_here(shared.clone(), store.clone(), camera, epoch, question));
@@ -163,6 +201,7 @@ async fn ask_here(
     question: Question,
 ) {
     let Some(id) = question.id.clone() else { return };
+    let begin = clock::now();
     loop {
         let is_ours = shared.leases.keeps(&camera) == Some(epoch);
         let is_open = shared.questions.now.lock().open.contains_key(&id);
@@ -175,6 +214,7 @@ async fn ask_here(
         }
         let reason = match shared.local.ask(&camera, question.clone()).await {
             Ok(_) => return,
+            Err(refused) if clock::now().saturating_sub(begin) > LONGEST => refused.to_string(),
             // It is being started.
             Err(Refused::NotNow(_) | Refused::NoCamera(_)) => {
                 sleep(AGAIN).await;
@@ -189,17 +229,29 @@ async fn ask_here(
 
 /// A camera here has given its last word: it stands if the camera is still this wall's and nobody was faster.
 pub(super) async fn answered(shared: Arc<Shared>, store: Store, mut answer: Answer) {
+    pictures::name(&shared, &answer.camera, &mut answer.evidence).await;
+    // A camera that is stopped because it goes elsewhere ends its questions with an error, which is not their
+    // last word; nor is any of a wall whose lease is over.
+    let may = |shared: &Shared, answer: &Answer| match &answer.error {
+        Some(_) => shared.leases.keeps(&answer.camera).is_some(),
+        None => shared.leases.holds(&answer.camera).is_some(),
+    };
+    write_answer(shared, store, answer, may).await;
+}
+
+async fn write_answer(
+    shared: Arc<Shared>,
+    store: Store,
+    mut answer: Answer,
+    may: fn(&Shared, &Answer) -> bool,
+) {
     let key = format!("{}.{}", answer.camera, answer.id);
-    pictures::name(&shared, &mut answer).await;
     loop {
-        // A camera that is stopped because it goes elsewhere ends its questions with an error, which is not
-        // their last word; nor is any of a wall whose lease is over.
-        let may = match &answer.error {
-            Some(_) => shared.leases.keeps(&answer.camera),
-            None => shared.leases.holds(&answer.camera),
-        };
-        let asked = shared.questions.now.lock().open.get(&answer.id).cloned();
-        let (Some(_), Some((_, revision, mut asked))) = (may, asked) else { return };
+        let open = shared.questions.now.lock().open.get(&answer.id).cloned();
+        let Some(Open { revision, record: mut asked, .. }) = open else { return };
+        if !may(&shared, &answer) {
+            return;
+        }
         answer.source = asked.question.source;
         asked.answer = Some(answer.clone());
         asked.by = Some(shared.host.clone());
@@ -212,7 +264,7 @@ pub(super) async fn answered(shared: Arc<Shared>, store: Store, mut answer: Answ
                     Ok(Some((revision, Some(stands)))) if stands.answer.is_none() => {
                         let mut now = shared.questions.now.lock();
                         if let Some(open) = now.open.get_mut(&answer.id) {
-                            open.1 = revision;
+                            open.revision = revision;
                         }
                     }
                     Ok(_) => return,

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{CameraConfig, StandingConfig};
-use crate::hub::{Answer, Question};
+use crate::hub::{Alert, Answer, Question};
 
 /// `camera.ID`: a camera of the common list.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -67,6 +67,46 @@ pub(super) struct Snapshot {
     pub at: Timestamp,
 }
 
+/// `alert.ID`: what everyone has been told of a camera's alerts.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Alerts {
+    /// Of the lease under which it was written last.
+    pub epoch: u64,
+    /// The newest last.
+    pub all: Vec<TheAlert>,
+}
+
+/// One of them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct TheAlert {
+    pub alert: Alert,
+    /// When a beginning of its question was last told.
+    pub began: Option<Timestamp>,
+    /// Which process had the camera.
+    pub life: String,
+}
+
+impl Alerts {
+    /// The newest of a standing question.
+    pub fn newest(&self, standing: &str) -> Option<&TheAlert> {
+        self.all.iter().rev().find(|one| one.alert.standing == standing)
+    }
+
+    /// Leaves the newest `kept`, and the newest of each question that stands.
+    pub fn thin(&mut self, kept: usize, stands: impl Fn(&str) -> bool) {
+        let recent = self.all.len().saturating_sub(kept);
+        let stays = |(at, one): (usize, &TheAlert)| {
+            let later = self.all.iter().skip(at + 1);
+            let is_newest =
+                later.into_iter().all(|later| later.alert.standing != one.alert.standing);
+            at >= recent || is_newest && stands(&one.alert.standing)
+        };
+        let stays: Vec<bool> = self.all.iter().enumerate().map(stays).collect();
+        let mut stays = stays.into_iter();
+        self.all.retain(|_| stays.next().unwrap_or(true));
+    }
+}
+
 /// `CAMERA.ID` in the bucket of questions. It becomes `answered` once and for all: by its revision, too.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Asked {
@@ -87,6 +127,7 @@ pub(super) enum Key<'a> {
     Lease(&'a str),
     Wall(&'a str),
     Memory(&'a str),
+    Alert(&'a str),
 }
 
 impl<'a> Key<'a> {
@@ -97,6 +138,7 @@ impl<'a> Key<'a> {
             "lease" => Some(Key::Lease(name)),
             "wall" => Some(Key::Wall(name)),
             "memory" => Some(Key::Memory(name)),
+            "alert" => Some(Key::Alert(name)),
             _ => None,
         }
     }
@@ -109,6 +151,7 @@ impl std::fmt::Display for Key<'_> {
             Key::Lease(name) => write!(f, "lease.{name}"),
             Key::Wall(name) => write!(f, "wall.{name}"),
             Key::Memory(name) => write!(f, "memory.{name}"),
+            Key::Alert(name) => write!(f, "alert.{name}"),
         }
     }
 }

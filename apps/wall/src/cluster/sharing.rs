@@ -51,6 +51,10 @@ fn gate(shared: &Arc<Shared>, event: &Event) {
                 tokio::spawn(questions::answered(shared.clone(), store, answer.clone()));
             }
         }
+        Event::Alert(alert) if shared.leases.holds(&alert.camera).is_some() => {
+            shared.alerts.take(alert.clone());
+        }
+        Event::Alert(_) => {}
         // A camera leaves the wall when it leaves the list.
         Event::Gone { .. } => {}
         Event::Camera(camera) => {
@@ -150,7 +154,8 @@ fn take(shared: &Shared, payload: &[u8]) {
             camera.host = host;
             Event::Camera(camera)
         }
-        Event::Gone { .. } | Event::Broker(_) => return,
+        // Alerts stand in their cameras' records.
+        Event::Gone { .. } | Event::Broker(_) | Event::Alert(_) => return,
         other => other,
     };
     shared.all.publish(event);

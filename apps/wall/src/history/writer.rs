@@ -161,15 +161,14 @@ impl Writer {
                 false
             }
         };
-        for record in records {
-            if !written && self.waiting.len() < MOST_WAITING {
-                self.waiting.push_back(record.event.clone());
-            }
-            if !written || !record.is_known {
-                record.hub.announce(record.event);
-            }
+        if !written {
+            let room = MOST_WAITING.saturating_sub(self.waiting.len());
+            self.waiting.extend(records.iter().take(room).map(|record| record.event.clone()));
         }
         self.tell();
+        for record in records.into_iter().filter(|record| !written || !record.is_known) {
+            record.hub.announce(record.event);
+        }
     }
 
     /// Makes room, and tries again what did not work.

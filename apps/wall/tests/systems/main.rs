@@ -2,6 +2,7 @@
 //! The wall beside other systems: real servers on loopback, killed and started again.
 
 mod cluster;
+mod last_words;
 mod metrics;
 mod mqtt;
 mod nats;

@@ -173,8 +173,13 @@ impl Wall {
     }
 
     /// Every answer that this wall's page is told from now on, by id with how often.
-    pub fn answers(&self) -> Arc<Mutex<BTreeMap<String, Vec<Value>>>> {
-        let told: Arc<Mutex<BTreeMap<String, Vec<Value>>>> = Arc::default();
+    pub fn answers(&self) -> Told {
+        self.told("answer")
+    }
+
+    /// Everything of a kind that this wall's page is told from now on, by id with how often.
+    pub fn told(&self, wanted: &'static str) -> Told {
+        let told = Told::default();
         let response = ureq::get(format!("{}/api/events", self.url)).call().unwrap();
         let to = told.clone();
         std::thread::spawn(move || {
@@ -183,7 +188,7 @@ impl Wall {
                 let Ok(line) = line else { return };
                 if let Some(event) = line.strip_prefix("event:") {
                     event.trim().clone_into(&mut kind);
-                } else if let Some(data) = line.strip_prefix("data:").filter(|_| kind == "answer") {
+                } else if let Some(data) = line.strip_prefix("data:").filter(|_| kind == wanted) {
                     let answer: Value = serde_json::from_str(data).unwrap();
                     to.lock()
                         .entry(answer["id"].as_str().unwrap().to_owned())
@@ -195,6 +200,9 @@ impl Wall {
         told
     }
 }
+
+/// What a page has been told, by id.
+pub type Told = Arc<Mutex<BTreeMap<String, Vec<Value>>>>;
 
 /// Which wall watches which camera, once every camera is live at one of them.
 #[track_caller]

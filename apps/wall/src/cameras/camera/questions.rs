@@ -10,7 +10,9 @@ use super::Camera;
 use crate::cameras::says::{self, News, Said};
 use crate::cameras::standing::{self, Stand};
 use crate::config::{self, CameraConfig, StandingConfig};
-use crate::hub::{Alert, Answer, AnswerId, Event, Question, Refused, Source, Standing, new_id};
+use crate::hub::{
+    Alert, AlertState, Answer, AnswerId, Event, Question, Refused, Source, Standing, new_id,
+};
 
 /// Questions that may wait at one camera.
 const MOST_WAITING: usize = 32;
@@ -76,6 +78,17 @@ impl Camera {
         }
         let now = Timestamp::now();
         let Ok(text) = said.text else { return };
+        let news = || News {
+            number: said.number,
+            state: AlertState::Off,
+            answer: text.clone(),
+            confidence: said.confidence,
+            at: now,
+            evidence: said.evidence.clone(),
+        };
+        let (holds, terms) = (stand.holds(&text), stand.terms());
+        let news = stand.alarm.answered(holds, terms, (Instant::now(), now), news);
+        let alert = news.map(|news| alert_of(&camera, &stand.standing, news));
         let (is_new, is_changed) = stand.take(&text, said.confidence, now);
         if is_changed {
             let standing = stand.standing.clone();
@@ -99,26 +112,21 @@ impl Camera {
             };
             self.around.hub.publish(Event::Answer(answer));
         }
+        if let Some(alert) = alert {
+            self.around.hub.publish(Event::Alert(alert));
+        }
     }
 
     pub(super) fn alert(&mut self, news: News) {
-        let camera = self.config.id.clone();
-        let Some(stand) = self.standing.iter().find(|stand| stand.number == Some(news.number))
-        else {
+        let number = Some(news.number);
+        let Some(stand) = self.standing.iter_mut().find(|stand| stand.number == number) else {
             return;
         };
-        let alert = Alert {
-            id: new_id(),
-            camera,
-            standing: stand.standing.id.clone(),
-            question: stand.standing.question.clone(),
-            state: news.state,
-            answer: news.answer,
-            confidence: news.confidence,
-            at: news.at,
-            evidence: news.evidence,
-        };
-        self.around.hub.publish(Event::Alert(alert));
+        let terms = stand.terms();
+        if let Some(news) = stand.alarm.news(news, terms, Timestamp::now()) {
+            let alert = alert_of(&self.config.id, &stand.standing, news);
+            self.around.hub.publish(Event::Alert(alert));
+        }
     }
 
     /// What an ending pipeline still says.
@@ -149,6 +157,7 @@ impl Camera {
         }
         for stand in &mut self.standing {
             stand.number = None;
+            stand.alarm.anew();
         }
     }
 
@@ -243,14 +252,40 @@ impl Camera {
             }
         }
         for wanted in &wanted {
-            let stand = kept.iter().find(|stand| is_same(stand, wanted)).cloned();
-            self.standing
-                .push(stand.unwrap_or_else(|| Stand::new(&wanted.1, wanted.0.clone(), true)));
+            let known = kept.iter().find(|stand| is_same(stand, wanted)).cloned();
+            let new = || {
+                let mut stand = Stand::new(&wanted.1, wanted.0.clone(), true);
+                if let Some(before) = gone.iter().find(|before| stand.watches_as(before)) {
+                    stand.alarm = before.alarm.clone();
+                    stand.alarm.anew();
+                }
+                stand
+            };
+            self.standing.push(known.unwrap_or_else(new));
+        }
+        for before in &gone {
+            if !self.standing.iter().any(|stand| stand.watches_as(before)) {
+                self.around.history.forget_alert(&config.id, &before.standing.id);
+            }
         }
         self.standing.extend(others);
         self.config = config;
         self.ask_standing();
         self.publish();
+    }
+}
+
+fn alert_of(camera: &str, standing: &Standing, news: News) -> Alert {
+    Alert {
+        id: new_id(),
+        camera: camera.to_owned(),
+        standing: standing.id.clone(),
+        question: standing.question.clone(),
+        state: news.state,
+        answer: news.answer,
+        confidence: news.confidence,
+        at: news.at,
+        evidence: news.evidence,
     }
 }
 
