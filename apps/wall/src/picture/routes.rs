@@ -3,15 +3,16 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
-use axum::{Json, Router};
 use futures_util::StreamExt;
 use serde::Deserialize;
 use tokio::sync::Semaphore;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::many;
 use super::whep::{self, Fault, Sessions};
@@ -27,11 +28,11 @@ struct Pictures {
 }
 
 /// `GET /api/live`, `POST /api/cameras/{id}/whep` and `DELETE` of the `Location` that it gave.
-pub fn router(cameras: Cameras) -> Router {
-    Router::new()
-        .route("/api/live", get(live))
-        .route("/api/cameras/{camera}/whep", post(open))
-        .route("/api/cameras/{camera}/whep/{session}", delete(close))
+pub fn router(cameras: Cameras) -> OpenApiRouter {
+    OpenApiRouter::new()
+        .routes(routes!(live))
+        .routes(routes!(open))
+        .routes(routes!(close))
         .layer(DefaultBodyLimit::max(whep::LONGEST_OFFER))
         .with_state(Arc::new(Pictures {
             cameras,
@@ -40,13 +41,18 @@ pub fn router(cameras: Cameras) -> Router {
         }))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 struct Wanted {
     /// Ids with commas between.
     cameras: String,
 }
 
-/// Those that are not watched here have no pictures here, which is no reason to refuse the others.
+/// The newest pictures of several cameras over one connection, each camera's twice a second at most: parts of
+/// `multipart/mixed` whose header `x-camera` is the id. Cameras that have no pictures here are left out.
+#[utoipa::path(get, path = "/api/live", tag = "pictures", params(Wanted),
+    responses((status = 200, content_type = many::CONTENT_TYPE), (status = 404, description = "none of them is watched here"),
+    (status = 503, description = "too many pages look at pictures")))]
 async fn live(
     State(pictures): State<Arc<Pictures>>,
     Query(Wanted { cameras }): Query<Wanted>,
@@ -69,6 +75,13 @@ async fn live(
     (headers, Body::from_stream(parts)).into_response()
 }
 
+/// Live video by WebRTC: WHEP takes a browser's offer and gives the answer, and where the session ends.
+#[utoipa::path(post, path = "/api/cameras/{camera}/whep", tag = "pictures", params(("camera" = String, Path)),
+    request_body(content = String, content_type = whep::CONTENT_TYPE, description = "an SDP offer that takes video"),
+    responses((status = 201, content_type = whep::CONTENT_TYPE, description = "an SDP answer",
+    headers(("Location" = String, description = "what to DELETE at the end, relative to this address"))),
+    (status = 400, description = "no such offer"), (status = 404, description = "no video here, or no WebRTC"),
+    (status = 415, description = "it is no application/sdp"), (status = 503, description = "too many pages look")))]
 async fn open(
     State(pictures): State<Arc<Pictures>>,
     Path(camera): Path<String>,
@@ -111,6 +124,10 @@ async fn open(
     }
 }
 
+/// Ends a session of WHEP.
+#[utoipa::path(delete, path = "/api/cameras/{camera}/whep/{session}", tag = "pictures",
+    params(("camera" = String, Path), ("session" = String, Path)),
+    responses((status = 204), (status = 404, description = "there is no such session")))]
 async fn close(
     State(pictures): State<Arc<Pictures>>,
     Path((camera, session)): Path<(String, String)>,

@@ -8,10 +8,15 @@ use include_dir::{Dir, include_dir};
 
 static PAGE: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/page");
 
+/// The page.
+#[utoipa::path(get, path = "/", tag = "page", responses((status = 200, content_type = "text/html")))]
 pub async fn index() -> Response {
     serve("index.html")
 }
 
+/// Its files.
+#[utoipa::path(get, path = "/page/{*path}", tag = "page", params(("path" = String, Path)),
+    responses((status = 200), (status = 404)))]
 pub async fn file(Path(path): Path<String>) -> Response {
     serve(&path)
 }

@@ -19,12 +19,13 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::IntoResponse;
-use axum::routing::{delete, get, post};
 use parking_lot::RwLock;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use self::error::ApiError;
 use self::limits::Limits;
@@ -108,46 +109,52 @@ impl Settings {
     }
 }
 
-/// All that is served.
+/// All that is served, and what describes it: a route is in both or in none.
+fn routes(app: &Arc<App>) -> (Router, utoipa::openapi::OpenApi) {
+    OpenApiRouter::with_openapi(openapi::about())
+        .routes(routes!(cameras::state))
+        .routes(routes!(events::events))
+        .routes(routes!(cameras::ask))
+        .routes(routes!(cameras::camera))
+        .routes(routes!(cameras::standing, cameras::add_standing))
+        .routes(routes!(cameras::remove_standing))
+        .routes(routes!(history::answers))
+        .routes(routes!(history::find))
+        .routes(routes!(history::json))
+        .routes(routes!(history::csv))
+        .routes(routes!(pictures::newest))
+        .routes(routes!(pictures::mjpeg))
+        .routes(routes!(pictures::moments))
+        .routes(routes!(pictures::picture))
+        .routes(routes!(openai::models))
+        .routes(routes!(openai::complete))
+        .routes(routes!(access::login))
+        .routes(routes!(health))
+        .routes(routes!(numbers))
+        .routes(routes!(openapi::json))
+        .routes(routes!(openapi::page))
+        .routes(routes!(openapi::script))
+        .routes(routes!(files::index))
+        .routes(routes!(files::file))
+        .with_state(app.clone())
+        .merge(crate::picture::router(app.cameras.clone()))
+        .split_for_parts()
+}
+
+/// All that is served, as it is served.
 pub fn router(app: Arc<App>) -> Router {
-    let camera = Router::new()
-        .route("/", get(cameras::camera))
-        .route("/answers", get(history::answers))
-        .route("/standing", get(cameras::standing).post(cameras::add_standing))
-        .route("/standing/{standing}", delete(cameras::remove_standing))
-        .route("/live.mjpeg", get(pictures::mjpeg))
-        .route("/live.jpg", get(pictures::newest))
-        .route("/moments", get(pictures::moments));
     let fixed = |name: HeaderName, value: &'static str| {
         SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value))
     };
-    Router::new()
-        .route("/", get(files::index))
-        .route("/page/{*path}", get(files::file))
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/metrics", get(numbers))
-        .route("/api/login", post(access::login))
-        .route("/api/state", get(cameras::state))
-        .route("/api/events", get(events::events))
-        .route("/api/ask", post(cameras::ask))
-        .nest("/api/cameras/{camera}", camera)
-        .route("/api/pictures/{name}", get(pictures::picture))
-        .route("/api/history", get(history::find))
-        .route("/api/history.json", get(history::json))
-        .route("/api/history.csv", get(history::csv))
-        .route("/api/openapi.json", get(openapi::json))
-        .route("/api/docs", get(openapi::page))
-        .route("/api/docs.js", get(openapi::script))
-        .route("/v1/models", get(openai::models))
-        .route("/v1/chat/completions", post(openai::complete))
+    let (routes, api) = routes(&app);
+    routes
         .fallback(|| async {
             ApiError::new(StatusCode::NOT_FOUND, "there is nothing at this address")
         })
         .method_not_allowed_fallback(|| async {
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "this address does not know this method")
         })
-        .with_state(app.clone())
-        .merge(crate::picture::router(app.cameras.clone()))
+        .layer(axum::Extension(Arc::new(api)))
         .layer(DefaultBodyLimit::max(LONGEST))
         .layer(axum::middleware::from_fn_with_state(app.clone(), access::check))
         .layer(axum::middleware::from_fn_with_state(app, limits::count))
@@ -164,7 +171,15 @@ pub fn router(app: Arc<App>) -> Router {
         }))
 }
 
+/// Whether it is there, for whoever restarts programs.
+#[utoipa::path(get, path = "/healthz", tag = "numbers", responses((status = 200, content_type = "text/plain")))]
+async fn health() -> &'static str {
+    "ok\n"
+}
+
 /// What Prometheus reads.
+#[utoipa::path(get, path = "/metrics", tag = "numbers",
+    responses((status = 200, content_type = "application/openmetrics-text")))]
 async fn numbers(State(app): State<Arc<App>>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], app.metrics.text())
 }
@@ -183,3 +198,6 @@ pub fn serve(
         }
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -119,7 +119,8 @@ pub async fn moments(
 }
 
 /// A picture of the past.
-#[utoipa::path(get, path = "/api/pictures/{picture}.jpg", tag = "pictures", params(("picture" = String, Path)),
+#[utoipa::path(get, path = "/api/pictures/{picture}", tag = "pictures",
+    params(("picture" = String, Path, description = "what evidence and moments name, and .jpg")),
     responses((status = 200, content_type = "image/jpeg"), (status = 404, body = ErrorBody)))]
 pub async fn picture(
     State(app): State<Arc<App>>,
