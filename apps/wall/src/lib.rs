@@ -5,6 +5,7 @@
 //! and those know `config`.
 #![warn(missing_docs)]
 
+mod backoff;
 pub mod brokers;
 pub mod cameras;
 pub mod cluster;

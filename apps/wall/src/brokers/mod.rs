@@ -2,7 +2,6 @@
 //! Other systems that are told what happens: MQTT, webhooks, NATS, Prometheus. One that is gone is a state on
 //! the page; its messages wait, and nothing waits for it.
 
-mod backoff;
 mod link;
 pub mod metrics;
 mod mqtt;

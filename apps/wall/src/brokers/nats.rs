@@ -17,8 +17,8 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Place;
-use super::backoff::Backoff;
 use super::link::Link;
+use crate::backoff::Backoff;
 use crate::config::NatsConfig;
 use crate::hub::{Answer, BrokerKind, Event, Question, Receiver, Source};
 

@@ -20,6 +20,7 @@ use super::source::Source;
 use super::standing::Stand;
 use super::watcher::{Pictures, Video, Watcher};
 use super::{Input, Sender, reason, says};
+use crate::backoff::Backoff;
 use crate::config::CameraConfig;
 use crate::history::History;
 use crate::hub::{self, CameraState, Event, Health, Hub, Live};
@@ -31,6 +32,7 @@ const STALLED_AFTER: Duration = Duration::from_secs(3);
 const LOST_AFTER: f64 = 10.0;
 /// For the first frame.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Each wait is about twice as long as the one before.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// Who has played for so long has not failed in a row.
@@ -62,7 +64,7 @@ pub struct Camera {
     sources: u64,
     /// When the next source is tried.
     retry: Option<(Instant, Timestamp)>,
-    failures: u32,
+    backoff: Backoff,
     /// Since when frames come.
     flowing: Option<Instant>,
     connecting: Instant,
@@ -99,7 +101,7 @@ impl Camera {
             source: None,
             sources: 0,
             retry: Some((now, Timestamp::now())),
-            failures: 0,
+            backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT),
             flowing: None,
             connecting: now,
             model_loaded: false,
@@ -326,7 +328,7 @@ impl Camera {
                 self.set(CameraState::Stalled, Some("no picture comes".into()));
             }
         } else if self.flowing.is_some_and(|since| since.elapsed() > SOUND_AFTER) {
-            self.failures = 0;
+            self.backoff.worked();
         }
     }
 
@@ -371,12 +373,9 @@ impl Camera {
         self.wait(why);
     }
 
-    /// Each wait is twice as long as the one before, and no two cameras keep step.
+    /// Tries again later.
     fn wait(&mut self, why: String) {
-        let wait = FIRST_WAIT.saturating_mul(1 << self.failures.min(6)).min(LONGEST_WAIT);
-        self.failures = self.failures.saturating_add(1);
-        let spread = f64::from(Timestamp::now().subsec_nanosecond().unsigned_abs() % 1000) / 1000.0;
-        let wait = wait.mul_f64(0.9 + 0.2 * spread);
+        let wait = self.backoff.failed();
         let at = Timestamp::now().checked_add(wait).unwrap_or_else(|_| Timestamp::now());
         self.retry = Some((Instant::now() + wait, at));
         tracing::info!(

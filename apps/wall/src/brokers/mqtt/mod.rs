@@ -27,8 +27,8 @@ use self::ask::Pending;
 use self::told::Told;
 use self::topics::Topics;
 use super::Place;
-use super::backoff::Backoff;
 use super::link::Link;
+use crate::backoff::Backoff;
 use crate::config::MqttConfig;
 use crate::hub::{AnswerId, BrokerKind, Event, Receiver, Refused};
 

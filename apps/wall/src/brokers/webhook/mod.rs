@@ -13,8 +13,8 @@ use tokio::sync::broadcast::error::RecvError;
 
 use self::post::{Outcome, Poster};
 pub(crate) use self::queue::{BOUND, Queue};
-use super::backoff::Backoff;
 use super::link::Link;
+use crate::backoff::Backoff;
 use crate::config::WebhookConfig;
 use crate::hub::{BrokerKind, Event, Hub, Receiver};
 
