@@ -60,6 +60,11 @@ pub enum Event {
     },
     /// A connection to another system has changed.
     Broker(Broker),
+    /// The cameras have another order.
+    Order {
+        /// All that have a place in it, by [`Camera::id`].
+        cameras: Vec<String>,
+    },
 }
 
 impl Event {
@@ -74,10 +79,11 @@ impl Event {
             Event::Health { .. } => "health",
             Event::Standing { .. } => "standing",
             Event::Broker(_) => "broker",
+            Event::Order { .. } => "order",
         }
     }
 
-    /// The camera that it is about; a broker's is about none.
+    /// The camera that it is about, if it is about one.
     pub fn camera(&self) -> Option<&str> {
         match self {
             Event::Camera(camera) => Some(&camera.id),
@@ -87,7 +93,7 @@ impl Event {
             | Event::Token { camera, .. }
             | Event::Health { camera, .. }
             | Event::Standing { camera, .. } => Some(camera),
-            Event::Broker(_) => None,
+            Event::Broker(_) | Event::Order { .. } => None,
         }
     }
 
@@ -108,7 +114,7 @@ impl Event {
 /// What is so now.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct State {
-    /// By `id`.
+    /// In the order of the configuration; those that are not in it behind them, by `id`.
     pub cameras: Vec<Camera>,
     /// By `name`.
     pub brokers: Vec<Broker>,
@@ -136,6 +142,7 @@ pub type Ledger = Box<dyn Fn(Event) -> Option<Event> + Send + Sync>;
 #[derive(Default)]
 struct Now {
     cameras: BTreeMap<String, Camera>,
+    order: Vec<String>,
     brokers: BTreeMap<String, Broker>,
 }
 
@@ -177,6 +184,13 @@ impl Hub {
         // Sending copies a pointer and wakes listeners. Under the lock, so that who subscribes with the state
         // gets every event behind it and none before it. Nobody listening is no fault.
         let _ = self.inner.sender.send(Arc::new(event));
+    }
+
+    /// Cameras are in this order from now on.
+    pub fn arrange(&self, cameras: Vec<String>) {
+        if self.inner.state.lock().order != cameras {
+            self.announce(Event::Order { cameras });
+        }
     }
 
     /// Everything from now on.
@@ -226,15 +240,16 @@ impl Now {
             Event::Broker(broker) => {
                 self.brokers.insert(broker.name.clone(), broker.clone());
             }
+            Event::Order { cameras } => self.order.clone_from(cameras),
             Event::Token { .. } | Event::Answer(_) | Event::Alert(_) => {}
         }
     }
 
     fn to_state(&self) -> State {
-        State {
-            cameras: self.cameras.values().cloned().collect(),
-            brokers: self.brokers.values().cloned().collect(),
-        }
+        let place = |camera: &Camera| self.order.iter().position(|id| *id == camera.id);
+        let mut cameras: Vec<Camera> = self.cameras.values().cloned().collect();
+        cameras.sort_by_cached_key(|camera| place(camera).unwrap_or(usize::MAX));
+        State { cameras, brokers: self.brokers.values().cloned().collect() }
     }
 }
 

@@ -155,6 +155,7 @@ impl Wall {
             wall.hub.publish(Event::Answer(Answer { answered: Timestamp::now(), ..answer }));
         }
         if wall.cluster.is_none() {
+            wall.hub.arrange(ids(&config));
             wall.cameras.apply(&config.cameras).await;
         }
         Ok(wall)
@@ -182,7 +183,10 @@ impl Wall {
         self.brokers.apply(config);
         match &self.cluster {
             Some(cluster) => cluster.apply(config.cameras.clone()),
-            None => self.cameras.apply(&config.cameras).await,
+            None => {
+                self.hub.arrange(ids(config));
+                self.cameras.apply(&config.cameras).await;
+            }
         }
     }
 
@@ -223,6 +227,11 @@ impl Wall {
             let _ = tokio::time::timeout(Duration::from_secs(2), server).await;
         }
     }
+}
+
+/// The cameras in their order.
+fn ids(config: &Config) -> Vec<String> {
+    config.cameras.iter().map(|camera| camera.id.clone()).collect()
 }
 
 /// One wall a folder.

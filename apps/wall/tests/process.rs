@@ -158,6 +158,11 @@ fn another_file_is_taken_without_disturbing_what_it_says_the_same() {
             + &ball("new")),
     );
     let state = program.until("a new camera", |state| is_live(state, "new"));
+    // As in the file.
+    assert_eq!(
+        (&state["cameras"][0]["id"], &state["cameras"][1]["id"]),
+        (&json!("yard"), &json!("new"))
+    );
     let yard = camera_of(&state, "yard");
     assert_eq!((&yard["name"], &yard["standing"][0]["id"]), (&json!("Yard"), &json!("is-it")));
     assert_eq!(camera_of(&state, "gone"), &Value::Null);

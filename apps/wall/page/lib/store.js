@@ -18,6 +18,8 @@ const ANSWERED_KEPT = 256;
 class Store extends EventTarget {
   wall = { name: "Wall", host: "", version: "" };
   cameras = new Map();
+  /** Their ids as the configuration has them. */
+  order = [];
   brokers = new Map();
   /** Newest first. */
   alerts = [];
@@ -52,6 +54,7 @@ class Store extends EventTarget {
   on_state(state) {
     this.wall = state.wall;
     this.cameras = new Map(state.cameras.map((camera) => [camera.id, camera]));
+    this.order = [...this.cameras.keys()];
     this.brokers = new Map(state.brokers.map((broker) => [broker.name, broker]));
     this.writing.clear();
     for (const id of this.selected) if (!this.cameras.has(id)) this.selected.delete(id);
@@ -80,7 +83,7 @@ class Store extends EventTarget {
   on_camera(camera) {
     const known = this.cameras.get(camera.id);
     this.cameras.set(camera.id, camera);
-    if (!known) this.tell("cameras");
+    if (!known) this.on_order({ cameras: this.order });
     else this.tell("camera", camera);
     if (known && known.state !== camera.state && camera.state !== "starting") {
       say(`${camera.name}: ${STATES[camera.state] ?? camera.state}${camera.reason ? `, ${camera.reason}` : ""}`);
@@ -98,6 +101,14 @@ class Store extends EventTarget {
     if (!known) return;
     known.health = health;
     this.tell("health", known);
+  }
+
+  on_order({ cameras }) {
+    const place = new Map(cameras.map((id, at) => [id, at]));
+    const at = ([id]) => place.get(id) ?? Infinity;
+    this.order = cameras;
+    this.cameras = new Map([...this.cameras].toSorted((a, b) => at(a) - at(b) || (a[0] < b[0] ? -1 : 1)));
+    this.tell("cameras");
   }
 
   on_standing({ camera, standing }) {

@@ -2,7 +2,7 @@
 //! Keeps what a wall knows of the others and what it holds: follows the records, renews leases, and has those
 //! cameras stopped in time whose leases cannot be renewed. What it does with cameras is in `moving`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -144,7 +144,13 @@ impl Keeper {
         let mut view = shared.view.lock();
         let new = match Key::read(&entry.key) {
             Some(Key::Camera(id)) => match value::<Listed>(entry) {
-                Some(listed) => View::see(&mut view.cameras, id, revision, listed, at),
+                Some(listed) => {
+                    let before = view.cameras.get(id).map(|seen| &seen.value.config);
+                    if before.is_some_and(|before| !before.has_same_pipeline(&listed.config)) {
+                        shared.fitness.forget(id);
+                    }
+                    View::see(&mut view.cameras, id, revision, listed, at)
+                }
                 None => {
                     view.cameras.get(id).is_some_and(|seen| seen.revision < revision)
                         && view.cameras.remove(id).is_some()
@@ -193,11 +199,13 @@ impl Keeper {
             life: shared.life.clone(),
             max: shared.config.max_cameras,
             beat: 0,
+            unfit: BTreeMap::new(),
         };
         let mut failures = 0_u32;
         loop {
             ticks.tick().await;
             life.beat += 1;
+            life.unfit = shared.fitness.unfit(now());
             let held = shared.leases.all();
             let renewals = join_all(held.iter().map(|(camera, held)| self.renew_one(camera, held)));
             let (beat, _) = tokio::join!(self.beat(&life), renewals);

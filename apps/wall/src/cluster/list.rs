@@ -30,11 +30,12 @@ pub(super) fn effective(listed: &Listed) -> CameraConfig {
 pub(super) async fn announce(shared: &Shared, store: &Store) -> Result<(), String> {
     let configured = shared.configured.lock().clone();
     let me = word(&shared.host);
-    for camera in &configured {
+    for (place, camera) in configured.iter().enumerate() {
         change(shared, store, &camera.id, |listed| {
             let mut listed = listed.unwrap_or_default();
             listed.config = camera.clone();
             listed.from.insert(me.clone());
+            listed.places.insert(me.clone(), place);
             Ok(Some(listed))
         })
         .await
@@ -49,6 +50,7 @@ pub(super) async fn announce(shared: &Shared, store: &Store) -> Result<(), Strin
         change(shared, store, gone, |listed| {
             Ok(listed.map(|mut listed| {
                 listed.from.remove(&me);
+                listed.places.remove(&me);
                 listed
             }))
         })

@@ -8,6 +8,7 @@
 
 mod alerts;
 mod clock;
+mod fitness;
 mod keeper;
 mod leases;
 mod list;
@@ -32,6 +33,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use self::alerts::Alerts;
+use self::fitness::Fitness;
 use self::leases::Leases;
 use self::questions::Questions;
 use self::store::Store;
@@ -96,6 +98,7 @@ struct Shared {
     beat_seen: Mutex<u64>,
     questions: Questions,
     alerts: Alerts,
+    fitness: Fitness,
     /// The cameras of this machine's configuration.
     configured: Mutex<Vec<CameraConfig>>,
     /// Something above has changed.
@@ -133,6 +136,7 @@ impl Cluster {
             beat_seen: Mutex::default(),
             questions: Questions::default(),
             alerts,
+            fitness: Fitness::default(),
             configured: Mutex::new(cameras),
             changed: Notify::new(),
             reconfigured: Notify::new(),

@@ -29,6 +29,7 @@ impl Keeper {
     pub(super) fn stop(&self, camera: String) {
         let shared = self.shared.clone();
         shared.questions.leave(&camera);
+        shared.fitness.leaves(&camera);
         self.work(camera.clone(), async move {
             let _ = shared.local.stop_camera(&camera).await;
             shared.changed.notify_one();
@@ -82,6 +83,8 @@ impl Keeper {
                     life: &shared.life,
                     max: shared.config.max_cameras,
                     held: &held,
+                    unfit: &shared.fitness.unfit(now()),
+                    failing: &shared.fitness.failing(),
                 };
                 view.decide(&me, now(), shared.leases.lasts)
             };
@@ -187,6 +190,7 @@ impl Keeper {
                         self.memories.is_known(camera, &file);
                     }
                     self.memories.is_here(camera, epoch);
+                    shared.fitness.begins(camera, now());
                     if let Some(fetched) = &memory {
                         // It has been copied to where it belongs.
                         let _ = tokio::fs::remove_file(fetched).await;
@@ -208,6 +212,7 @@ impl Keeper {
         let Some(held) = self.shared.leases.all().remove(&camera) else { return };
         self.shared.leases.phase(&camera, held.epoch, Phase::Leaving);
         self.shared.questions.leave(&camera);
+        self.shared.fitness.leaves(&camera);
         let keeper = self.clone();
         self.work(camera.clone(), async move { keeper.hand_over(&camera, &held, to).await });
     }

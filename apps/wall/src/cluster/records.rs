@@ -2,7 +2,7 @@
 //! What the walls have in common, as it stands in JetStream: one key-value bucket for cameras, leases, walls and
 //! snapshots, one for questions, and one object store for memories.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,9 @@ pub(super) struct Listed {
     pub config: CameraConfig,
     /// The hosts whose configurations have it; without any it is not on the list.
     pub from: BTreeSet<String>,
+    /// Its place among the cameras of each of them.
+    #[serde(default)]
+    pub places: BTreeMap<String, usize>,
     /// Standing questions that were added later.
     #[serde(default)]
     pub standing: Vec<StandingConfig>,
@@ -49,6 +52,9 @@ pub(super) struct Life {
     pub max: Option<u32>,
     /// Grows with every writing.
     pub beat: u64,
+    /// Cameras that do not start there, and whether they may be tried there again.
+    #[serde(default)]
+    pub unfit: BTreeMap<String, bool>,
 }
 
 /// `memory.ID`: the snapshots of a camera's memory, the newest first.

@@ -62,6 +62,7 @@ fn gate(shared: &Arc<Shared>, event: &Event) {
             if shared.leases.holds(&id).is_none() {
                 return;
             }
+            shared.fitness.is(&id, camera.state, now());
             let mut camera = camera.clone();
             if camera.state == CameraState::Stopped {
                 // Nobody stopped it for good: it is on its way.
@@ -174,6 +175,10 @@ pub(super) fn tell_places(shared: &Shared) {
         view.cameras.iter().map(place).collect()
     };
     let names: Vec<&String> = places.iter().map(|(id, ..)| id).collect();
+    let order = shared.view.lock().order();
+    for hub in [&shared.own, &shared.all] {
+        hub.arrange(order.clone());
+    }
     for hub in [&shared.own, &shared.all] {
         for camera in hub.state().cameras {
             if !names.contains(&&camera.id) {

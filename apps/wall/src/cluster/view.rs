@@ -17,6 +17,9 @@ const FOR_ONE: Duration = Duration::from_secs(2);
 /// After how long a free camera is taken by a wall that has its share already.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// How long one waits for a wall on which it may start.
+const FOR_FIT: Duration = Duration::from_secs(5);
+
 /// A record, and since when it is known.
 #[derive(Clone, Debug)]
 pub(super) struct Seen<T> {
@@ -41,6 +44,10 @@ pub(super) struct Me<'a> {
     pub max: Option<u32>,
     /// Cameras that it holds, and whether it is about to give them up.
     pub held: &'a BTreeMap<String, bool>,
+    /// Cameras that do not start here, and whether they may be tried again.
+    pub unfit: &'a BTreeMap<String, bool>,
+    /// Those of them that it holds.
+    pub failing: &'a BTreeSet<String>,
 }
 
 /// What is to be done.
@@ -123,7 +130,15 @@ impl View {
         free.sort_by_key(|(camera, ..)| mix(me.host, camera));
         let mut acts = Vec::new();
         for (camera, since, revision) in free {
-            let lonely = now.saturating_sub(since) >= PATIENCE;
+            let waits = now.saturating_sub(since);
+            // It is for one who can; if nobody comes, for whoever tries.
+            let others = alive.iter().filter(|(host, _)| **host != me.host);
+            let others_can =
+                || others.into_iter().any(|(_, life)| !life.unfit.contains_key(camera));
+            if me.unfit.contains_key(camera) && waits < FOR_FIT && others_can() {
+                continue;
+            }
+            let lonely = waits >= PATIENCE;
             if mine < max && (mine < share || lonely) {
                 mine += 1;
                 acts.push(Act::Claim { camera: camera.clone(), revision });
@@ -132,7 +147,8 @@ impl View {
         acts
     }
 
-    /// One camera for the wall that has the fewest, if that has two less than we.
+    /// One camera that does not start here for a wall that has not tried it, or may try again; else one for the
+    /// wall that has the fewest, if that has two less than we.
     fn give(
         &self,
         me: &Me,
@@ -155,13 +171,34 @@ impl View {
         let room = |host: &str, count: usize| {
             alive.get(host).is_some_and(|life| life.max.is_none_or(|max| count < max as usize))
         };
-        let others = counts.iter().filter(|(host, count)| **host != me.host && room(host, **count));
-        let (to, fewest) = others.min_by_key(|(_, count)| **count)?;
-        if me.held.len() < fewest + 2 {
-            return None;
+        let mut others: Vec<(&str, usize)> = counts
+            .iter()
+            .filter(|(host, count)| **host != me.host && room(host, **count))
+            .map(|(host, count)| (*host, *count))
+            .collect();
+        others.sort_by_key(|(_, count)| *count);
+        let unfit = |host: &str, camera: &str| alive.get(host)?.unfit.get(camera).copied();
+        for camera in me.failing.iter().filter(|camera| me.held.contains_key(*camera)) {
+            let untried = others.iter().find(|(host, _)| unfit(host, camera).is_none());
+            let again = || others.iter().find(|(host, _)| unfit(host, camera) == Some(true));
+            if let Some((to, _)) = untried.or_else(again) {
+                return Some(Act::Give { camera: camera.clone(), to: (*to).to_owned() });
+            }
         }
-        let camera = me.held.keys().max_by_key(|camera| mix(me.host, camera))?;
-        Some(Act::Give { camera: camera.clone(), to: (*to).to_owned() })
+        others.iter().take_while(|(_, count)| me.held.len() >= count + 2).find_map(|(to, _)| {
+            let fitting = me.held.keys().filter(|camera| unfit(to, camera).is_none());
+            let camera = fitting.max_by_key(|camera| mix(me.host, camera))?;
+            Some(Act::Give { camera: camera.clone(), to: (*to).to_owned() })
+        })
+    }
+
+    /// Cameras of the list, as the configurations have them: by the first place that one of them gives, then by id.
+    pub fn order(&self) -> Vec<String> {
+        let place = |seen: &Seen<Listed>| seen.value.places.values().min().copied();
+        let mut all: Vec<(usize, &String)> =
+            self.cameras.iter().map(|(id, seen)| (place(seen).unwrap_or(usize::MAX), id)).collect();
+        all.sort();
+        all.into_iter().map(|(_, id)| id.clone()).collect()
     }
 
     /// Cameras of the list.

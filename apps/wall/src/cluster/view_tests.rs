@@ -3,6 +3,9 @@ use super::*;
 
 const LEASE: Duration = Duration::from_secs(5);
 
+const ALL_FIT: BTreeMap<String, bool> = BTreeMap::new();
+const NONE_FAILS: BTreeSet<String> = BTreeSet::new();
+
 fn at(seconds: f64) -> Moment {
     Duration::from_secs_f64(1000.0 + seconds)
 }
@@ -52,7 +55,14 @@ impl World {
                     self.write(camera, lease(Some(host), None));
                 }
                 let own = format!("{host}'s");
-                let me = Me { host, life: &own, max: None, held: &held };
+                let me = Me {
+                    host,
+                    life: &own,
+                    max: None,
+                    held: &held,
+                    unfit: &ALL_FIT,
+                    failing: &NONE_FAILS,
+                };
                 for act in self.view.decide(&me, at(self.now), LEASE) {
                     match act {
                         Act::Claim { camera, revision } => {
@@ -110,7 +120,14 @@ fn nothing_is_taken_before_its_lease_has_run_out_by_ones_own_clock() {
     View::see(&mut view.cameras, "yard", 1, Listed::default(), at(0.0));
     View::see(&mut view.leases, "yard", 7, lease(Some("b"), None), at(0.0));
     let held = BTreeMap::new();
-    let me = Me { host: "a", life: "a's", max: None, held: &held };
+    let me = Me {
+        host: "a",
+        life: "a's",
+        max: None,
+        held: &held,
+        unfit: &ALL_FIT,
+        failing: &NONE_FAILS,
+    };
     assert_eq!(view.decide(&me, at(4.9), LEASE), []);
     // It was renewed, which is known late: the time counts from when it is known.
     View::see(&mut view.leases, "yard", 8, lease(Some("b"), None), at(4.95));
@@ -131,7 +148,11 @@ fn a_camera_given_up_for_one_wall_waits_for_it_a_while() {
     let held = BTreeMap::new();
     let decide = |host: &'static str, now: f64| {
         let own = format!("{host}'s");
-        view.decide(&Me { host, life: &own, max: None, held: &held }, at(now), LEASE)
+        view.decide(
+            &Me { host, life: &own, max: None, held: &held, unfit: &ALL_FIT, failing: &NONE_FAILS },
+            at(now),
+            LEASE,
+        )
     };
     assert_eq!(decide("b", 1.0).len(), 1);
     assert_eq!(decide("a", 2.9), []);
@@ -147,7 +168,14 @@ fn no_wall_takes_more_than_it_may() {
         View::see(&mut view.cameras, camera, 1, Listed::default(), at(0.0));
     }
     let held = BTreeMap::new();
-    let me = Me { host: "x", life: "x's", max: Some(2), held: &held };
+    let me = Me {
+        host: "x",
+        life: "x's",
+        max: Some(2),
+        held: &held,
+        unfit: &ALL_FIT,
+        failing: &NONE_FAILS,
+    };
     assert_eq!(view.decide(&me, at(60.0), LEASE).len(), 2);
 }
 
@@ -158,9 +186,89 @@ fn a_claim_of_an_earlier_life_is_waited_out() {
     View::see(&mut view.leases, "yard", 7, lease(Some("a"), None), at(0.0));
     let held = BTreeMap::new();
     let decide = |life: &str, now| {
-        view.decide(&Me { host: "a", life, max: None, held: &held }, at(now), LEASE).len()
+        view.decide(
+            &Me { host: "a", life, max: None, held: &held, unfit: &ALL_FIT, failing: &NONE_FAILS },
+            at(now),
+            LEASE,
+        )
+        .len()
     };
     assert_eq!(decide("another", 4.0), 0);
     assert_eq!(decide("another", 5.0), 1);
     assert_eq!(decide("a's", 0.0), 1, "its own, which came late");
+}
+
+#[test]
+fn a_camera_that_does_not_start_goes_to_a_wall_that_has_not_tried_it_and_stays_away() {
+    let mut view = View::default();
+    let mut revision = 0;
+    for camera in ["c0", "c1", "c2"] {
+        View::see(&mut view.cameras, camera, 1, Listed::default(), at(0.0));
+    }
+    let unfit = |again| -> BTreeMap<String, bool> { [("c0".to_owned(), again)].into() };
+    let mut seen = |view: &mut View, host: &str, unfit: BTreeMap<String, bool>| {
+        revision += 1;
+        View::see(&mut view.walls, host, revision, Life { unfit, ..life(host) }, at(0.0));
+    };
+    for host in ["a", "b", "c"] {
+        seen(&mut view, host, BTreeMap::new());
+    }
+    let failing: BTreeSet<String> = ["c0".to_owned()].into();
+    let holds = |cameras: &[&str]| -> BTreeMap<String, bool> {
+        cameras.iter().map(|camera| ((*camera).to_owned(), false)).collect()
+    };
+    for (camera, host) in [("c0", "a"), ("c1", "b"), ("c2", "b")] {
+        View::see(&mut view.leases, camera, 1, lease(Some(host), None), at(0.0));
+    }
+    let held = holds(&["c0"]);
+    let give = |view: &View, unfit: &BTreeMap<String, bool>| {
+        let me = Me { host: "a", life: "a's", max: None, held: &held, unfit, failing: &failing };
+        view.decide(&me, at(1.0), LEASE)
+    };
+    let to = |to: &str| vec![Act::Give { camera: "c0".into(), to: to.into() }];
+    // The one that has fewest, of those that have not tried; then one that may again; then nobody.
+    assert_eq!(give(&view, &unfit(false)), to("c"));
+    seen(&mut view, "c", unfit(false));
+    assert_eq!(give(&view, &unfit(false)), to("b"));
+    seen(&mut view, "b", unfit(false));
+    assert_eq!(give(&view, &unfit(false)), []);
+    seen(&mut view, "b", unfit(true));
+    assert_eq!(give(&view, &unfit(false)), to("b"));
+
+    // Evenness gives another one back.
+    seen(&mut view, "a", unfit(false));
+    let held = holds(&["c0", "c1", "c2"]);
+    for camera in ["c0", "c1", "c2"] {
+        View::see(&mut view.leases, camera, 2, lease(Some("b"), None), at(0.0));
+    }
+    let me = Me {
+        host: "b",
+        life: "b's",
+        max: None,
+        held: &held,
+        unfit: &ALL_FIT,
+        failing: &NONE_FAILS,
+    };
+    for act in view.decide(&me, at(1.0), LEASE) {
+        assert!(!matches!(act, Act::Give { camera, .. } if camera == "c0"));
+    }
+
+    // Free, it is left to who can, for a while.
+    View::see(&mut view.leases, "c0", 3, lease(None, None), at(0.0));
+    let held = holds(&["c1"]);
+    let unfit = unfit(false);
+    let claims = |view: &View, now: f64| {
+        let me = Me {
+            host: "a",
+            life: "a's",
+            max: None,
+            held: &held,
+            unfit: &unfit,
+            failing: &NONE_FAILS,
+        };
+        !view.decide(&me, at(now), Duration::from_secs(60)).is_empty()
+    };
+    seen(&mut view, "c", BTreeMap::new());
+    assert!(!claims(&view, 3.0));
+    assert!(claims(&view, 6.0));
 }

@@ -49,3 +49,32 @@ fn ids_grow() {
     ids.dedup();
     assert_eq!(ids, made);
 }
+
+#[test]
+fn cameras_are_in_the_order_they_are_given_and_others_behind_them() {
+    let hub = Hub::new();
+    let camera = |id: &str| Camera {
+        id: id.into(),
+        name: id.into(),
+        state: CameraState::Live,
+        reason: None,
+        next_try: None,
+        since: jiff::Timestamp::UNIX_EPOCH,
+        host: String::new(),
+        live: Live::default(),
+        standing: Vec::new(),
+        health: Health::default(),
+    };
+    for id in ["d", "c", "b", "a"] {
+        hub.publish(Event::Camera(camera(id)));
+    }
+    let ids = || hub.state().cameras.into_iter().map(|camera| camera.id).collect::<String>();
+    assert_eq!(ids(), "abcd");
+    let mut heard = hub.subscribe();
+    hub.arrange(vec!["c".into(), "x".into(), "b".into()]);
+    assert_eq!(ids(), "cbad");
+    let told = heard.try_recv().unwrap();
+    assert_eq!(told.data(), serde_json::json!({"cameras": ["c", "x", "b"]}));
+    hub.arrange(vec!["c".into(), "x".into(), "b".into()]);
+    assert!(heard.try_recv().is_err(), "it is the same");
+}

@@ -19,7 +19,7 @@ use crate::hub::{self, Receiver};
 /// First `state` with all that is so, then what happens. Who is too slow gets another `state`.
 #[utoipa::path(get, path = "/api/events", tag = "cameras",
     responses((status = 200, content_type = "text/event-stream",
-        description = "events state, camera, gone, token, answer, alert, health, standing, broker")))]
+        description = "events state, camera, gone, token, answer, alert, health, standing, broker, order")))]
 pub async fn events(
     State(app): State<Arc<App>>,
 ) -> Result<Sse<impl Stream<Item = Result<Sent, Infallible>>>, ApiError> {

@@ -8,5 +8,6 @@ mod mqtt;
 mod nats;
 mod servers;
 mod stand_in;
+mod unfit;
 mod walls;
 mod webhooks;

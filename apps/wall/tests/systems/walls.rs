@@ -24,6 +24,7 @@ pub struct Wall {
     pub host: String,
     pub url: String,
     folder: PathBuf,
+    variables: Vec<(String, PathBuf)>,
     process: Process,
 }
 
@@ -60,17 +61,30 @@ impl Setting {
 
 impl Wall {
     pub fn start(folder: &Path, host: &str, setting: &Setting) -> Self {
+        Self::start_with(folder, host, setting, &[])
+    }
+
+    /// The same with variables of its environment.
+    pub fn start_with(
+        folder: &Path,
+        host: &str,
+        setting: &Setting,
+        variables: &[(&str, &Path)],
+    ) -> Self {
         let own = folder.join(host);
         std::fs::create_dir_all(&own).unwrap();
         std::fs::write(own.join("wall.toml"), setting.config(host, &own.join("data"))).unwrap();
-        let (process, url) = Self::run(&own);
-        Wall { host: host.to_owned(), url, folder: own, process }
+        let variables: Vec<_> =
+            variables.iter().map(|(name, value)| ((*name).into(), value.into())).collect();
+        let (process, url) = Self::run(&own, &variables);
+        Wall { host: host.to_owned(), url, folder: own, variables, process }
     }
 
-    fn run(folder: &Path) -> (Process, String) {
+    fn run(folder: &Path, variables: &[(String, PathBuf)]) -> (Process, String) {
         let log =
             std::fs::File::options().create(true).append(true).open(folder.join("log")).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_streamkvqa-wall"));
+        command.envs(variables.iter().cloned());
         command.arg(folder.join("wall.toml")).stdout(Stdio::piped()).stderr(log);
         let mut child = command.spawn().expect("the wall starts");
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -86,7 +100,7 @@ impl Wall {
     }
 
     pub fn again(&mut self) {
-        (self.process, self.url) = Self::run(&self.folder);
+        (self.process, self.url) = Self::run(&self.folder, &self.variables);
     }
 
     pub fn kill(&mut self) {

@@ -70,7 +70,7 @@ impl Told {
             Event::Alert(alert) => {
                 self.outbox.tell(self.topics.camera(&alert.camera, "alert"), json_of(alert));
             }
-            Event::Token { .. } | Event::Broker(_) => {}
+            Event::Token { .. } | Event::Broker(_) | Event::Order { .. } => {}
         }
     }
 
