@@ -136,7 +136,11 @@ async fn a_camera_that_goes_and_comes_keeps_its_memory_and_its_questions() {
     // What it has seen can be asked about meanwhile.
     let id = rig.wall.asks.ask("yard", question("what is here now?")).await.unwrap();
     assert_eq!(rig.answer(&id).await.error, None);
+    // It goes in the middle of the next try.
+    rig.until_state("yard", CameraState::Starting).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
     server.kill();
+    rig.until_state("yard", CameraState::Waiting).await;
     let server = Server::rtsp(port, &["me", "right"]);
     let after = rig.until_state("yard", CameraState::Live).await;
     assert!(after.health.memory_units >= before.health.memory_units, "{after:?}");

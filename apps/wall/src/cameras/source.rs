@@ -35,6 +35,9 @@ impl Source {
         inputs: &Sender,
     ) -> Result<Self, String> {
         let (bin, decoder) = build(config)?;
+        // It goes to its state by itself. Else the pipeline would be taken back with it whenever it connects, and one
+        // that fails in the middle of that would leave the pipeline, and all sources after it, paused for ever.
+        bin.set_property("async-handling", true);
         let tee = watcher.entry();
         let (inner, events, pipeline) =
             (bin.downgrade(), inputs.clone(), watcher.pipeline().downgrade());

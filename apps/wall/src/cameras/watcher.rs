@@ -116,6 +116,8 @@ impl Watcher {
         inputs: &Sender,
     ) -> Result<Self, String> {
         let pipeline = gst::Pipeline::new();
+        // A source may have a clock of its own, which would go with it.
+        pipeline.use_clock(Some(&gst::SystemClock::obtain()));
         let tee = make("tee", "gstreamer1.0")?;
         // While a source is built anew there is nobody to push, and a viewer that leaves is no fault.
         tee.set_property("allow-not-linked", true);
