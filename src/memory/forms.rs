@@ -24,6 +24,7 @@ fn small(name: &str) -> Recipe {
             (*units, *most, *recent) = (3, 5, (*recent).min(1));
         }
         Retrieval::Consensus { units } | Retrieval::Fresh { units } => *units = 3,
+        Retrieval::Gated { few, .. } => *few = 2,
         Retrieval::Grains { top, .. } => *top = 2,
         Retrieval::Pages { tokens, recent, .. } => (*tokens, *recent) = (3, 1),
     }

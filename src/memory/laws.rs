@@ -3,6 +3,7 @@
 //! has: random recipes on random streams through a small random decoder.
 
 pub(super) mod ages;
+mod asked;
 mod cover;
 mod newest;
 mod older;
@@ -23,13 +24,15 @@ use super::find::{self, Bare};
 use super::intake::{Encoded, FrameTokens, Prompts, Segment, Segmenter, Teller};
 use super::kv::Kv;
 use super::recipe::{
-    BudgetRule, Compression, Cut, Grains, Heads, Keeps, Leave, Older, Order, Pick, Places, Probe,
-    Recipe, Reduce, Resident, Retrieval, Scope, Sees, Signal, Span, Sparse, Tiers,
+    Bank, BudgetRule, Compression, Cut, Grains, Heads, Keeps, Leave, Older, Order, Pick, Places,
+    Probe, Questions, Recipe, Reduce, Resident, Retrieval, Scope, Sees, Signal, Span, Sparse,
+    Tiers,
 };
 use super::store::StoreOptions;
 use super::testing::{Lcg, random_tensor};
 use super::unit::{Geometry, RESIDUE, Row};
 use super::weigh::rank::consensus;
+use super::weigh::score::cosine;
 use super::weigh::select::ranked;
 use crate::cancel::Cancel;
 use crate::error::Result;
@@ -71,6 +74,12 @@ pub(super) fn decoder_of(mrope: Option<Mrope>, head_norms: bool) -> Decoder {
         let noise = random_tensor(seed + 1, shape);
         if name.contains("norm") { noise.affine(0.1, 1.0) } else { noise.affine(0.5, 0.0) }.unwrap()
     })
+}
+
+/// A recipe's pseudo-questions.
+fn bank(recipe: &Recipe) -> Vec<Tensor> {
+    let questions = recipe.pseudo_questions().iter().zip(0..);
+    questions.map(|(_, i)| random_tensor(80 + i, (2 + i as usize % 2, WIDTH))).collect()
 }
 
 /// What a question saw and came to.
@@ -127,6 +136,7 @@ impl<'a> Run<'a> {
         memory.set_prompts(Prompts {
             probes: (0..probes).map(|i| random_tensor(70 + i, (2, WIDTH))).collect(),
             guidance: recipe.compression.is_some().then(|| random_tensor(61, (2, WIDTH))),
+            bank: bank(recipe),
             teller: None,
         });
         memory.open(decoder, &random_tensor(60, (3, WIDTH)), &cancel).unwrap();
@@ -550,6 +560,7 @@ pub(super) fn recipe() -> impl Strategy<Value = Recipe> {
         best,
         (1..5usize).prop_map(|units| Retrieval::Consensus { units }),
         (1..5usize).prop_map(|units| Retrieval::Fresh { units }),
+        (0.0..3.0, 0..5usize).prop_map(|(gate, few)| Retrieval::Gated { gate, few }),
         (1..6usize, 0.1..1.0, 0..2usize).prop_map(|(tokens, share, recent)| Retrieval::Pages {
             tokens,
             share,
@@ -583,7 +594,8 @@ pub(super) fn recipe() -> impl Strategy<Value = Recipe> {
                 retrieve: vec![3, 2, 1],
             };
             let plain = resident.is_none() && sees == Sees::Window && !grained;
-            let fresh = matches!(retrieval, Retrieval::Fresh { .. }) && !grained;
+            let gated = matches!(retrieval, Retrieval::Gated { .. });
+            let fresh = (matches!(retrieval, Retrieval::Fresh { .. }) || gated) && !grained;
             let all = matches!(retrieval, Retrieval::All { .. }) && plain && flags[5];
             let sees = match sees {
                 Sees::Changed(_) if fresh => Sees::Window,
@@ -592,9 +604,17 @@ pub(super) fn recipe() -> impl Strategy<Value = Recipe> {
             };
             let fresh = fresh || all;
             let older = match (sees, keep) {
-                (Sees::Nothing, ..0.3) => {
-                    Older::Tiers(Tiers { whole: 2, changed: 2, same: 0.9, cap: 5 })
-                }
+                (Sees::Nothing, ..0.4) => Older::Tiers(Tiers {
+                    whole: 2,
+                    changed: 2,
+                    same: 0.9,
+                    cap: if gated { 3 } else { 5 },
+                    bank: gated.then(|| Bank {
+                        questions: Questions(vec!["a".into(), "b".into()]),
+                        spare: keep,
+                        scene: 1.1,
+                    }),
+                }),
                 (Sees::Nothing, ..0.6) => {
                     Older::Span(Span { cap: 4, directions: 5, decay: 0.7, new: 2 })
                 }

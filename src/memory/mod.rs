@@ -226,7 +226,7 @@ impl VideoMemory {
         self.next_unit += encoded.units.len() as u64;
         let fresh: Vec<u64> = encoded.units.iter().map(|unit| unit.id).collect();
         self.stored.units.extend(encoded.units);
-        self.stored.tidy(&self.recipe, &fresh, &self.geometry)?;
+        self.stored.tidy((&self.recipe, &self.prompts.bank), &fresh, &self.geometry)?;
         if encoded.resident.is_some() {
             self.resident = encoded.resident;
             self.stored.forget_lost_units(self.resident.as_deref());
@@ -302,7 +302,7 @@ impl VideoMemory {
     pub fn view<'a>(&'a self, branch: Option<&'a Encoded>) -> View<'a> {
         let Stored { inputs, tiers, units, .. } = &self.stored;
         let (held, tiers) = (self.held(), Some(tiers));
-        View { held, inputs, units, branch, tiers, within: None }
+        View { held, inputs, units, branch, tiers, within: None, usual: self.stored.usual() }
     }
 
     /// What lies in each tier; with the device counts all that is in memory of a stream: windows,

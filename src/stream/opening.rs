@@ -118,6 +118,11 @@ fn prompts(model: &VideoLlm, recipe: &Recipe) -> Result<Prompts> {
     Ok(Prompts {
         probes: recipe.probes().iter().map(probe).collect::<Result<_>>()?,
         guidance: guidance.map(|rule| words("guidance", &rule.guidance)).transpose()?,
+        bank: recipe
+            .pseudo_questions()
+            .iter()
+            .map(|one| words("bank", one))
+            .collect::<Result<_>>()?,
         teller: teller(model)?,
     })
 }

@@ -4,7 +4,7 @@
 //! all there is (SimpleStream).
 
 use super::places::Context;
-use super::reread::read;
+use super::reread::{Found, read};
 use super::view::View;
 use crate::cancel::Cancel;
 use crate::error::Result;
@@ -24,11 +24,22 @@ pub fn newest(
     decoder: &Decoder,
     cancel: &Cancel,
 ) -> Result<Vec<Option<Context>>> {
+    let found = gather(view, count)?;
+    let layers = 0..view.held.geometry.layers;
+    let past: Option<Vec<Layer>> = layers.map(|at| view.resident(at).cloned()).collect();
+    read(view, found, (past, 0), decoder, cancel)
+}
+
+/// The newest `count` units with what would enter the decoder, oldest first. Where some are lost, older ones
+/// take their place.
+///
+/// # Errors
+/// What the computation fails with.
+pub fn gather(view: View<'_>, count: usize) -> Result<Found> {
     let open = view.branch.map_or(&[][..], |branch| &branch.inputs);
     let within = |block: &&Block| view.within.is_none_or(|within| within.has(block.unit));
     let held: Vec<&Block> = view.inputs.iter().chain(open).filter(within).collect();
     let mut found = Vec::with_capacity(count.min(held.len()));
-    // Where some are lost, older ones take their place.
     for block in held.into_iter().rev() {
         if found.len() == count {
             break;
@@ -38,7 +49,5 @@ pub fn newest(
         }
     }
     found.reverse();
-    let layers = 0..view.held.geometry.layers;
-    let past: Option<Vec<Layer>> = layers.map(|at| view.resident(at).cloned()).collect();
-    read(view, found, (past, 0), decoder, cancel)
+    Ok(found)
 }

@@ -2,13 +2,14 @@
 //! The way out: from a question to one context a layer.
 //!
 //! [`View`] is what a question may look at; how it chooses is what the files differ in: [`retrieve`]
-//! (the best units of each layer), [`consensus`], [`pieces`], [`pages`] and [`fresh`]. What was chosen is packed
+//! (the best units of each layer), [`consensus`], [`pieces`], [`pages`], [`fresh`] and [`gate`]. What was chosen is packed
 //! into a [`Context`] ([`places`]) or, where inputs are kept, [read again](reread). [`trust`] says how far what was
 //! found is to be trusted.
 
 pub mod bare;
 pub mod consensus;
 pub mod fresh;
+pub mod gate;
 pub mod ids;
 pub mod liked;
 pub mod outstanding;
@@ -70,6 +71,9 @@ pub fn contexts<'a>(
             consensus::agreed(view, units, question.tokens, decoder, cancel)
         }
         Retrieval::Fresh { units } => fresh::newest(view, units, decoder, cancel),
+        Retrieval::Gated { gate, few } => {
+            gate::gated(view, (gate, few), question.tokens, decoder, cancel)
+        }
         Retrieval::Grains { lean, top } => {
             pieces::leant(view, (lean, top), question.tokens, decoder, cancel)
         }

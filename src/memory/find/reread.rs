@@ -125,7 +125,8 @@ pub fn read(
     let encoded = Encoded { resident: past, ..encoded };
     let (inputs, units) = (VecDeque::new(), Units::default());
     let (branch, tiers) = (Some(&encoded), None);
-    let view = View { held, inputs: &inputs, units: &units, branch, tiers, within: None };
+    let (within, usual) = (None, None);
+    let view = View { held, inputs: &inputs, units: &units, branch, tiers, within, usual };
     let layers = 0..held.geometry.layers;
     layers.map(|layer| view.pack(layer, &view.blocks(layer).blocks())).collect()
 }

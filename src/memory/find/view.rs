@@ -26,6 +26,8 @@ pub struct View<'a> {
     pub tiers: Option<&'a Store>,
     /// What the question is confined to; `None`: nothing.
     pub within: Option<&'a Within>,
+    /// How much the newest units usually have to do with a pseudo-question, where some are asked.
+    pub usual: Option<f32>,
 }
 
 /// What a layer has to offer a question: its blocks in stream order.

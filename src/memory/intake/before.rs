@@ -27,6 +27,9 @@ pub struct Prompts {
     pub probes: Vec<Tensor>,
     /// Says what to keep of a segment, where the recipe compresses.
     pub guidance: Option<Tensor>,
+    /// Asked of every unit when it comes; as
+    /// [`Recipe::pseudo_questions`](crate::Recipe::pseudo_questions) has them.
+    pub bank: Vec<Tensor>,
     /// Tells what stands around a unit's picture, where the model has words there.
     pub teller: Option<Teller>,
 }

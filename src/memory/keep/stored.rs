@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
+use candle_core::Tensor;
+
 use super::ladder::{Ladder, Standing};
 use super::older::Tidy;
 use super::resident::Layer;
@@ -55,13 +57,24 @@ impl Stored {
         self.ladder.height(unit)
     }
 
-    /// Tidies up what is held behind units that have just come.
+    /// Tidies up what is held behind units that have just come. `bank`: the recipe's pseudo-questions,
+    /// `[m, C]` each.
     ///
     /// # Errors
     /// What the computation fails with.
-    pub fn tidy(&mut self, recipe: &Recipe, fresh: &[u64], geometry: &Geometry) -> Result<()> {
+    pub fn tidy(
+        &mut self,
+        (recipe, bank): (&Recipe, &[Tensor]),
+        fresh: &[u64],
+        geometry: &Geometry,
+    ) -> Result<()> {
         let Self { layers, inputs, tiers, units, tidy, .. } = self;
-        tidy.up(&recipe.older, fresh, Contents { layers, inputs, tiers, units }, geometry)
+        tidy.up((&recipe.older, bank), fresh, Contents { layers, inputs, tiers, units }, geometry)
+    }
+
+    /// How much the newest units usually have to do with a pseudo-question; `None` where none is asked.
+    pub fn usual(&self) -> Option<f32> {
+        self.tidy.usual()
     }
 
     /// All that is held to be retrieved, and what new tokens see.

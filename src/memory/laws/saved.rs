@@ -49,7 +49,7 @@ fn kept() -> impl Strategy<Value = Kept> {
 }
 
 impl Run<'_> {
-    fn save(&self, path: &Path) {
+    pub(super) fn save(&self, path: &Path) {
         let mut snapshot = Snapshot::default();
         self.segmenter.save(&mut snapshot);
         self.memory.save(&mut snapshot).unwrap();
@@ -57,7 +57,7 @@ impl Run<'_> {
         snapshot.write(path).unwrap();
     }
 
-    fn restore(&mut self, path: &Path) {
+    pub(super) fn restore(&mut self, path: &Path) {
         let mut from = Reader::open(path).unwrap();
         self.segmenter.restore(&mut from, &Device::Cpu).unwrap();
         self.memory.restore(&mut from).unwrap();
@@ -66,7 +66,7 @@ impl Run<'_> {
     }
 
     /// All that can be told of it but for decoded copies, which are a cache.
-    fn account(&self) -> String {
+    pub(super) fn account(&self) -> String {
         let mut stats = self.memory.store_stats();
         // How often it was looked at is of no account, nor what a pool has set aside, nor what lies in a
         // file beside something that is still wanted: that does not come back.

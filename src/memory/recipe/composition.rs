@@ -3,7 +3,7 @@
 
 use super::parts::{
     Compression, Cut, Expert, Grains, Keeps, Older, Order, Places, Reduce, Retrieval, Sees,
-    Similarity, Thinning,
+    Similarity, Thinning, Tiers,
 };
 use super::resident::Resident;
 
@@ -56,6 +56,23 @@ pub struct Recipe {
 impl Recipe {
     /// Whether what an answer looks at is encoded when it is asked, and nothing has to be found first.
     pub fn is_fresh(&self) -> bool {
-        matches!(self.retrieval, Retrieval::Fresh { .. }) || self.sees == Sees::Nothing
+        matches!(self.retrieval, Retrieval::Fresh { .. } | Retrieval::Gated { .. })
+            || self.sees == Sees::Nothing
+    }
+
+    /// The newest units that stay as they came.
+    pub fn whole(&self) -> usize {
+        match &self.older {
+            Older::Tiers(tiers) => tiers.whole.max(1),
+            Older::Stays | Older::Span(_) => 1,
+        }
+    }
+
+    /// Questions that are asked of every unit when it comes.
+    pub fn pseudo_questions(&self) -> &[String] {
+        match &self.older {
+            Older::Tiers(Tiers { bank: Some(bank), .. }) => &bank.questions.0,
+            Older::Tiers(_) | Older::Stays | Older::Span(_) => &[],
+        }
     }
 }

@@ -21,8 +21,8 @@ use table::table;
 pub use composition::Recipe;
 pub use options::{EXTERNAL_MODEL, RecipeOption};
 pub use parts::{
-    BudgetRule, Compression, Cut, Expert, Grain, Grains, Keeps, Older, Order, Places, Reduce,
-    Retrieval, Rung, Rungs, Sees, Similarity, Span, Sparse, Thinning, Tiers,
+    Bank, BudgetRule, Compression, Cut, Expert, Grain, Grains, Keeps, Older, Order, Places,
+    Questions, Reduce, Retrieval, Rung, Rungs, Sees, Similarity, Span, Sparse, Thinning, Tiers,
 };
 pub use resident::{Heads, Leave, Pick, Probe, Resident, Scope, Signal};
 
@@ -62,6 +62,7 @@ impl Recipe {
             "simplestream",
             "fluxmem",
             "causalmem",
+            "savemem",
             "sliding-window",
             "uniform",
             "full",
@@ -181,6 +182,16 @@ impl Recipe {
         let frames = frames.max(1);
         match &mut self.older {
             Older::Stays => {}
+            Older::Tiers(tiers @ Tiers { bank: Some(_), .. }) => {
+                // What is whole is held besides.
+                let all = tiers.whole + tiers.changed;
+                if frames < all {
+                    tiers.whole = (tiers.whole * frames / all).max(1);
+                    tiers.changed = frames - tiers.whole;
+                }
+                tiers.cap = frames.saturating_sub(tiers.whole);
+                return true;
+            }
             Older::Tiers(tiers) => {
                 // Of the published sizes each keeps its share where less is to be held.
                 let share = |units: usize, cap: usize| (units * frames / cap.max(1)).max(1);
@@ -217,7 +228,10 @@ impl Recipe {
                     *count = ((*count as f64 * scale) as usize).max(1);
                 }
             }
-            (None, Retrieval::All { last: None } | Retrieval::Pages { .. }) => return false,
+            (
+                None,
+                Retrieval::All { last: None } | Retrieval::Gated { .. } | Retrieval::Pages { .. },
+            ) => return false,
         }
         true
     }
@@ -299,6 +313,17 @@ mod tests {
             let tokens = mukv.grains.iter().map(|g| g.retrieve * g.kept(g.tokens(unit)));
             let tokens: usize = tokens.sum();
             assert!(tokens <= frames * unit && 2 * tokens > frames * unit, "{tokens} of {frames}");
+        }
+    }
+
+    #[test]
+    fn tiers_that_are_asked_of_stay_within_a_budget_whole_ones_included() {
+        for frames in [1, 2, 3, 9, 10, 16, 100] {
+            let mut savemem = Recipe::named("savemem").unwrap();
+            assert!(savemem.set_budget(frames, 16));
+            let Older::Tiers(tiers) = &savemem.older else { panic!("no tiers") };
+            assert!(tiers.whole >= 1 && tiers.whole + tiers.cap.max(tiers.changed) == frames);
+            assert!(frames < 10 || (tiers.whole, tiers.changed) == (2, 8));
         }
     }
 

@@ -208,6 +208,14 @@ pub enum Retrieval {
     Consensus { units: usize },
     /// The newest units, encoded anew behind the prefix, and before them what is resident of others.
     Fresh { units: usize },
+    /// The newest units, those that are whole where there are tiers; others only where these have less to do
+    /// with the question than they usually have with one. Encoded when the question comes (SAVEMem).
+    Gated {
+        /// How many times the usual is enough.
+        gate: f64,
+        /// How many others are wanted where it is clear which.
+        few: usize,
+    },
     /// Of every grain its best pieces, the same for all layers; the finer ones lean on what the
     /// coarsest found (MuKV §1.7).
     Grains {
@@ -266,9 +274,25 @@ pub struct Tiers {
     pub changed: usize,
     /// Cosine above which a token did not change in any case.
     pub same: f64,
-    /// Frames' worth of tokens in all.
+    /// Frames' worth of tokens in all; where pseudo-questions are asked, in all but the whole ones.
     pub cap: usize,
+    pub bank: Option<Bank>,
 }
+
+/// Pseudo-questions that are asked of every picture when it comes, to say what of it matters (SAVEMem).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bank {
+    pub questions: Questions,
+    /// How much more than `same` a token has to be like what is around it to go, if it has all to do with one
+    /// of them.
+    pub spare: f64,
+    /// How many times the usual change makes another scene, of which nothing goes for being the same.
+    pub scene: f64,
+}
+
+/// One question or more.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Questions(pub Vec<String>);
 
 /// The tokens that directions which follow the stream say least of (CausalMem).
 #[derive(Clone, Debug, PartialEq)]

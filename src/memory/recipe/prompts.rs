@@ -29,3 +29,12 @@ pub const HERMES_LOCAL: &str = "Describe the current scene in detail, focusing o
 fine-grained actions, and spatial relationships.";
 pub const HERMES_GLOBAL: &str = "Summarize the video narrative, identifying main characters, key \
 events, timeline changes, and the overall theme.";
+
+/// SAVEMem's pseudo-questions, as released.
+pub const SAVEMEM_BANK: [&str; 5] = [
+    "What objects are visible in the scene?",
+    "How many items or people can be seen?",
+    "What actions or events are happening?",
+    "What has changed in the scene?",
+    "Describe the spatial arrangement of objects.",
+];

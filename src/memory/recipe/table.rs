@@ -6,11 +6,11 @@
 
 use super::composition::Recipe;
 use super::parts::{
-    BudgetRule, Compression, Cut, Expert, Grains, Keeps, Older, Order, Places, Reduce, Retrieval,
-    Rung, Rungs, Sees, Similarity, Span, Sparse, Thinning, Tiers,
+    Bank, BudgetRule, Compression, Cut, Expert, Grains, Keeps, Older, Order, Places, Questions,
+    Reduce, Retrieval, Rung, Rungs, Sees, Similarity, Span, Sparse, Thinning, Tiers,
 };
 use super::prompts::{
-    HERMES_GLOBAL, HERMES_LOCAL, REKV_SYSTEM, STREAMKV_GUIDANCE, STREAMKV_SYSTEM,
+    HERMES_GLOBAL, HERMES_LOCAL, REKV_SYSTEM, SAVEMEM_BANK, STREAMKV_GUIDANCE, STREAMKV_SYSTEM,
 };
 use super::resident::{Heads, Leave, Pick, Probe, Resident, Scope, Signal};
 
@@ -278,13 +278,30 @@ pub fn table() -> Vec<Recipe> {
     let fluxmem = Recipe {
         name: "fluxmem",
         cut: Cut::Uniform { frames: 1 },
-        older: Older::Tiers(Tiers { whole: 4, changed: 32, same: 0.8, cap: 96 }),
+        older: Older::Tiers(Tiers { whole: 4, changed: 32, same: 0.8, cap: 96, bank: None }),
         retrieval: Retrieval::All { last: None },
         ..simplestream.clone()
     };
     let causalmem = Recipe {
         name: "causalmem",
         older: Older::Span(Span { cap: 61, directions: 64, decay: 0.9, new: 8 }),
+        ..fluxmem.clone()
+    };
+    // Pictures of 512 tokens, of which the published 2048 hold four.
+    let savemem = Recipe {
+        name: "savemem",
+        older: Older::Tiers(Tiers {
+            whole: 2,
+            changed: 8,
+            same: 0.8,
+            cap: 4,
+            bank: Some(Bank {
+                questions: Questions(SAVEMEM_BANK.map(String::from).into()),
+                spare: 0.15,
+                scene: 1.5,
+            }),
+        }),
+        retrieval: Retrieval::Gated { gate: 1.0, few: 10 },
         ..fluxmem.clone()
     };
     // InfiniPot-V's own baseline.
@@ -337,6 +354,7 @@ pub fn table() -> Vec<Recipe> {
         simplestream,
         fluxmem,
         causalmem,
+        savemem,
         sliding_window,
         uniform,
         full,

@@ -54,10 +54,14 @@ pub fn likeness(of: Picture<'_>, other: Picture<'_>, columns: u32) -> Vec<Option
 
 /// Which tokens of a picture stay when it leaves the newest ones: those that are far from what is around
 /// them in the picture behind it, or in the one before it, by a [threshold](otsu) of their own for each;
-/// and in no case those that are more like the picture behind than `same`.
+/// and in no case those that are more like the picture behind than `same` says of each.
 ///
 /// `before`: how much each token was like the picture before, when it came.
-pub fn changed(before: &[Option<f32>], behind: &[Option<f32>], same: f32) -> Vec<bool> {
+pub fn changed(
+    before: &[Option<f32>],
+    behind: &[Option<f32>],
+    same: impl Fn(usize) -> f32,
+) -> Vec<bool> {
     let far = |likeness: &[Option<f32>]| -> Vec<Option<bool>> {
         let distances: Vec<f32> = likeness.iter().flatten().map(|alike| 1.0 - alike).collect();
         let threshold = otsu::threshold_or_median(&distances);
@@ -68,7 +72,7 @@ pub fn changed(before: &[Option<f32>], behind: &[Option<f32>], same: f32) -> Vec
     let stays = |(at, behind): (usize, &Option<f32>)| match (behind, is.get(at)) {
         (Some(alike), Some(Some(far))) => {
             let was = was.get(at).copied().flatten().unwrap_or(false);
-            *alike <= same && (*far || was)
+            *alike <= same(at) && (*far || was)
         }
         _ => true,
     };
@@ -162,8 +166,10 @@ mod tests {
         let (alike, unlike) = (Some(0.7), Some(0.1));
         let before = [alike, unlike, alike, None];
         let behind = [alike, alike, unlike, None];
-        assert_eq!(changed(&before, &behind, 0.8), [false, true, true, true]);
-        assert_eq!(changed(&before, &behind, 0.6), [false, false, true, true]);
+        assert_eq!(changed(&before, &behind, |_| 0.8), [false, true, true, true]);
+        assert_eq!(changed(&before, &behind, |_| 0.6), [false, false, true, true]);
+        let same = |at| if at == 1 { 0.8 } else { 0.05 };
+        assert_eq!(changed(&before, &behind, same), [false, true, false, true]);
     }
 
     #[test]

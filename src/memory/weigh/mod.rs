@@ -11,5 +11,6 @@ pub mod norms;
 pub mod novelty;
 pub mod otsu;
 pub mod rank;
+pub mod salience;
 pub mod score;
 pub mod select;

@@ -3,7 +3,8 @@
 
 use super::super::composition::Recipe;
 use super::super::parts::{
-    BudgetRule, Cut, Expert, Grains, Keeps, Older, Reduce, Retrieval, Sees, Span, Sparse, Tiers,
+    Bank, BudgetRule, Cut, Expert, Grains, Keeps, Older, Reduce, Retrieval, Sees, Span, Sparse,
+    Tiers,
 };
 use super::row::{ANY, COUNT, COUNT_OR_NONE, Row, SHARE, as_value};
 use super::value::Value;
@@ -119,7 +120,10 @@ pub static ROWS: &[Row] = &[
         field: |r| match &mut r.retrieval {
             Retrieval::Best { units, .. } | Retrieval::Consensus { units } => Some(units),
             Retrieval::All { last } => last.as_mut().map(as_value),
-            Retrieval::Fresh { .. } | Retrieval::Grains { .. } | Retrieval::Pages { .. } => None,
+            Retrieval::Fresh { .. }
+            | Retrieval::Gated { .. }
+            | Retrieval::Grains { .. }
+            | Retrieval::Pages { .. } => None,
         },
     },
     // Not what a question retrieves: how many that are goes by the model's length, and this does not.
@@ -256,34 +260,82 @@ pub static ROWS: &[Row] = &[
     Row {
         name: "tier-whole",
         help: "newest units (frames) that stay whole",
-        source: "FluxMem scripts, 8 frames of which a unit has two",
+        source: "FluxMem and SAVEMem scripts, 8 and 4 frames of which a unit has two",
         range: COUNT,
         field: |r| tiers(r).map(|tiers| as_value(&mut tiers.whole)),
     },
     Row {
         name: "tier-changed",
         help: "units behind these of which what changed is left; of older ones what is alike side by \
-               side is merged",
-        source: "FluxMem scripts, 64 frames of which a unit has two",
+               side is merged, of `savemem` where less than 20 tokens are left, and else chosen from",
+        source: "FluxMem and SAVEMem scripts, 64 and 16 frames of which a unit has two",
         range: COUNT_OR_NONE,
         field: |r| tiers(r).map(|tiers| as_value(&mut tiers.changed)),
     },
     Row {
         name: "tier-same",
         help: "cosine with what is around it one unit later above which a token did not change",
-        source: "FluxMem code, `direct_drop_sim_threshold`",
+        source: "FluxMem and SAVEMem code, `direct_drop_sim_threshold`",
         range: SHARE,
         field: |r| tiers(r).map(|tiers| as_value(&mut tiers.same)),
     },
     Row {
         name: "hold",
-        help: "frames' worth of tokens that are held in all; beyond them the oldest go",
-        source: "CausalMem scripts, 12000 tokens of 196 a frame; of `fluxmem` ours: what 256 frames, \
-                 the most that was published, leave of each other",
+        help: "frames' worth of tokens that are held in all; beyond them the oldest go. Of `savemem` \
+               besides the whole units, and of those older than `tier-changed` the least salient tokens go",
+        source: "CausalMem scripts, 12000 tokens of 196 a frame; SAVEMem scripts, 2048 of 512 a unit; of \
+                 `fluxmem` ours: what 256 frames, the most that was published, leave of each other",
         range: COUNT,
         field: |r| match &mut r.older {
             Older::Stays => None,
             Older::Tiers(Tiers { cap, .. }) | Older::Span(Span { cap, .. }) => Some(cap),
+        },
+    },
+    Row {
+        name: "bank",
+        help: "pseudo-questions with slashes between: a token is as salient as it has to do with one of \
+               them, by their embeddings",
+        source: "SAVEMem code, `_PSEUDO_QUESTIONS`",
+        range: ANY,
+        field: |r| bank(r).map(|bank| as_value(&mut bank.questions)),
+    },
+    Row {
+        name: "bank-spare",
+        help: "times a token's salience is added to `tier-same` for it",
+        source: "SAVEMem code, `semantic_protect_weight`",
+        range: (0.0, 2.0),
+        field: |r| bank(r).map(|bank| as_value(&mut bank.spare)),
+    },
+    Row {
+        name: "bank-scene",
+        help: "times the usual change from unit to unit that make another scene, of which nothing goes for \
+               being the same as what is around it one unit later",
+        source: "SAVEMem code, `scene_change_multiplier`",
+        range: (0.0, f64::INFINITY),
+        field: |r| bank(r).map(|bank| as_value(&mut bank.scene)),
+    },
+    Row {
+        name: "gate",
+        help: "an answer sees the whole units alone where they have so many times as much to do with the \
+               question as the newest usually have with one of `bank`; 0: always, 2: hardly ever",
+        source: "SAVEMem scripts: 0.1 for benchmarks about the present, 2 about the past, 1 where both are \
+                 asked",
+        range: (0.0, 1e6),
+        field: |r| match &mut r.retrieval {
+            Retrieval::Gated { gate, .. } => Some(gate),
+            _ => None,
+        },
+    },
+    // Not `retrieve`, which goes by the model's length.
+    Row {
+        name: "gate-few",
+        help: "units behind the whole ones that an answer sees then, if the question tells them apart: of \
+               more nine in ten, and all where it hardly does",
+        source: "SAVEMem code, `retrieval_top_k`",
+        range: COUNT_OR_NONE,
+        field: |r| match &mut r.retrieval {
+            Retrieval::Gated { few, .. } => Some(few),
+            _ => None,
         },
     },
     Row {
@@ -545,6 +597,10 @@ fn tiers(recipe: &mut Recipe) -> Option<&mut Tiers> {
         Older::Tiers(tiers) => Some(tiers),
         Older::Stays | Older::Span(_) => None,
     }
+}
+
+fn bank(recipe: &mut Recipe) -> Option<&mut Bank> {
+    tiers(recipe)?.bank.as_mut()
 }
 
 fn span(recipe: &mut Recipe) -> Option<&mut Span> {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Values of options as text: how a field is shown and read.
 
-use super::super::parts::{Cut, Expert, Keeps, Places, Reduce, Rung, Rungs, Similarity};
+use super::super::parts::{Cut, Expert, Keeps, Places, Questions, Reduce, Rung, Rungs, Similarity};
 use super::super::prompts::{HERMES_GLOBAL, HERMES_LOCAL};
 use super::super::resident::{Heads, Leave, Pick, Probe, Scope, Signal};
 use super::super::table::DEFAULT_LIMIT;
@@ -201,6 +201,22 @@ impl Value for Rungs {
 }
 
 const NO_RUNG: &str = "none";
+
+/// With slashes between, at least one.
+impl Value for Questions {
+    fn show(&self) -> String {
+        self.0.join("/")
+    }
+
+    fn read(&mut self, text: &str, _: (f64, f64)) -> Outcome {
+        let questions: Vec<String> = text.split('/').map(|one| one.trim().to_owned()).collect();
+        if questions.iter().any(String::is_empty) {
+            return Err("one question or more, with / between".into());
+        }
+        self.0 = questions;
+        Ok(())
+    }
+}
 
 /// With slashes between, as many as there are.
 impl<T: Value + Clone> Value for Vec<T> {
