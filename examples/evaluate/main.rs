@@ -13,7 +13,7 @@ mod plot;
 mod report;
 mod world;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
@@ -88,11 +88,12 @@ struct Args {
     /// Go on from the cells that `--out` already holds.
     #[arg(long, requires = "out")]
     resume: bool,
-    /// A page whose section `<!-- compare -->`, or `<!-- compare-everyday -->`, takes the tables.
+    /// A page whose section `<!-- compare -->`, or of any other model than toyworld's
+    /// `<!-- compare-NAME -->` with its folder's name, takes the tables.
     #[arg(long)]
     page: Option<PathBuf>,
-    /// A folder for `accuracy-over-length.svg` and `accuracy-over-bytes.svg`, of the everyday world with
-    /// its name behind.
+    /// A folder for `accuracy-over-length.svg` and `accuracy-over-bytes.svg`, with the name behind as in
+    /// the page.
     #[arg(long)]
     plots: Option<PathBuf>,
     /// The budget and the length that tables and pictures compare at.
@@ -163,11 +164,11 @@ fn methods(asked: &[String], model: &VideoLlm) -> Result<Vec<String>, EngineErro
     Ok(methods)
 }
 
-/// A section or a picture of a world; the first one's have plain names.
-fn of_world(name: &str, world: Name) -> String {
-    match world {
-        Name::Toyworld => name.into(),
-        Name::Everyday => format!("{name}-{}", world.text()),
+/// A section or a picture of a model, by its folder's name; the first model's have plain names.
+fn of_model(name: &str, folder: &Path) -> String {
+    match folder.file_name().and_then(std::ffi::OsStr::to_str) {
+        Some("toyworld") | None => name.into(),
+        Some(model) => format!("{name}-{model}"),
     }
 }
 
@@ -225,12 +226,12 @@ fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
             report::section(args.world, cells, args.at_budget, trained),
             report::budgets(cells, args.at_frames)
         );
-        report::replace_section(page, &of_world("compare", args.world), &text)?;
+        report::replace_section(page, &of_model("compare", &args.model), &text)?;
     }
     if let Some(folder) = &args.plots {
         std::fs::create_dir_all(folder)
             .map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
-        let picture = |name| folder.join(of_world(name, args.world) + ".svg");
+        let picture = |name| folder.join(of_model(name, &args.model) + ".svg");
         let length = picture("accuracy-over-length");
         plot::over_length(args.world, cells, args.at_budget, trained, &length)?;
         let bytes = picture("accuracy-over-bytes");
