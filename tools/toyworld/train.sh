@@ -16,19 +16,8 @@ out=${OUT:-$root/models/toyworld}
 pair=$(dirname "$out")/toyworld-pair
 scenes=${SCENES:-40000}
 curriculum=${CURRICULUM:-16:0.1,32:0.45,64:1}
-# One thread for each rank: at these sizes threads wait for each other more than they help.
-export OMP_NUM_THREADS=1
-export TOYWORLD=${TOYWORLD:-$root/target/release/toyworld}
+. "$here/prepare.sh"
 
-mkdir -p "$run"
-[ -x "$TOYWORLD" ] || cargo build --release --manifest-path "$root/Cargo.toml" --package toyworld
-if [ ! -x "$run/venv/bin/python" ]; then
-    python3 -m venv "$run/venv"
-    "$run/venv/bin/pip" install --quiet --requirement "$here/requirements.txt"
-fi
-python=$run/venv/bin/python
-
-cd "$here/training"
 "$python" vision.py --run "$run" --threads 1 --minutes "${VISION_MINUTES:-25}"
 [ -f "$run/vision-scaled.pt" ] || "$python" encode.py --run "$run" --scenes "$scenes"
 "$python" lm.py --run "$run" --scenes "$scenes" --curriculum "$curriculum" \

@@ -109,7 +109,7 @@ class Trainer:
         self.optimisers = Optimisers(
             self.reader.named_parameters(), arguments.lr, arguments.embedding_lr
         )
-        self.steps, self.seed, spent = 0, TRAIN, 0.0
+        self.steps, self.seed, spent = 0, world.program.first, 0.0
         self.path = os.path.join(arguments.run, "lm.pt")
         if os.path.exists(self.path):
             spent = self.resume()

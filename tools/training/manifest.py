@@ -17,16 +17,16 @@ def stage(path: str) -> dict:
     return {"steps": state["steps"], "minutes": round(state["spent"] / 60, 1)}
 
 
-def write(run: str, path: str, settings: dict, results: dict, packages=()) -> None:
-    """`settings`: what the world chose."""
+def write(run: str, path: str, settings: dict, results: dict, packages=(), first=TRAIN, torch_seed=0):
+    """`settings`: what the world chose; `first`: the seed that training starts from."""
     manifest = {
         "license": "MPL-2.0",
         "seeds": {
-            "train": [TRAIN, VALIDATION],
+            "train": [first, VALIDATION],
             "validation": [VALIDATION, TEST],
             "test": [TEST, END],
-            "pool": 0,
-            "torch": 0,
+            "pool": first,
+            "torch": torch_seed,
         },
         **settings,
         "vision": stage(os.path.join(run, "vision.pt")),

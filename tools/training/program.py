@@ -50,12 +50,13 @@ class Stream:
 class Program:
     """The binary of a world: $NAME, or where cargo puts it.
 
-    A record is `labels` bytes, then a frame of `size` x `size` RGB.
+    A record is `labels` bytes, then a frame of `size` x `size` RGB. Training draws from `first` on.
     """
 
     name: str
     size: int
     labels: int
+    first: int = TRAIN
 
     def path(self) -> str:
         here = os.path.dirname(os.path.abspath(__file__))
@@ -75,7 +76,7 @@ class Program:
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """(frames [n, size, size, 3] u8, labels [n, labels] i64) from `vision` or `pool`."""
         length = self.labels + self.size * self.size * 3
-        process = self.start(*arguments)
+        process = self.start(*arguments, "--size", self.size)
         try:
             while data := process.stdout.read(batch * length):
                 records = np.frombuffer(data, np.uint8).reshape(-1, length)

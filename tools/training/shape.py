@@ -4,6 +4,7 @@
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from transformers import (
     LlavaOnevisionConfig,
     LlavaOnevisionForConditionalGeneration,
@@ -16,6 +17,11 @@ PATCH = 14
 FEATURE_RMS = 0.25
 
 
+def pooled(grid: int) -> int:
+    """Rows of tokens that are left of so many rows of patches."""
+    return (grid + 1) // 2
+
+
 @dataclass(frozen=True)
 class Shape:
     """Sizes of the tower and of the decoder, by the names of their configurations."""
@@ -23,10 +29,12 @@ class Shape:
     image: int
     vision: dict
     text: dict
+    # Of a fresh model's weights.
+    seed: int = 0
 
     @property
     def tokens_per_frame(self) -> int:
-        return (self.image // PATCH // 2) ** 2
+        return pooled(self.image // PATCH) ** 2
 
     @property
     def width(self) -> int:
@@ -61,7 +69,7 @@ class Shape:
             vision_aspect_ratio="anyres_max_9",
             tie_word_embeddings=True,
         )
-        torch.manual_seed(0)
+        torch.manual_seed(self.seed)
         return LlavaOnevisionForConditionalGeneration(config)
 
 
@@ -73,16 +81,14 @@ def vision_parts(model) -> torch.nn.ModuleDict:
 
 
 def encode_frames(parts: torch.nn.ModuleDict, pixel_values: torch.Tensor) -> torch.Tensor:
-    """Frames [n, 3, size, size] to projected, pooled tokens [n, tokens, c], by the modules.
-
-    The grid is even, so the model's bilinear pooling is the mean of 2x2 patches.
-    """
+    """Frames [n, 3, size, size] to projected, pooled tokens [n, tokens, c], by the modules."""
     hidden = parts["tower"](pixel_values, output_hidden_states=True).hidden_states[-1]
     projected = parts["projector"](hidden)
     n, patches, width = projected.shape
     grid = int(patches**0.5)
-    cells = projected.view(n, grid // 2, 2, grid // 2, 2, width)
-    return cells.mean(dim=(2, 4)).reshape(n, -1, width)
+    cells = projected.view(n, grid, grid, width).permute(0, 3, 1, 2)
+    cells = F.interpolate(cells, size=(pooled(grid), pooled(grid)), mode="bilinear")
+    return cells.flatten(2).transpose(1, 2)
 
 
 def scale_features(parts: torch.nn.ModuleDict, factor: float) -> None:

@@ -5,10 +5,12 @@ In bfloat16 attention is two plain products: at these lengths that is several ti
 processor as the fused kernel's backward.
 """
 
+from functools import cache
+
 import torch
 import torch.nn.functional as F
 
-PATCH = 14
+from .shape import PATCH, pooled
 
 
 def pixel_values(frames: torch.Tensor) -> torch.Tensor:
@@ -47,11 +49,17 @@ def attention(module, x: torch.Tensor) -> torch.Tensor:
     return linear(module.out_proj, context)
 
 
-def encode(parts: torch.nn.ModuleDict, frames: torch.Tensor, dtype=torch.bfloat16) -> torch.Tensor:
-    """Frames [n, size, size, 3] u8 to projected, pooled tokens [n, tokens, c].
+@cache
+def pooling(grid: int) -> torch.Tensor:
+    """Shares of patches in tokens, [tokens, patches]: bilinear, which is the mean of 2x2 patches where
+    the grid is even."""
+    single = torch.eye(grid * grid).view(-1, 1, grid, grid)
+    size = (pooled(grid), pooled(grid))
+    return F.interpolate(single, size=size, mode="bilinear").flatten(1).T.contiguous()
 
-    The grid is even, so the model's bilinear pooling is the mean of 2x2 patches.
-    """
+
+def encode(parts: torch.nn.ModuleDict, frames: torch.Tensor, dtype=torch.bfloat16) -> torch.Tensor:
+    """Frames [n, size, size, 3] u8 to projected, pooled tokens [n, tokens, c]."""
     embeddings = parts["tower"].embeddings
     weight = embeddings.patch_embedding.weight.flatten(1).to(dtype)
     x = F.linear(patches(frames, dtype), weight, embeddings.patch_embedding.bias.to(dtype))
@@ -63,7 +71,4 @@ def encode(parts: torch.nn.ModuleDict, frames: torch.Tensor, dtype=torch.bfloat1
     projector = parts["projector"]
     x = F.gelu(linear(projector.linear_1, x))
     # The second layer is linear: it may as well come after the mean, on a quarter of the rows.
-    n, count, width = x.shape
-    grid = int(count**0.5)
-    x = x.view(n, grid // 2, 2, grid // 2, 2, width).mean(dim=(2, 4)).reshape(n, -1, width)
-    return linear(projector.linear_2, x)
+    return linear(projector.linear_2, pooling(int(x.shape[1] ** 0.5)).to(dtype) @ x)

@@ -18,7 +18,7 @@ class Trainer:
     def __init__(self, arguments, program, parts, heads):
         self.arguments, self.program = arguments, program
         self.parts, self.heads = parts, heads
-        self.seed = TRAIN
+        self.seed = program.first
         self.steps = 0
         named = [*parts.named_parameters(), *heads.named_parameters(prefix="head")]
         # The tower's last norm is there for the checkpoint's sake; nothing reads it.

@@ -18,19 +18,21 @@ def main():
     parser.add_argument("--out", required=True)
     parser.add_argument("--vision", default="vision-polished.pt", help="a file in the run folder")
     parser.add_argument("--trained-frames", type=int, default=64)
+    parser.add_argument("--segment-threshold", type=float, default=SEGMENT_THRESHOLD)
+    parser.add_argument("--pair", default="../toyworld-pair", help="a text-image pair; empty: none")
     arguments = parser.parse_args()
     lm.export_run(arguments.run, our_world(0), arguments.out, arguments.vision, torch.float32)
     recipe = {
         "window": WINDOW,
         "retrieve": RETRIEVE,
         "experts": "internal",
-        "external_model": "../toyworld-pair",
+        **({"external_model": arguments.pair} if arguments.pair else {}),
         "guidance": "what do you see now?",
-        "segment_threshold": SEGMENT_THRESHOLD,
+        "segment_threshold": arguments.segment_threshold,
         # Scenes last two frames at least.
         "segment_min": 2,
     }
-    recipes = {"memstream": {"experts": "both"}}
+    recipes = {"memstream": {"experts": "both"}} if arguments.pair else {}
     added = {"recent": RECENT}
     added_to = {
         # Across a cut tokens are often more alike than the published 0.5.

@@ -6,7 +6,6 @@ import argparse
 import torch
 import world
 from training.encode import encode
-from training.program import TRAIN
 from training.shape import vision_parts
 from training.words import empty_tokenizer
 
@@ -19,8 +18,8 @@ def main():
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     parts = vision_parts(world.SHAPE.build(empty_tokenizer()))
-    sample = ["vision", "--seed", TRAIN]
-    pool = ["pool", "--scenes", arguments.scenes]
+    sample = ["vision", "--seed", world.FIRST_SEED]
+    pool = ["pool", "--seed", world.FIRST_SEED, "--scenes", arguments.scenes]
     encode(arguments.run, parts, world.SHAPE, world.PROGRAM, sample, pool)
 
 

@@ -21,7 +21,7 @@ AUXILIARY_WEIGHT = 0.3
 KIND_WEIGHTS = {"count": 2.0, "before": 2.0, "after": 1.5}
 # The recipes the engine will run with: tokens of local window, frames retrieved, newest frames,
 # and how many neighbours on either side may come with a retrieved frame.
-WINDOW, RETRIEVE, RECENT, AROUND = 128, 16, 4, 4
+WINDOW, RETRIEVE, RECENT, AROUND = 32 * world.SHAPE.tokens_per_frame, 16, 4, 4
 
 
 class Reader(lm.Reader):
@@ -78,7 +78,7 @@ class Trainer(lm.Trainer):
 
 
 def our_world(scenes: int) -> lm.World:
-    pool = ["--scenes", scenes]
+    pool = ["--pool-seed", world.FIRST_SEED, "--scenes", scenes]
     return lm.World(world.PROGRAM, world.SHAPE, world.tokenizer(), pool, KIND_WEIGHTS)
 
 

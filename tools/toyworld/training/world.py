@@ -6,14 +6,20 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../.."))
 
-from training.program import Program  # noqa: E402
+from training.program import TRAIN, Program  # noqa: E402
 from training.shape import Shape  # noqa: E402
 from training.words import train_tokenizer  # noqa: E402
 
-PROGRAM = Program("toyworld", size=56, labels=4)
+# Pixels a side, the seed that training draws from, and the seed of fresh weights: a second model has its own.
+IMAGE, FIRST_SEED, TORCH_SEED = (
+    int(os.environ.get(name, default))
+    for name, default in {"IMAGE": 56, "FIRST_SEED": TRAIN, "TORCH_SEED": 0}.items()
+)
+PROGRAM = Program("toyworld", size=IMAGE, labels=4, first=FIRST_SEED)
 
 SHAPE = Shape(
-    image=56,
+    image=IMAGE,
+    seed=TORCH_SEED,
     vision={
         "hidden_size": 96,
         "intermediate_size": 256,
