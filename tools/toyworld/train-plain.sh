@@ -15,7 +15,7 @@ out=${OUT:-$root/models/toyworld-plain}
 # Tower and projector start from there: they never met a question.
 like=$root/models/toyworld
 scenes=${SCENES:-16000}
-curriculum=${CURRICULUM:-4:0.05,8:0.15,16:0.35,32:1}
+curriculum=${CURRICULUM:-4:0.04,8:0.1,16:0.18,32:1}
 ranks=${RANKS:-2}
 # 5x5 patches, pooled to 3x3 tokens, 288 of them in 32 frames; the first seed of training, and that of fresh weights.
 export IMAGE=70 FIRST_SEED=250000000 TORCH_SEED=1
@@ -25,8 +25,9 @@ export IMAGE=70 FIRST_SEED=250000000 TORCH_SEED=1
     --like "$like"
 [ -f "$run/vision-scaled.pt" ] || "$python" encode.py --run "$run" --scenes "$scenes" --threads "$ranks"
 "$python" plain.py --run "$run" --scenes "$scenes" --curriculum "$curriculum" --ranks "$ranks" \
-    --minutes "${LANGUAGE_MINUTES:-40}"
-"$python" assemble.py --run "$run" --out "$out" --vision vision-scaled.pt --trained-frames 32 --pair ""
-"$python" check.py "$out" --frames 16 32 --long 64 128 --streams 65 --generate 12 --out "$run/results.json"
+    --minutes "${LANGUAGE_MINUTES:-15}"
+"$python" assemble.py --run "$run" --out "$out" --vision vision-scaled.pt --trained-frames 32 --pair "" \
+    --segment-threshold 0.7
+"$python" check.py "$out" --frames 32 --long 64 128 --streams 65 --generate 12 --out "$run/results.json"
 "$python" manifest.py --run "$run" --results "$run/results.json" --scenes "$scenes" \
     --curriculum "$curriculum" --vision-from "${like#"$root/"}" --out "$here/manifest-plain.json"

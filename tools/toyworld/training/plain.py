@@ -10,6 +10,10 @@ from training import lm, ranks
 
 
 class Trainer(lm.Trainer):
+    def batch_size(self, frames: int) -> int:
+        """More steps teach more than fuller ones."""
+        return self.arguments.streams
+
     def training(self, stage):
         return self.batches(self.first_seed(), stage.frames, 2)
 
@@ -20,8 +24,9 @@ def work(arguments):
 
 def main():
     parser = lm.parser(
-        __doc__, minutes=60, curriculum="4:0.05,8:0.15,16:0.35,32:1", streams=8, questions=14, every=200
-    )
+        __doc__, minutes=15, curriculum="4:0.04,8:0.1,16:0.18,32:1", streams=8, questions=14, every=250,
+        validation=48,
+    )  # fmt: skip
     parser.add_argument("--scenes", type=int, default=40000, help="in the pool")
     ranks.run(parser.parse_args(), work)
 
