@@ -47,5 +47,5 @@ pub async fn follow(wall: &Wall, file: &Path) {
 
 /// What a file has to differ in to be another.
 fn look(file: &Path) -> Option<Vec<u8>> {
-    std::fs::read(file).ok()
+    crate::config::read(file).ok()
 }

@@ -95,10 +95,23 @@ pub(super) fn check(config: &Config, faults: &mut Places) {
         fault(&["mqtt", "prefix"], "expected a topic such as \"streamkvqa\", without + and #");
     }
     let prefix = config.nats.as_ref().and_then(|nats| nats.prefix.as_deref());
-    if prefix.is_some_and(|prefix| !is_word(prefix, &['*', '>'])) {
+    let is_subject = |text: &str| text.split('.').all(|word| is_word(word, &['*', '>']));
+    if prefix.is_some_and(|prefix| !is_subject(prefix)) {
         fault(&["nats", "prefix"], "expected a subject such as \"streamkvqa\", without * and >");
     }
+    let discovery = config.mqtt.as_ref().and_then(|mqtt| mqtt.discovery.as_deref());
+    if discovery.is_some_and(|topic| !topic.is_empty() && !is_word(topic, &['+', '#'])) {
+        fault(
+            &["mqtt", "discovery"],
+            "expected a topic such as \"homeassistant\", or \"\" for no discovery",
+        );
+    }
     if let Some(cluster) = &config.cluster {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+        let fits = |name: &str| (1..=48).contains(&name.len()) && name.chars().all(is_plain);
+        if cluster.name.as_ref().is_some_and(|name| !fits(name)) {
+            fault(&["cluster", "name"], "expected 1 to 48 letters, digits, \"-\" and \"_\"");
+        }
         if cluster.lease.is_some_and(|lease| !(1.0..=3600.0).contains(&lease)) {
             fault(&["cluster", "lease"], "expected seconds from 1 to 3600");
         }
@@ -123,6 +136,21 @@ pub(super) fn check(config: &Config, faults: &mut Places) {
         if !has_scheme(&hook.url, &["http", "https"]) {
             fault("url", "expected an address such as \"https://example.org/hook\"");
         }
+        if hook.name.trim().is_empty() {
+            fault("name", "expected a name");
+        }
+        let is_header = |(name, value): (&String, &String)| {
+            ureq::http::HeaderName::try_from(name).is_ok()
+                && ureq::http::HeaderValue::try_from(value).is_ok()
+        };
+        if !hook.headers.iter().all(is_header) {
+            fault("headers", "expected names of letters, digits and \"-\", and values on one line");
+        }
+        // In a cluster it may be another machine's.
+        let is_here = |id: &String| config.cameras.iter().any(|camera| camera.id == *id);
+        if config.cluster.is_none() && !hook.cameras.iter().all(is_here) {
+            fault("cameras", "expected ids of cameras in this file");
+        }
     }
 }
 
@@ -137,7 +165,16 @@ mod tests {
             ("[mqtt]\nurl = \"mqtt://x\"\nprefix = \"a/#\"", 3),
             ("[nats]\nurl = \"nats://x\"\nprefix = \"a b\"", 3),
             ("[cluster]\nnats = \"nats://x\"\nlease = 0.1", 3),
+            ("[mqtt]\nurl = \"mqtt://x\"\ndiscovery = \"home/+\"", 3),
+            ("[nats]\nurl = \"nats://x\"\nprefix = \"a..b\"", 3),
+            ("[cluster]\nnats = \"nats://x\"\nname = \"\"", 3),
+            ("[cluster]\nnats = \"nats://x\"\nname = \"our wall\"", 3),
+            ("[cluster]\nnats = \"nats://x\"\nmax_cameras = 0", 3),
             ("[[webhook]]\nname = \"a\"\nurl = \"http://x\"\non = [\"alarm\"]", 4),
+            ("[[webhook]]\nname = \"a\"\nurl = \"http://x\"\ncameras = [\"yrad\"]", 4),
+            ("[[webhook]]\nname = \"a\"\nurl = \"http://x\"\nheaders = { \"a b\" = \"c\" }", 4),
+            ("[[webhook]]\nname = \"a\"\nurl = \"http://x\"\nheaders = { a = \"b\\nc\" }", 4),
+            ("[[webhook]]\nname = \" \"\nurl = \"http://x\"", 2),
             (
                 "[[webhook]]\nname = \"a\"\nurl = \"http://x\"\n[[webhook]]\nname = \"a\"\nurl = \"http://x\"",
                 5,

@@ -67,13 +67,30 @@ fn check_wall(config: &Config, faults: &mut Places) {
         ),
         Ok(_) => {}
     }
+    for (field, name) in [("name", Some(&config.wall.name)), ("host", config.wall.host.as_ref())] {
+        if let Some(Err(message)) = name.map(|name| check_name(name)) {
+            fault("wall", field, &message);
+        }
+    }
+    let mut entry = |field: &str, at: usize, message: &str| {
+        faults.push((vec!["access".into(), field.into(), at.into()], message.to_owned()));
+    };
     for (at, token) in config.access.tokens.iter().enumerate() {
+        // What goes into a header and a cookie as it is.
+        let is_plain = token.chars().all(|c| c.is_ascii_graphic() && !";,\"\\".contains(c));
         if token.chars().count() < 16 {
-            let place = vec!["access".into(), "tokens".into(), at.into()];
-            faults.push((
-                place,
-                "a token has at least 16 characters; `openssl rand -hex 16` makes one".into(),
-            ));
+            entry(
+                "tokens",
+                at,
+                "a token has at least 16 characters; `openssl rand -hex 16` makes one",
+            );
+        } else if !is_plain {
+            entry("tokens", at, "a token has letters, digits and signs other than ; , \" \\ alone");
+        }
+    }
+    for (at, host) in config.access.hosts.iter().enumerate() {
+        if host.is_empty() || host.contains(|c: char| c.is_whitespace() || "/:@?#".contains(c)) {
+            entry("hosts", at, "expected a name alone, such as \"wall.example\"");
         }
     }
     let mut fault = |section: &str, field: &str, message: &str| {
@@ -94,6 +111,9 @@ fn check_wall(config: &Config, faults: &mut Places) {
 }
 
 fn check_camera(camera: &CameraConfig, fault: &mut impl FnMut(&[&str], String)) {
+    if let Some(Err(message)) = camera.name.as_ref().map(|name| check_name(name)) {
+        fault(&["name"], message);
+    }
     match (&camera.uri, &camera.pipeline) {
         (None, None) => fault(
             &[],
@@ -134,6 +154,15 @@ fn check_camera(camera: &CameraConfig, fault: &mut impl FnMut(&[&str], String)) 
             &["properties", name],
             format!("the wall sets {name} itself; the camera's fields say what it is"),
         );
+    }
+}
+
+/// A name for people: any signs on one line.
+fn check_name(name: &str) -> Result<(), String> {
+    let is_short = (1..=100).contains(&name.trim().chars().count());
+    match is_short && !name.contains(char::is_control) {
+        true => Ok(()),
+        false => Err("expected a name of 1 to 100 characters on one line".into()),
     }
 }
 

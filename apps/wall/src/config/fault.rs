@@ -57,6 +57,15 @@ impl Faults {
         }
     }
 
+    /// It is no text.
+    pub(super) fn of_bytes(error: &std::string::FromUtf8Error) -> Self {
+        let (good, _) = error.as_bytes().split_at(error.utf8_error().valid_up_to());
+        let text = String::from_utf8_lossy(good);
+        let (line, column) = place(&text, text.len());
+        let message = "this is no UTF-8; save the file in that encoding".to_owned();
+        Faults { file: None, faults: vec![Fault { line, column, message }] }
+    }
+
     pub(super) fn in_file(self, path: &Path) -> Self {
         Faults { file: Some(path.to_path_buf()), ..self }
     }

@@ -7,6 +7,7 @@ mod check;
 mod fault;
 mod wall;
 
+use std::io::Read as _;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,9 @@ pub use brokers::*;
 pub use cameras::*;
 pub use fault::{Fault, Faults};
 pub use wall::*;
+
+/// Bytes of the longest file.
+const LONGEST: u64 = 4 << 20;
 
 /// The whole file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -46,8 +50,9 @@ impl Config {
     /// # Errors
     /// All that is wrong with it, each with its line and column.
     pub fn read(path: &Path) -> Result<Self, Faults> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| Faults::whole(path, error.to_string()))?;
+        let bytes = read(path).map_err(|error| Faults::whole(path, error.to_string()))?;
+        let text =
+            String::from_utf8(bytes).map_err(|error| Faults::of_bytes(&error).in_file(path))?;
         let mut config = Self::parse(&text).map_err(|faults| faults.in_file(path))?;
         config.resolve(path.parent().unwrap_or(Path::new("")));
         Ok(config)
@@ -88,6 +93,22 @@ impl Config {
             *path = folder.join(&*path);
         }
     }
+}
+
+/// What is in a configuration's file.
+///
+/// # Errors
+/// It cannot be read, or is far too long for one.
+pub(crate) fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(LONGEST + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LONGEST {
+        let mebibytes = LONGEST >> 20;
+        return Err(std::io::Error::other(format!(
+            "it is longer than {mebibytes} MiB; is it the right file?"
+        )));
+    }
+    Ok(bytes)
 }
 
 #[cfg(test)]
