@@ -12,6 +12,9 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+/// Files and connections that may be open.
+const FILES: u64 = 1 << 16;
+
 /// A page for people who watch cameras: what they show, what is true now, and what was.
 #[derive(Parser)]
 #[command(version, about)]
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
     tracing_subscriber::registry().with(log).with(arguments.log.clone()).init();
+    more_files();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let done = match runtime {
         Ok(runtime) => runtime.block_on(run(&arguments)),
@@ -84,6 +88,19 @@ async fn run(arguments: &Arguments) -> Result<(), String> {
     tracing::info!("stopping; the memories are being saved");
     wall.stop().await;
     Ok(())
+}
+
+/// Every open page is an open file, and many systems allow 1024 where nothing is said.
+fn more_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= FILES) {
+        return;
+    }
+    limit.current = Some(limit.maximum.map_or(FILES, |most| most.min(FILES)));
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!("no more files can be open than before: {error}");
+    }
 }
 
 fn has_display() -> bool {

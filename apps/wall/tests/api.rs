@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader};
 
 use common::*;
 use serde_json::{Value, json};
-use streamkvqa_wall::hub::CameraState;
+use streamkvqa_wall::hub::{CameraState, Question};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
@@ -294,5 +294,166 @@ async fn live_pictures_have_tags_and_streams_have_parts() {
         kind
     });
     assert_eq!(first.await, "multipart/x-mixed-replace; boundary=picture");
+    rig.stop().await;
+}
+
+/// What nobody should send, and somebody will.
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_is_sent_is_answered_with_what_is_wrong() {
+    let mut rig = Rig::start(&(ball("yard") + "[access]\nquestions_per_minute = 10000\n")).await;
+    rig.until_state("yard", CameraState::Live).await;
+    let id = rig
+        .wall
+        .asks
+        .ask("yard", Question { text: "a dog, AND \"a cat\"?".into(), ..Question::default() });
+    rig.answer(&id.await.unwrap()).await;
+    let unfit = [
+        ("/api/cameras/nobody", 404),
+        ("/api/cameras/%ff", 400),
+        ("/api/cameras/%2e%2e%2f", 404),
+        ("/api/cameras/yard/moments?around=-1", 422),
+        ("/api/cameras/yard/moments?around=nan", 422),
+        ("/api/cameras/yard/moments?at=yesterday", 400),
+        ("/api/history?limit=-1", 400),
+        ("/api/history?limit=99999999999999999999999", 400),
+        ("/api/history?from=12", 400),
+        ("/api/history?kind=all", 400),
+        ("/api/live", 400),
+        ("/api/live?cameras=", 404),
+        ("/api/pictures/yard-99999999999999999999.jpg", 404),
+        ("/api/pictures/..%2f..%2fwall.db", 404),
+        ("/page/..%2f..%2fCargo.toml", 404),
+        ("/nowhere", 404),
+    ];
+    for (path, status) in unfit {
+        let reply = rig.get(path).await;
+        assert_eq!(reply.status, status, "{path}: {reply:?}");
+        assert!(
+            reply.json()["error"]["message"].as_str().is_some_and(|said| !said.is_empty()),
+            "{path}"
+        );
+    }
+    let long = rig.get(&format!("/api/history?q={}", "x".repeat(600))).await;
+    assert_eq!(long.status, 422);
+
+    // Searched for by its words, whatever they are written with.
+    for (q, found) in [
+        ("dog", true),
+        ("DOG+cat", true),
+        ("%22a+cat", true),
+        ("dog+%22", true),
+        ("*+dog", true),
+        ("dog+-+cat", true),
+        ("dog+AND+cat", true),
+        ("NOT+dog", false),
+        ("dog+OR+bird", false),
+        ("dog%00cat", true),
+        ("question:dog", false),
+        ("')%3b+DROP+TABLE+entries%3b--", false),
+        ("(((", true),
+        ("%F0%9F%93%B7", true),
+    ] {
+        let reply = rig.get(&format!("/api/history?q={q}")).await;
+        assert_eq!(reply.status, 200, "{q}: {reply:?}");
+        assert_eq!(!reply.json()["items"].as_array().unwrap().is_empty(), found, "{q}");
+    }
+    // Bounds that are none: as many as there may be.
+    for (path, found) in [
+        ("/api/history?limit=0", 1),
+        ("/api/history?limit=18446744073709551615", 1),
+        ("/api/history?from=-009999-01-02T01:59:59Z", 1),
+        ("/api/history?from=2999-01-01T00:00:00Z&to=1999-01-01T00:00:00Z", 0),
+        ("/api/history?before=nothing-of-this-name", 0),
+        ("/api/cameras/nobody/answers", 0),
+        ("/api/cameras/yard/moments?at=9999-12-30T22:00:00Z&around=86400", 0),
+    ] {
+        let reply = rig.get(path).await;
+        assert_eq!(reply.status, 200, "{path}: {reply:?}");
+        assert_eq!(reply.json()["items"].as_array().unwrap().len(), found, "{path}");
+    }
+    for path in ["/api/history.json?limit=0", "/api/history.csv?limit=0"] {
+        assert_eq!(rig.get(path).await.status, 200, "{path}");
+    }
+
+    let ask = |more: Value| {
+        let mut body = json!({"cameras": ["yard"], "question": "what is here now?"});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body
+    };
+    for (body, status) in [
+        (json!(null), 422),
+        (json!([]), 422),
+        (json!({}), 422),
+        (ask(json!({"cameras": {"yard": 1}})), 422),
+        (ask(json!({"question": 3})), 422),
+        (ask(json!({"from": 5})), 422),
+        (ask(json!({"from": "yesterday"})), 422),
+        (ask(json!({"source": "standing?"})), 422),
+        (ask(json!({"choices": ["one"]})), 422),
+        (ask(json!({"more": true})), 422),
+    ] {
+        let reply = rig.send("POST", "/api/ask", body.clone()).await;
+        assert_eq!(reply.status, status, "{body}: {reply:?}");
+        assert!(reply.json()["error"]["message"].is_string(), "{body}");
+    }
+    // Of many cameras some may be refused, each with a reason; twice the same is once.
+    let of = json!({"cameras": ["yard", "nobody", "yard"], "question": "what is here now?"});
+    let reply = rig.send("POST", "/api/ask", of).await.json();
+    assert_eq!(reply["asked"].as_array().unwrap().len(), 1, "{reply}");
+    assert!(reply["refused"][0]["reason"].as_str().unwrap().contains("nobody"), "{reply}");
+    for more in [
+        json!({"from": "2030-01-01T00:00:00Z", "to": "2020-01-01T00:00:00Z"}),
+        json!({"from": "-009999-01-02T01:59:59Z", "to": "-009998-01-02T01:59:59Z"}),
+    ] {
+        let reply = rig.send("POST", "/api/ask", ask(more.clone())).await;
+        assert_eq!(reply.status, 202, "{reply:?}");
+        let reply = reply.json();
+        match reply["asked"][0]["id"].as_str() {
+            // Nothing of that time is remembered, which is an answer, too.
+            Some(id) => drop(rig.answer(id).await),
+            None => assert!(reply["refused"][0]["reason"].is_string(), "{more}: {reply}"),
+        }
+    }
+    for (body, status) in [
+        (json!({"question": "is it?", "id": "../.."}), 422),
+        (json!({"question": "is it?", "every": -1}), 422),
+        (json!({"question": "is it?", "every": "often"}), 422),
+        (json!({"question": "is it?", "on": "motion"}), 422),
+        (json!({"question": "is it?", "when": "perhaps"}), 422),
+        (json!({"question": "is it?", "for_s": 1}), 422),
+        (json!({"question": ""}), 422),
+    ] {
+        let reply = rig.send("POST", "/api/cameras/yard/standing", body.clone()).await;
+        assert_eq!(reply.status, status, "{body}: {reply:?}");
+    }
+    for (body, status) in [
+        (json!({}), 422),
+        (json!({"model": "yard", "messages": []}), 400),
+        (json!({"model": "yard", "messages": [{"role": "user", "content": null}]}), 400),
+        (json!({"model": "yard", "messages": [{"role": "user", "content": {"a": 1}}]}), 400),
+        (json!({"model": "nobody", "messages": [{"role": "user", "content": "what?"}]}), 404),
+        (json!({"model": "yard", "stream": "yes", "messages": []}), 422),
+    ] {
+        let reply = rig.send("POST", "/v1/chat/completions", body.clone()).await;
+        assert_eq!(reply.status, status, "{body}: {reply:?}");
+        assert!(reply.json()["error"]["type"].is_string(), "{body}");
+    }
+    let url = rig.url("/api/ask");
+    let deep = "[".repeat(50_000);
+    let (deep, plain) = blocking(move || {
+        let send = |kind: &str, body: &str| {
+            let request = agent().post(&url).header("content-type", kind);
+            request.send(body).unwrap().status().as_u16()
+        };
+        (send("application/json", &deep), send("text/plain", "{}"))
+    })
+    .await;
+    assert_eq!((deep, plain), (422, 415));
+    // It is as well as it was.
+    let id = rig
+        .wall
+        .asks
+        .ask("yard", Question { text: "what is here now?".into(), ..Question::default() });
+    assert_eq!(rig.answer(&id.await.unwrap()).await.error, None);
     rig.stop().await;
 }

@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::process::Command;
 
@@ -290,6 +291,11 @@ fn what_keeps_it_from_starting_is_said_with_what_helps() {
             .env("GST_REGISTRY", alone.join("registry")),
     );
     assert!(said.contains("no element streamkvqa") && said.contains("make build"), "{said}");
+    // Where no folder can be.
+    let taken = folder.path().join("a-file");
+    std::fs::write(&taken, "").unwrap();
+    let said = says(Command::new(program).arg(&file).arg("--data").arg(&taken));
+    assert!(said.contains("a-file") && said.contains("`data`"), "{said}");
     // Twice in one folder.
     let first = Program::start(&file);
     let said = says(Command::new(program).arg(&file));
@@ -300,4 +306,65 @@ fn what_keeps_it_from_starting_is_said_with_what_helps() {
     std::fs::write(&second, other).unwrap();
     let said = says(Command::new(program).arg(&second));
     assert!(said.contains("cannot listen on") && said.contains("`listen`"), "{said}");
+}
+
+#[test]
+fn a_thousand_pages_may_be_open_where_few_files_are_allowed() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = write(folder.path(), &ball("yard"));
+    let mut command = Command::new("bash");
+    command.args(["-c", "ulimit -Sn 256; exec \"$0\" \"$1\""]);
+    let program = Program::of(command.arg(env!("CARGO_BIN_EXE_streamkvqa-wall")).arg(&file));
+    program.until("live", |state| is_live(state, "yard"));
+    let address = program.url.trim_start_matches("http://").trim_end_matches('/').to_owned();
+    let mut pages = Vec::new();
+    for number in 0..1000 {
+        let mut page = std::net::TcpStream::connect(&address).unwrap();
+        page.set_read_timeout(Some(PATIENCE)).unwrap();
+        write!(page, "GET /api/events HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
+        let mut first = [0; 12];
+        page.read_exact(&mut first).unwrap();
+        assert_eq!(&first, b"HTTP/1.1 200", "{number}");
+        pages.push(page);
+    }
+    // What needs files has them.
+    assert_eq!(program.get("api/history").status, 200);
+    assert!(!asked(&program, 1).is_empty());
+    assert!(is_live(&program.get("api/state").json(), "yard"));
+    // There is an end to it, with a reason.
+    let mut refused = 0;
+    for _ in 0..40 {
+        let mut page = std::net::TcpStream::connect(&address).unwrap();
+        write!(page, "GET /api/events HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
+        let mut first = [0; 12];
+        page.read_exact(&mut first).unwrap();
+        refused += usize::from(&first == b"HTTP/1.1 503");
+        pages.push(page);
+    }
+    assert_eq!(refused, 16, "of 1040, 1024 are served");
+    drop(pages);
+    program.until("a page", |_| true);
+}
+
+#[test]
+fn files_that_follow_each_other_fast_leave_what_the_last_one_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = write(folder.path(), &ball("yard"));
+    let program = Program::start(&file);
+    // While cameras are starting, and stopping.
+    for round in 0..12 {
+        let cameras: String = (0..round % 4).map(|number| ball(&format!("c{number}"))).collect();
+        write(folder.path(), &(ball("yard") + &cameras));
+        signal(program.process.id(), "HUP");
+        std::thread::sleep(std::time::Duration::from_millis(150 * (round % 3)));
+    }
+    write(folder.path(), &(ball("last") + &ball("yard")));
+    signal(program.process.id(), "HUP");
+    let ids = |state: &Value| {
+        let cameras = state["cameras"].as_array().unwrap().iter();
+        cameras.map(|camera| camera["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    program.until("the last file", |state| {
+        ids(state) == ["last", "yard"] && is_live(state, "last") && is_live(state, "yard")
+    });
 }

@@ -9,6 +9,13 @@ pub fn of(error: &glib::Error, debug: Option<&str>) -> String {
     let said = hide_passwords(error.message());
     let debug = debug.map(hide_passwords).unwrap_or_default();
     if error.matches(gst::CoreError::MissingPlugin) {
+        // uridecodebin, of an address that begins as none that is known.
+        if debug.contains("gen_source_element") {
+            return format!(
+                "there is no source for such an address: {}",
+                said.trim_end_matches('.')
+            );
+        }
         return missing(&debug);
     }
     let advice = match (error.kind::<gst::ResourceError>(), error.kind::<gst::StreamError>()) {

@@ -242,8 +242,10 @@ fn select(query: &Query) -> (String, Vec<Value>) {
     (sql, values)
 }
 
-/// Every word, or one that begins so; whatever it is written with, it is no operator.
+/// Every word, or one that begins so; whatever it is written with, it is no operator. Signs alone are no words.
 fn words(text: &str) -> String {
-    let words = text.split_whitespace().map(|word| format!("\"{}\"*", word.replace('"', "\"\"")));
-    words.collect::<Vec<_>>().join(" ")
+    let apart = |c: char| c.is_whitespace() || c.is_control();
+    let words = text.split(apart).filter(|word| word.contains(char::is_alphanumeric));
+    let quoted = words.map(|word| format!("\"{}\"*", word.replace('"', "\"\"")));
+    quoted.collect::<Vec<_>>().join(" ")
 }

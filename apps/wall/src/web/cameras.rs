@@ -115,7 +115,8 @@ pub async fn ask(
     if cameras.iter().any(|camera| camera == "*") {
         cameras = app.hub.state().cameras.into_iter().map(|camera| camera.id).collect();
     }
-    cameras.dedup();
+    let mut seen = std::collections::BTreeSet::new();
+    cameras.retain(|camera| seen.insert(camera.clone()));
     if cameras.is_empty() {
         return Err(ApiError::new(
             StatusCode::UNPROCESSABLE_ENTITY,

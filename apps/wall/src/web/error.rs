@@ -3,7 +3,7 @@
 
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -87,6 +87,28 @@ impl From<QueryRejection> for ApiError {
     fn from(rejection: QueryRejection) -> Self {
         ApiError::new(rejection.status(), rejection.body_text())
     }
+}
+
+/// What the libraries refuse by themselves, in the form of all errors.
+pub async fn in_form(response: Response) -> Response {
+    let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let is_error = response.status().is_client_error() || response.status().is_server_error();
+    let is_text = kind.is_none_or(|kind| kind.starts_with("text/plain"));
+    if !is_error || !is_text {
+        return response;
+    }
+    let (mut parts, body) = response.into_parts();
+    let said = axum::body::to_bytes(body, 4096).await.unwrap_or_default();
+    let said = String::from_utf8_lossy(&said);
+    let plain = parts.status.canonical_reason().unwrap_or("it is refused");
+    let message = if said.trim().is_empty() { plain } else { said.trim() };
+    for gone in [header::CONTENT_TYPE, header::CONTENT_LENGTH] {
+        parts.headers.remove(gone);
+    }
+    let error = ApiError::new(parts.status, message).into_response();
+    let (form, body) = error.into_parts();
+    parts.headers.extend(form.headers);
+    Response::from_parts(parts, body)
 }
 
 /// The disk is read on threads that may wait for it.

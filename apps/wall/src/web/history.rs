@@ -22,6 +22,8 @@ use crate::hub::{AlertState, Evidence};
 
 /// Entries of one page, where nothing is said, and at most.
 const PAGE: (usize, usize) = (50, 500);
+/// Characters of what is searched for.
+const LONGEST: usize = 500;
 /// Entries that an export reads at once.
 const CHUNK: usize = 500;
 
@@ -50,11 +52,17 @@ pub struct Find {
 }
 
 impl Find {
-    fn wanted(self) -> Wanted {
+    fn wanted(self) -> Result<Wanted, ApiError> {
         let Find { q, camera, kind, standing, from, to, before, limit } = self;
         let limit = Some(limit.unwrap_or(PAGE.0).clamp(1, PAGE.1));
+        if q.as_ref().is_some_and(|words| words.chars().count() > LONGEST) {
+            return Err(ApiError::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                format!("q: expected no more than {LONGEST} characters"),
+            ));
+        }
         let text = |field: Option<String>| field.filter(|text| !text.trim().is_empty());
-        Wanted {
+        Ok(Wanted {
             q: text(q),
             camera: text(camera),
             kind,
@@ -63,7 +71,7 @@ impl Find {
             to,
             before: text(before),
             limit,
-        }
+        })
     }
 }
 
@@ -81,7 +89,7 @@ pub async fn find(
     State(app): State<Arc<App>>,
     query: Result<Query<Find>, QueryRejection>,
 ) -> Result<Json<Items<Entry>>, ApiError> {
-    page(&app, query?.0.wanted()).await.map(Json)
+    page(&app, query?.0.wanted()?).await.map(Json)
 }
 
 /// A camera's answers, the newest first.
@@ -93,7 +101,7 @@ pub async fn answers(
     Path(id): Path<String>,
     query: Result<Query<Find>, QueryRejection>,
 ) -> Result<Json<Items<Entry>>, ApiError> {
-    let wanted = Wanted { camera: Some(id), kind: Some(Kind::Answer), ..query?.0.wanted() };
+    let wanted = Wanted { camera: Some(id), kind: Some(Kind::Answer), ..query?.0.wanted()? };
     page(&app, wanted).await.map(Json)
 }
 
@@ -213,7 +221,7 @@ fn export(
     write: impl FnMut(&[Entry], bool) -> std::io::Result<Vec<u8>> + Send + 'static,
 ) -> Result<Response, ApiError> {
     let limit = find.limit;
-    let wanted = Wanted { limit: Some(CHUNK), ..find.wanted() };
+    let wanted = Wanted { limit: Some(CHUNK), ..find.wanted()? };
     let export = Export {
         history: app.history.clone(),
         wanted,

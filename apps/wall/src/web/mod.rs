@@ -155,6 +155,7 @@ pub fn router(app: Arc<App>) -> Router {
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "this address does not know this method")
         })
         .layer(axum::Extension(Arc::new(api)))
+        .layer(axum::middleware::map_response(error::in_form))
         .layer(DefaultBodyLimit::max(LONGEST))
         .layer(axum::middleware::from_fn_with_state(app.clone(), access::check))
         .layer(axum::middleware::from_fn_with_state(app, limits::count))
