@@ -128,3 +128,27 @@ fn every_method_answers_within_its_bound_and_without_a_trace() {
     }
     assert!(faults.is_empty(), "now-questions answered: {faults:?}");
 }
+
+#[test]
+fn what_was_cleared_leaves_every_method_as_it_began() {
+    let model = toyworld_model();
+    let [before, behind] = [9_000_000_020, 9_000_000_021].map(|seed| painted(&Video::new(seed).0));
+    let question = Question { keep_logits: true, ..Question::new("what do you see?") };
+    for name in Recipe::names() {
+        let recipe = Recipe::for_model(name, &model).unwrap();
+        let open = || Stream::new(model.clone(), recipe.clone()).unwrap();
+        let (mut cleared, mut fresh) = (open(), open());
+        cleared.push_frames(&before).unwrap();
+        cleared.ask(&question, |_| {}).unwrap();
+        cleared.clear().unwrap();
+        cleared.push_frames(&behind).unwrap();
+        fresh.push_frames(&behind).unwrap();
+        let [a, b] = [&cleared, &fresh].map(|stream| stream.ask(&question, |_| {}).unwrap());
+        assert_eq!(a.first_logits, b.first_logits, "{name}");
+        let units = |answer: &gststreamkvqa::Answer| -> Vec<Vec<u64>> {
+            answer.layers.iter().map(|layer| layer.retrieved.clone()).collect()
+        };
+        assert_eq!(units(&a), units(&b), "{name}");
+        assert_eq!(held(&cleared), held(&fresh), "{name}");
+    }
+}

@@ -210,7 +210,7 @@ fn the_end_of_the_stream_takes_the_last_frame_in() {
 
 #[test]
 fn every_method_answers_and_keeps_units_whole_unless_it_thins_them() {
-    const THINNED: [&str; 5] = ["auto", "mukv", "cacheflow", "livevlm", "fluxmem"];
+    const THINNED: [&str; 6] = ["auto", "mukv", "cacheflow", "livevlm", "fluxmem", "savemem"];
     let fixture = Fixture::open("qwen-wide");
     let frames: Vec<Frame> = (0..8).flat_map(|_| fixture.frames()).collect();
     let tokens = fixture.picture().tokens();

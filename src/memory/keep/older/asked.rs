@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::Seen;
+use super::seen::Seen;
 use crate::error::Result;
 use crate::memory::kv::read;
 use crate::memory::weigh::salience::{likest, mean, usual};

@@ -2,22 +2,37 @@
 //! CausalMem (2606.25658, §3.2): of all tokens those stay that a few directions which follow the stream say
 //! least of, and of what goes of a picture the mean.
 
-use candle_core::{DType, Tensor};
+use std::collections::BTreeMap;
 
-use super::{Seen, Tidy, chosen, drop_oldest, look, put};
+use candle_core::{DType, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::seen::{Seen, chosen, drop_oldest, look, put};
 use crate::error::Result;
 use crate::memory::keep::thin::Contents;
 use crate::memory::kv::{read, read_all};
 use crate::memory::recipe::Span;
 use crate::memory::unit::{Geometry, RESIDUE, Unit};
+use crate::memory::weigh::basis::Basis;
 use crate::memory::weigh::select::{best, top};
 
 /// CausalMem keeps so many of its tokens for what is new, 100 of 12,000, whatever means there are.
 const LEAST_NEW: usize = 120;
 
-impl Tidy {
+/// What has been seen, and what went of it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Spanned {
+    basis: Basis,
+    /// How many tokens the mean of a picture stands for.
+    means: BTreeMap<u64, usize>,
+}
+
+impl Spanned {
     /// A unit comes to the others, and what the directions say most of goes from all of them.
-    pub(super) fn span(
+    ///
+    /// # Errors
+    /// What the computation fails with.
+    pub fn take(
         &mut self,
         rule: &Span,
         id: u64,

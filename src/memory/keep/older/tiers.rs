@@ -7,10 +7,13 @@
 //! stay; where there is no room it is the least salient ones that go, and not the oldest (SAVEMem, 2605.07897,
 //! stage 1).
 
+use std::collections::VecDeque;
+
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::{Seen, Tidy, chosen, drop_oldest, drop_unit, look, put};
+use super::asked::Asked;
+use super::seen::{Seen, chosen, drop_oldest, drop_unit, look, put};
 use crate::error::Result;
 use crate::memory::keep::thin::Contents;
 use crate::memory::kv::{read, read_all};
@@ -23,9 +26,20 @@ use crate::memory::weigh::select::ranked;
 /// Of fewer tokens than this nothing is chosen: they are merged (SAVEMem's code).
 const FEW: usize = 20;
 
+/// Which pictures stand in which tier; those of the last one are the others.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Tiered {
+    /// The newest.
+    whole: VecDeque<Whole>,
+    /// Those of which only what changed is left.
+    changed: VecDeque<u64>,
+    /// What pseudo-questions made of what is held.
+    asked: Asked,
+}
+
 /// A picture of the first tier.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Whole {
+struct Whole {
     unit: u64,
     /// How much each of its tokens was like the picture before.
     was: Vec<Option<f32>>,
@@ -35,9 +49,17 @@ pub struct Whole {
     asked: f32,
 }
 
-impl Tidy {
+impl Tiered {
+    /// How much the newest pictures usually have to do with a pseudo-question; `None` where none is asked.
+    pub fn usual(&self) -> Option<f32> {
+        self.asked.usual()
+    }
+
     /// A unit comes into the first tier, and what leaves a tier enters the next.
-    pub(super) fn tiers(
+    ///
+    /// # Errors
+    /// What the computation fails with.
+    pub fn take(
         &mut self,
         (rule, bank): (&Tiers, &[Tensor]),
         id: u64,
