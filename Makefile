@@ -181,6 +181,8 @@ compare: $(atlas)
 	$(setup) build rust
 	$(compile)
 	$(evaluate) --per-kind 3 --frames 32,64,128,256,512 --budgets 8,16,32 --out docs/data/compare.json
+	$(evaluate) --per-kind 3 --frames 16,32,64,128,256 --budgets 8,16,32 --at-frames 128 \
+	    --model models/toyworld-plain --out docs/data/compare-toyworld-plain.json
 	$(evaluate) --per-kind 2 --frames 32,64,128,256,512 --budgets 16 --world everyday \
 	    --model models/everyday --atlas $(atlas) --out docs/data/compare-everyday.json
 
