@@ -141,7 +141,7 @@ async fn clients_of_openai_ask_a_camera() {
     let mut rig = Rig::start(&(ball("yard") + &at("none", "/nowhere.webm"))).await;
     rig.until_state("yard", CameraState::Live).await;
     let models = rig.get("/v1/models").await.json();
-    assert_eq!(models["data"][1]["id"], "yard");
+    assert_eq!(models["data"][0]["id"], "yard");
     let ask = |model: &str, stream: bool| {
         let words = json!([{"type": "text", "text": "what is here now?"}]);
         let messages =
@@ -350,8 +350,8 @@ async fn whatever_is_sent_is_answered_with_what_is_wrong() {
         ("dog%00cat", true),
         ("question:dog", false),
         ("')%3b+DROP+TABLE+entries%3b--", false),
-        ("(((", true),
-        ("%F0%9F%93%B7", true),
+        ("(((", false),
+        ("%F0%9F%93%B7", false),
     ] {
         let reply = rig.get(&format!("/api/history?q={q}")).await;
         assert_eq!(reply.status, 200, "{q}: {reply:?}");

@@ -25,20 +25,24 @@ fn broker<'a>(state: &'a Value, name: &str) -> &'a Value {
     brokers.find(|broker| broker["name"] == name).unwrap_or(&Value::Null)
 }
 
-/// Asks until there are answers, and returns what the history says then.
+fn items(program: &Program) -> Vec<Value> {
+    program.get("api/history?limit=500").json()["items"].as_array().unwrap().clone()
+}
+
+/// Asks so many more questions, and returns what the history says when they are answered.
 fn asked(program: &Program, many: usize) -> Vec<Value> {
+    let all = items(program).len() + many;
     let ask = json!({"cameras": ["yard"], "question": "what is here now?"});
     for _ in 0..many {
         assert_eq!(program.post("api/ask", ask.clone()).status, 202);
     }
     let deadline = std::time::Instant::now() + PATIENCE;
     loop {
-        let items =
-            program.get("api/history?limit=500").json()["items"].as_array().unwrap().clone();
-        if items.len() >= many {
+        let items = items(program);
+        if items.len() >= all {
             return items;
         }
-        assert!(std::time::Instant::now() < deadline, "{} of {many} answers", items.len());
+        assert!(std::time::Instant::now() < deadline, "{} of {all} answers", items.len());
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
 }
@@ -52,10 +56,8 @@ fn what_was_answered_outlives_kill_9() {
         let program = Program::start(&file);
         program.until("live", |state| is_live(state, "yard"));
         // All that has ever been shown, in its order.
-        let before =
-            program.get("api/history?limit=500").json()["items"].as_array().unwrap().clone();
-        assert_eq!(before, known);
-        known = asked(&program, before.len() + 7);
+        assert_eq!(items(&program), known);
+        known = asked(&program, 7);
         program.kill();
     }
     let data = rusqlite::Connection::open(folder.path().join("data/wall.db")).unwrap();
@@ -73,8 +75,7 @@ fn a_question_that_was_taken_has_one_last_word_after_kill_9() {
     for round in 0..20 {
         let program = Program::start(&file);
         program.until("live", |state| is_live(state, "yard"));
-        let items =
-            program.get("api/history?limit=500").json()["items"].as_array().unwrap().clone();
+        let items = items(&program);
         let mut known: Vec<&str> =
             items.iter().map(|answer| answer["id"].as_str().unwrap()).collect();
         known.sort_unstable();

@@ -205,8 +205,12 @@ fn select(query: &Query) -> (String, Vec<Value>) {
         sql.push_str(" AND ");
         sql.push_str(&condition.replace('?', &format!("?{}", values.len())));
     };
-    if let Some(words) = query.q.as_deref().map(words).filter(|words| !words.is_empty()) {
-        and(&mut sql, "row IN (SELECT rowid FROM words WHERE words MATCH ?)", words.into());
+    match query.q.as_deref().filter(|text| !text.trim().is_empty()).map(words) {
+        Some(words) if words.is_empty() => sql.push_str(" AND 0"),
+        Some(words) => {
+            and(&mut sql, "row IN (SELECT rowid FROM words WHERE words MATCH ?)", words.into());
+        }
+        None => {}
     }
     if let Some(camera) = &query.camera {
         and(&mut sql, "camera = ?", camera.clone().into());
@@ -242,7 +246,7 @@ fn select(query: &Query) -> (String, Vec<Value>) {
     (sql, values)
 }
 
-/// Every word, or one that begins so; whatever it is written with, it is no operator. Signs alone are no words.
+/// Every word, or one that begins so; whatever it is written with, it is no operator. Signs beside words are passed over.
 fn words(text: &str) -> String {
     let apart = |c: char| c.is_whitespace() || c.is_control();
     let words = text.split(apart).filter(|word| word.contains(char::is_alphanumeric));

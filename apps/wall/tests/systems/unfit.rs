@@ -59,10 +59,11 @@ fn a_camera_that_starts_nowhere_goes_round_once_and_rests() {
     let tries = taken(&a) + taken(&b);
     assert!(tries <= 3, "{tries}\n{}\n{}", a.log(), b.log());
     // As in the file.
-    let ids = ["odd", "c0"];
     for wall in [&a, &b] {
         let state = wall.get("/api/state").unwrap();
-        assert_eq!(ids.map(|id| id.into()), [0, 1].map(|at| state["cameras"][at]["id"].clone()));
+        for (at, id) in ["odd", "c0"].into_iter().enumerate() {
+            assert_eq!(state["cameras"][at]["id"], id, "{state}");
+        }
     }
     // It is somebody's, and every page says why it does not play.
     for wall in [&a, &b] {
