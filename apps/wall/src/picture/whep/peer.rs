@@ -147,30 +147,32 @@ impl Drop for Peer {
     /// Never waits; a page can be gone at any time, also before it is answered.
     fn drop(&mut self) {
         let (pipeline, webrtc) = (self.pipeline.clone(), self.webrtc.clone());
-        let stop = move || {
-            // GStreamer 1.22 takes the process along where candidates are found for a transport that is gone
-            // (gstwebrtcnice, _on_candidate_gathering_done), so it is let finish.
-            let began = Instant::now();
-            loop {
-                let patience = match webrtc.property("ice-gathering-state") {
-                    WebRTCICEGatheringState::New => NOT_BEGUN,
-                    WebRTCICEGatheringState::Complete => break,
-                    _ => NOT_DONE,
-                };
-                if began.elapsed() > patience {
-                    break;
-                }
-                std::thread::sleep(LOOK_EVERY);
-            }
-            // What tells so may not have returned yet.
-            std::thread::sleep(LOOK_EVERY);
-            let _ = pipeline.set_state(gst::State::Null);
-        };
+        let stop = move || stop(&pipeline, &webrtc);
         let thread = std::thread::Builder::new().name("webrtc end".into()).spawn(stop);
         if let Err(error) = thread {
             tracing::warn!("a page's connection is not stopped: {error}");
         }
     }
+}
+
+/// Stops a connection, and waits for what must not be interrupted: GStreamer 1.22 takes the process along where
+/// candidates are found for a transport that is gone (gstwebrtcnice, _on_candidate_gathering_done).
+pub(super) fn stop(pipeline: &gst::Pipeline, webrtc: &gst::Element) {
+    let began = Instant::now();
+    loop {
+        let patience = match webrtc.property("ice-gathering-state") {
+            WebRTCICEGatheringState::New => NOT_BEGUN,
+            WebRTCICEGatheringState::Complete => break,
+            _ => NOT_DONE,
+        };
+        if began.elapsed() > patience {
+            break;
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    // What tells so may not have returned yet.
+    std::thread::sleep(LOOK_EVERY);
+    let _ = pipeline.set_state(gst::State::Null);
 }
 
 async fn negotiate(webrtc: &gst::Element, offer: Offer) -> Result<String, Fault> {

@@ -83,8 +83,9 @@ impl Viewer {
         Viewer { pipeline, webrtc, frames }
     }
 
-    async fn offer(&self) -> String {
-        let (tell, mut gathering) = watch::channel(WebRTCICEGatheringState::New);
+    /// Begins to gather candidates.
+    async fn gather(&self) -> watch::Receiver<WebRTCICEGatheringState> {
+        let (tell, gathering) = watch::channel(WebRTCICEGatheringState::New);
         self.webrtc.connect_notify(Some("ice-gathering-state"), move |webrtc, _| {
             let _ = tell.send(webrtc.property("ice-gathering-state"));
         });
@@ -94,6 +95,11 @@ impl Viewer {
         let offer = reply.get::<WebRTCSessionDescription>("offer").unwrap();
         let none = None::<gst::Promise>;
         self.webrtc.emit_by_name::<()>("set-local-description", &[&offer, &none]);
+        gathering
+    }
+
+    async fn offer(&self) -> String {
+        let mut gathering = self.gather().await;
         let complete = gathering.wait_for(|state| *state == WebRTCICEGatheringState::Complete);
         tokio::time::timeout(PATIENCE, complete).await.unwrap().unwrap();
         let local = self.webrtc.property::<WebRTCSessionDescription>("local-description");
@@ -193,6 +199,21 @@ async fn pages_may_leave_before_they_are_answered() {
     until("nothing is left of them", || sessions.count() == 0 && camera.is_left_alone()).await;
     let opened = sessions.open("yard", &camera.pipeline, &camera.tee, &offer).await;
     assert!(opened.is_ok(), "{opened:?}");
+}
+
+/// Whether the process would fall over otherwise is a matter of luck; that it is waited for is none.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_stopped_while_it_gathers_candidates() {
+    gst::init().unwrap();
+    for _ in 0..5 {
+        let viewer = Viewer::new();
+        let gathering = viewer.gather().await;
+        let (pipeline, webrtc) = (viewer.pipeline.clone(), viewer.webrtc.clone());
+        let stop = move || super::peer::stop(&pipeline, &webrtc);
+        tokio::task::spawn_blocking(stop).await.unwrap();
+        assert_eq!(*gathering.borrow(), WebRTCICEGatheringState::Complete);
+        assert_eq!(viewer.pipeline.current_state(), gst::State::Null);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
