@@ -406,3 +406,31 @@ fn a_wall_with_tokens_asks_for_one() {
         "document.querySelector('camera-tile .picture img').naturalWidth > 100",
     );
 }
+
+#[test]
+fn what_people_write_is_shown_as_it_is_written() {
+    let wall = Wall::start(&clip(
+        "street",
+        "<b>Street</b> <img src=x onerror=alert(1)> \\\"&amp; \u{1f4f7}",
+    ));
+    let standing =
+        serde_json::json!({"id": "odd", "question": "<i>is</i> it <img src=y onerror=alert(2)>?"});
+    let url = format!("{}api/cameras/street/standing", wall.page);
+    let request = ureq::post(&url).content_type("application/json");
+    assert_eq!(request.send(standing.to_string()).unwrap().status(), 201);
+    let browser = browser::browser();
+    let page = Page::open(&browser, &wall.page);
+    let shown = "document.body?.innerText.includes('<b>Street</b> <img src=x onerror=alert(1)> \"&amp; \u{1f4f7}')";
+    page.until("its name", shown);
+    page.go("#/camera/street");
+    page.until("its name", shown);
+    page.until(
+        "its question",
+        "document.body?.innerText.includes('<i>is</i> it <img src=y onerror=alert(2)>?')",
+    );
+    page.until(
+        "nothing of it taken for a part of the page",
+        "!document.querySelector('b, i, img[src=x], img[src=y]')",
+    );
+    assert_eq!(page.faults(), Vec::<String>::new());
+}
