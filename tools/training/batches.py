@@ -28,19 +28,19 @@ class Batch:
 class Speech:
     """Question and answer to token ids; texts repeat, so they are remembered."""
 
-    def __init__(self, tokenizer):
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizer, turn=words.LLAVA):
+        self.tokenizer, self.turn = tokenizer, turn
         self.known: dict[tuple[str, str], tuple[list[int], int, int]] = {}
-        self.newline = tokenizer.convert_tokens_to_ids("<video>")
+        self.mark = tokenizer.convert_tokens_to_ids(turn.mark)
 
     def encode(self, text: str, answer: str) -> tuple[list[int], int, int]:
         """Token ids, the end of the question's own words, and the start of the answer."""
         key = (text, answer)
         if key not in self.known:
             ids = lambda part: self.tokenizer.encode(part, add_special_tokens=False)
-            question = ids(words.BEFORE_QUESTION + text)
-            prompt = [self.newline, *question, *ids(words.AFTER_QUESTION)]
-            row = [*prompt, *ids(answer + words.END)]
+            question = ids(self.turn.before_question + text)
+            prompt = [self.mark, *question, *ids(self.turn.after_question)]
+            row = [*prompt, *ids(answer + self.turn.end)]
             self.known[key] = (row, 1 + len(question), len(prompt))
         return self.known[key]
 

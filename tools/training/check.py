@@ -39,8 +39,12 @@ class Checkpoint:
         )["pixel_values_videos"][0]
         return encode_frames(self.parts, pixels)
 
+    def shown(self, stream: Stream, video: np.ndarray) -> list[tuple[Batch, object]]:
+        """Batches of a stream's questions with what the reader is shown."""
+        return [(collate([stream], self.speech), self.features(video)[None])]
+
     @torch.no_grad()
-    def right(self, batch: Batch, features: torch.Tensor) -> torch.Tensor:
+    def right(self, batch: Batch, features) -> torch.Tensor:
         """[s, q]: which questions are answered exactly, with attention over the whole video."""
         hidden = self.reader(batch, features, torch.float32)
         return exact(self.reader.logits(hidden), batch.target)
@@ -90,13 +94,12 @@ class Test:
 
     def __init__(self, checkpoint, program, streams, frames, count, size, seen=(), asked=()):
         self.checkpoint = checkpoint
-        self.items: list[tuple[Batch, torch.Tensor]] = []
+        self.items: list[tuple[Batch, object]] = []
         for seed in range(TEST, TEST + streams):
             stream = Stream(
                 list(range(frames)), questions(program, seed, frames, count, *seen, *asked)
             )
-            features = checkpoint.features(video(program, seed, frames, size, *seen))
-            self.items.append((collate([stream], checkpoint.speech), features[None]))
+            self.items += checkpoint.shown(stream, video(program, seed, frames, size, *seen))
 
     def accuracy(self, blind: bool = False) -> dict[str, list[bool]]:
         right: dict[str, list[bool]] = defaultdict(list)

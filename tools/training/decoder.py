@@ -19,8 +19,15 @@ HIDDEN = -1e4
 
 def rope_table(length: int, head: int, theta: float = 10000.0) -> torch.Tensor:
     """Cosines, then sines with the first half's sign: [2, length, head]."""
-    frequency = theta ** (-torch.arange(0, head, 2).float() / head)
-    angle = torch.arange(length).float()[:, None] * frequency
+    return signed(torch.arange(length)[:, None] * frequencies(head, theta))
+
+
+def frequencies(head: int, theta: float) -> torch.Tensor:
+    return theta ** (-torch.arange(0, head, 2).float() / head)
+
+
+def signed(angle: torch.Tensor) -> torch.Tensor:
+    """Angles [..., head / 2] to cosines and signed sines [2, ..., head]."""
     sin = angle.sin()
     return torch.stack([torch.cat([angle.cos()] * 2, -1), torch.cat([-sin, sin], -1)])
 
@@ -35,15 +42,17 @@ class Plan:
     """Masks and positions, the same for every layer.
 
     Questions must be sorted by `seen` [s, q], the number of video rows they may look at; each has
-    `length` rows behind them.
+    `length` rows behind them. Rows stand one behind the other, unless `rope` [2, s, n, head] says where.
     """
 
-    def __init__(self, video: int, seen: torch.Tensor, length: int, head: int, dtype: torch.dtype):
+    def __init__(self, video: int, seen: torch.Tensor, length: int, head: int, dtype, rope=None):
         s, many = seen.shape
         self.video = video
-        own = seen[..., None] + torch.arange(length)
-        positions = torch.cat([torch.arange(video).expand(s, -1), own.flatten(1)], 1)
-        self.rope = rope_table(int(positions.max()) + 1, head)[:, positions].to(dtype)[:, :, None]
+        if rope is None:
+            own = seen[..., None] + torch.arange(length)
+            positions = torch.cat([torch.arange(video).expand(s, -1), own.flatten(1)], 1)
+            rope = rope_table(int(positions.max()) + 1, head)[:, positions]
+        self.rope = rope.to(dtype)[:, :, None]
         self.blocks = []
         for start in range(0, video, ROWS):
             end = min(start + ROWS, video)
@@ -100,12 +109,12 @@ def norm(module, x: torch.Tensor) -> torch.Tensor:
     return F.rms_norm(x, module.weight.shape, module.weight.to(x.dtype), module.variance_epsilon)
 
 
-def decode(text_model, video, questions, seen, dtype=torch.bfloat16) -> torch.Tensor:
-    """Runs a `Qwen2Model` over video [s, m, c] and questions [s, q, l, c], sorted by `seen`:
+def decode(text_model, video, questions, seen, dtype=torch.bfloat16, rope=None) -> torch.Tensor:
+    """Runs a `Qwen2Model`, or what shares its layers, over video [s, m, c] and questions [s, q, l, c], sorted by `seen`:
     [s, q, l, c], after the final norm."""
     s, many, length, width = questions.shape
     head = text_model.layers[0].self_attn.head_dim
-    plan = Plan(video.shape[1], seen, length, head, dtype)
+    plan = Plan(video.shape[1], seen, length, head, dtype, rope)
     x = torch.cat([video, questions.flatten(1, 2)], 1).to(dtype)
     last = len(text_model.layers) - 1
     for number, layer in enumerate(text_model.layers):

@@ -29,8 +29,8 @@ def encode_pool(parts, frames, path: str, shape) -> int:
 
 
 @torch.no_grad()
-def whiten(parts, tokens: torch.Tensor) -> None:
-    """Folds into the projector's last layer what makes `tokens` [n, c] of mean zero and equally strong
+def whiten(last: torch.nn.Linear, tokens: torch.Tensor) -> None:
+    """Folds into the layer that made `tokens` what makes `tokens` [n, c] of mean zero and equally strong
     in all directions, the weakest but for a tenth of the mean: what tells things apart is otherwise a
     small part of a token, and the decoder takes long to see it."""
     mean = tokens.mean(0)
@@ -39,7 +39,6 @@ def whiten(parts, tokens: torch.Tensor) -> None:
     strength = (values.clamp(min=0) + FLOOR * values.mean()).rsqrt()
     map = ((vectors * strength) @ vectors.T).float()
     map *= FEATURE_RMS / (centred.float() @ map).square().mean().sqrt()
-    last = parts["projector"].linear_2
     last.bias.copy_(map @ (last.bias - mean))
     last.weight.copy_(map @ last.weight)
 
@@ -52,7 +51,7 @@ def encode(run: str, parts, shape, program, sample: list, pool: list, extra=None
     with torch.no_grad():
         records = program.records(256, *sample)
         tokens = [tower.encode(parts, pixels).float() for pixels, _ in islice(records, 8)]
-    whiten(parts, torch.cat(tokens).flatten(0, 1))
+    whiten(parts["projector"].linear_2, torch.cat(tokens).flatten(0, 1))
 
     def frames():
         for pixels, _ in ahead(program.records(4 * CHUNK, *pool)):

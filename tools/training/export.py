@@ -35,13 +35,12 @@ def processor(tokenizer, size: int) -> LlavaOnevisionProcessor:
     )
 
 
-def save(model, tokenizer, folder: str) -> None:
+def save(model, processor, folder: str) -> None:
     """Each file is replaced in one step: whoever loads the model meanwhile finds whole files."""
     os.makedirs(folder, exist_ok=True)
-    size = model.config.vision_config.image_size
     with tempfile.TemporaryDirectory(dir=os.path.dirname(os.path.abspath(folder))) as new:
         model.save_pretrained(new)
-        processor(tokenizer, size).save_pretrained(new)
+        processor.save_pretrained(new)
         for name in os.listdir(new):
             os.chmod(os.path.join(new, name), 0o644)
             os.replace(os.path.join(new, name), os.path.join(folder, name))

@@ -91,6 +91,7 @@ class World:
     # The arguments of `streams` that name the pool.
     pool: list
     kind_weights: dict[str, float]
+    turn: words.Turn = words.LLAVA
 
 
 class Trainer:
@@ -104,8 +105,8 @@ class Trainer:
         vision = torch.load(os.path.join(arguments.run, "vision-scaled.pt"), weights_only=False)
         vision_parts(self.model).load_state_dict(vision)
         self.reader = self.make_reader()
-        self.features = features(arguments.run, world.shape)
-        self.speech = Speech(self.tokenizer)
+        self.features = self.read_features()
+        self.speech = Speech(self.tokenizer, world.turn)
         self.optimisers = Optimisers(
             self.reader.named_parameters(), arguments.lr, arguments.embedding_lr
         )
@@ -126,6 +127,13 @@ class Trainer:
 
     def make_reader(self) -> torch.nn.Module:
         return Reader(self.model, self.tokenizer)
+
+    def read_features(self):
+        return features(self.arguments.run, self.world.shape)
+
+    def seen(self, batch: Batch):
+        """What the reader is shown of a batch's frames."""
+        return self.features[batch.frames]
 
     def begin(self):
         """What a world does to a fresh model."""
@@ -185,7 +193,7 @@ class Trainer:
         return (each * weights).sum() / weights.sum()
 
     def loss(self, batch: Batch) -> torch.Tensor:
-        return self.answer_loss(self.reader(batch, self.features[batch.frames]), batch)
+        return self.answer_loss(self.reader(batch, self.seen(batch)), batch)
 
     def report(self, loss: float):
         print(f"{self.clock.spent():5.0f}s step {self.steps} seed {self.seed} loss {loss:.3f}")
@@ -196,7 +204,7 @@ class Trainer:
     def evaluate(self, validation: list[Batch]) -> str:
         right = defaultdict(list)
         for batch in validation:
-            hidden = self.reader(batch, self.features[batch.frames])
+            hidden = self.reader(batch, self.seen(batch))
             by_kind(exact(self.reader.logits(hidden), batch.target), batch, right)
         return " ".join(f"{kind} {np.mean(all):.2f}" for kind, all in sorted(right.items()))
 
@@ -224,14 +232,21 @@ class Trainer:
                 break
 
 
-def export_run(run, world: World, folder: str, vision="vision-scaled.pt", dtype=torch.float16):
-    """The newest checkpoint as a model folder; safe while training goes on."""
+def trained(run, world: World, make_reader, vision="vision-scaled.pt"):
+    """The model of the newest checkpoint."""
     model = world.shape.build(world.tokenizer)
     parts = torch.load(os.path.join(run, vision), weights_only=False)
     vision_parts(model).load_state_dict(parts)
     state = torch.load(os.path.join(run, "lm.pt"), weights_only=False)
-    Reader(model, world.tokenizer).load_state_dict(state["reader"])
-    export.save(model.to(dtype), world.tokenizer, folder)
+    make_reader(model, world.tokenizer).load_state_dict(state["reader"])
+    return model
+
+
+def export_run(run, world: World, folder: str, vision="vision-scaled.pt", dtype=torch.float16):
+    """The newest checkpoint as a model folder; safe while training goes on."""
+    model = trained(run, world, Reader, vision)
+    size = model.config.vision_config.image_size
+    export.save(model.to(dtype), export.processor(world.tokenizer, size), folder)
 
 
 def parser(doc: str, **defaults: object) -> argparse.ArgumentParser:

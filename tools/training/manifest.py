@@ -17,15 +17,18 @@ def stage(path: str) -> dict:
     return {"steps": state["steps"], "minutes": round(state["spent"] / 60, 1)}
 
 
-def write(run: str, path: str, settings: dict, results: dict, packages=(), first=TRAIN, torch_seed=0):
-    """`settings`: what the world chose; `first`: the seed that training starts from."""
+def write(
+    run: str, path: str, settings: dict, results: dict, packages=(), first=TRAIN, torch_seed=0, pool=None
+):
+    """`settings`: what the world chose; `first`: the seed that training starts from, and the pool's unless that has
+    its own."""
     manifest = {
         "license": "MPL-2.0",
         "seeds": {
             "train": [first, VALIDATION],
             "validation": [VALIDATION, TEST],
             "test": [TEST, END],
-            "pool": first,
+            "pool": first if pool is None else pool,
             "torch": torch_seed,
         },
         **settings,

@@ -75,6 +75,8 @@ class Shape:
 
 def vision_parts(model) -> torch.nn.ModuleDict:
     """Tower and projector: what the vision stage trains and the language stage freezes."""
+    if hasattr(model.model, "visual"):
+        return torch.nn.ModuleDict({"tower": model.model.visual})
     return torch.nn.ModuleDict(
         {"tower": model.model.vision_tower, "projector": model.model.multi_modal_projector}
     )

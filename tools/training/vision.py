@@ -28,8 +28,23 @@ class Trainer:
         if os.path.exists(self.path):
             self.resume()
         if arguments.rank == 0:
-            frames = program.records(2048, "vision", "--seed", VALIDATION, "--count", 2048)
-            self.validation = next(frames)
+            self.validation = self.held()
+
+    def held(self):
+        """Pictures that no training sees, and their labels."""
+        return next(self.program.records(2048, "vision", "--seed", VALIDATION, "--count", 2048))
+
+    def drawn(self):
+        """Endless batches of pictures and labels."""
+        # Ranks are far apart, so that none sees what another has seen.
+        stride = (VALIDATION - TRAIN) // self.arguments.ranks
+        seed = self.seed + self.arguments.rank * stride
+        records = self.program.records(self.arguments.batch, "vision", "--seed", seed)
+        for pixels, labels in records:
+            yield self.heads.mix(pixels, labels)
+
+    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
+        return tower.encode(self.parts, pixels)
 
     def resume(self):
         state = torch.load(self.path, weights_only=False)
@@ -54,7 +69,7 @@ class Trainer:
     @torch.no_grad()
     def report(self, loss: float):
         frames, labels = self.validation
-        tokens = torch.cat([tower.encode(self.parts, part) for part in frames.split(256)])
+        tokens = torch.cat([self.encode(part) for part in frames.split(256)])
         values = self.heads.report(tokens.float(), labels)
         print(
             f"{self.clock.spent():6.0f}s step {self.steps} seed {self.seed} loss {loss:.3f} {values}",
@@ -65,14 +80,9 @@ class Trainer:
         if ranks.agreed(self.clock.progress()) >= 1:
             return
         arguments = self.arguments
-        # Ranks are far apart, so that none sees what another has seen.
-        stride = (VALIDATION - TRAIN) // arguments.ranks
-        seed = self.seed + arguments.rank * stride
-        frames = self.program.records(arguments.batch, "vision", "--seed", seed)
         mean = None
-        for pixels, labels in ahead(frames):
-            pixels, labels = self.heads.mix(pixels, labels)
-            loss = self.heads.loss(tower.encode(self.parts, pixels).float(), labels)
+        for pixels, labels in ahead(self.drawn()):
+            loss = self.heads.loss(self.encode(pixels).float(), labels)
             loss.backward()
             ranks.average_gradients([*self.parts.parameters(), *self.heads.parameters()])
             progress = ranks.agreed(self.clock.progress())

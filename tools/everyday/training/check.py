@@ -34,8 +34,8 @@ def easy_vqa(checkpoint, most: int) -> dict[str, list[bool]]:
     return right
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
+def parser(doc: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=doc)
     parser.add_argument("model")
     parser.add_argument("--frames", type=int, nargs="+", default=[64], help="trained lengths")
     parser.add_argument("--streams", type=int, default=130)
@@ -43,9 +43,10 @@ def main():
     parser.add_argument("--generate", type=int, default=0, help="streams for transformers' generate")
     parser.add_argument("--pictures", type=int, default=1000, help="of easy-vqa's test split")
     parser.add_argument("--out", help="write the results here as JSON")
-    arguments = parser.parse_args()
-    torch.set_num_threads(2)
-    checkpoint = check.Checkpoint(arguments.model)
+    return parser
+
+
+def measure(checkpoint, arguments) -> None:
     results: dict = {}
 
     def test(streams: int, frames: int, seen=(), asked=()) -> check.Test:
@@ -77,6 +78,12 @@ def main():
     if arguments.out:
         with open(arguments.out, "w") as file:
             json.dump(results, file, indent=1)
+
+
+def main():
+    arguments = parser(__doc__).parse_args()
+    torch.set_num_threads(2)
+    measure(check.Checkpoint(arguments.model), arguments)
 
 
 if __name__ == "__main__":

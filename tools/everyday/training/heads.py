@@ -6,6 +6,8 @@ A token that tells its cell is what makes "where was it?" answerable: the decode
 token is, and not where in its frame.
 """
 
+from functools import cached_property
+
 import torch
 import torch.nn.functional as F
 
@@ -51,8 +53,14 @@ class Heads(torch.nn.Module):
             "cell": world.CELLS,
         }
         self.heads = torch.nn.ModuleDict({k: torch.nn.Linear(width, n) for k, n in sizes.items()})
-        self.easy_pixels = easy.pictures(world.PROGRAM.size)
-        self.easy_labels = easy.labels()
+
+    @cached_property
+    def easy_pixels(self) -> torch.Tensor:
+        return easy.pictures(world.PROGRAM.size)
+
+    @cached_property
+    def easy_labels(self) -> torch.Tensor:
+        return easy.labels()
 
     def mix(self, pixels: torch.Tensor, labels: torch.Tensor):
         """A few pictures of `easy-vqa` at the end of the batch."""

@@ -53,16 +53,7 @@ class Trainer(lm.Trainer):
         rows = state["heads"]["heads.noun.weight"]
         # The classifier read tokens as they were before `encode.py` evened them out.
         rows = torch.linalg.solve((after @ before.inverse()).T, (rows - rows[1:].mean(0)).T).T
-        rows = rows / rows.square().mean(-1, keepdim=True).sqrt()
-        embed = self.reader.text.embed_tokens.weight
-        names, count = torch.zeros_like(embed), torch.zeros(len(embed), 1)
-        for row, noun in zip(rows, world.nouns()):
-            for text in (noun["noun"], " " + noun["noun"], " " + noun.get("plural", "nothing")):
-                for token in self.tokenizer.encode(text, add_special_tokens=False):
-                    names[token] += row
-                    count[token] += 1
-        # A token that many names share belongs to none of them.
-        embed += NAME_RMS * names / count.clamp(min=1)
+        name_things(self.reader.text.embed_tokens.weight, self.tokenizer, rows)
 
     def training(self, stage):
         kept = range(EASY_VALIDATION, len(self.asked))
@@ -73,6 +64,20 @@ class Trainer(lm.Trainer):
             yield batch
             if number % EASY_EVERY == 0:
                 yield next(pictures)
+
+
+@torch.no_grad()
+def name_things(embed: torch.Tensor, tokenizer, rows: torch.Tensor) -> None:
+    """Adds directions of things [things, c] to the embeddings of their names."""
+    rows = rows / rows.square().mean(-1, keepdim=True).sqrt().clamp(min=1e-6)
+    names, count = torch.zeros_like(embed), torch.zeros(len(embed), 1)
+    for row, noun in zip(rows, world.nouns()):
+        for text in (noun["noun"], " " + noun["noun"], " " + noun.get("plural", "nothing")):
+            for token in tokenizer.encode(text, add_special_tokens=False):
+                names[token] += row
+                count[token] += 1
+    # A token that many names share belongs to none of them.
+    embed += NAME_RMS * names / count.clamp(min=1)
 
 
 def our_world() -> lm.World:

@@ -14,6 +14,8 @@ def main():
     parser.add_argument("--results", required=True, help="what check.py wrote")
     parser.add_argument("--curriculum", required=True)
     parser.add_argument("--out", required=True)
+    parser.add_argument("--first-seed", type=int, default=0, help="of training's streams")
+    parser.add_argument("--torch-seed", type=int, default=0, help="of fresh weights")
     arguments = parser.parse_args()
     with open(arguments.results) as file:
         results = json.load(file)
@@ -23,7 +25,10 @@ def main():
         "drawings": {"emoji-datasource-google": "16.0.0", "@lobehub/fluent-emoji-3d": "1.1.0"},
     }
     packages = ["easy-vqa", "pillow"]
-    manifest.write(arguments.run, arguments.out, settings, results, packages)
+    manifest.write(
+        arguments.run, arguments.out, settings, results, packages, arguments.first_seed,
+        arguments.torch_seed, world.POOL_SEED,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":
