@@ -27,6 +27,8 @@ class Watch:
     def __init__(self, url, question, interval, model):
         self.url = url
         self.pipeline = Gst.parse_launch("streamkvqa name=qa ! fakesink sync=false async=false")
+        # A source may have a clock of its own, which would go with it.
+        self.pipeline.use_clock(Gst.SystemClock.obtain())
         self.qa = self.pipeline.get_by_name("qa")
         self.qa.set_property("model-path", model)
         self.qa.set_property("question", question)
@@ -51,6 +53,9 @@ class Watch:
 
     def connect(self):
         self.source = Gst.parse_bin_from_description(SOURCE, False)
+        # It goes to its state by itself. Else the pipeline would be taken back with it, and a source that fails
+        # while it connects would leave it paused.
+        self.source.set_property("async-handling", True)
         self.source.get_by_name("source").set_property("location", self.url)
         self.source.get_by_name("decoder").connect("pad-added", self.on_pad, self.source)
         self.pipeline.add(self.source)
