@@ -184,7 +184,8 @@ impl Camera {
                 let gone = gst::Structure::new_empty("soak/ended");
                 let _ = bus.post(gst::message::Application::builder(gone).src(&bin).build());
             }
-            gst::PadProbeReturn::Drop
+            // The bindings let go of an event that is dropped, and GStreamer 1.22 would do so once more.
+            gst::PadProbeReturn::Handled
         });
         let sink = self.qa.static_pad("sink").ok_or("an element without a sink pad")?;
         pad.link(&sink)?;
