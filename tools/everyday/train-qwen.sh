@@ -41,7 +41,7 @@ cd "$here/training"
 if [ "$what" = all ] || [ "$what" = learn ]; then
     "$python" qwen_pool.py --run "$run" --teacher "${TEACHER:-$root/models/everyday}" --threads "$ranks"
     if [ ! -f "$run/vision-scaled.pt" ]; then
-        "$python" qwen_vision.py --run "$run" --ranks "$ranks" --minutes "${VISION_MINUTES:-15}"
+        "$python" qwen_vision.py --run "$run" --ranks "$ranks" --minutes "${VISION_MINUTES:-22}"
         "$python" qwen_encode.py --run "$run" --threads "$ranks"
     fi
     "$python" qwen_lm.py --run "$run" --curriculum "$curriculum" --ranks "$ranks" --port 29581 --streams 3 \

@@ -110,8 +110,8 @@ def norm(module, x: torch.Tensor) -> torch.Tensor:
 
 
 def decode(text_model, video, questions, seen, dtype=torch.bfloat16, rope=None) -> torch.Tensor:
-    """Runs a `Qwen2Model`, or what shares its layers, over video [s, m, c] and questions [s, q, l, c], sorted by `seen`:
-    [s, q, l, c], after the final norm."""
+    """Runs a `Qwen2Model`, or what has its layers, over video [s, m, c] and questions [s, q, l, c], sorted
+    by `seen`: [s, q, l, c], after the final norm."""
     s, many, length, width = questions.shape
     head = text_model.layers[0].self_attn.head_dim
     plan = Plan(video.shape[1], seen, length, head, dtype, rope)

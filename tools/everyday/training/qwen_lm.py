@@ -37,6 +37,10 @@ class Trainer(lm.Trainer):
     def seen(self, batch) -> Seen:
         return see(batch, self.features)
 
+    def batch_size(self, frames: int) -> int:
+        """Rows of short streams are mostly questions, of which here are more."""
+        return self.arguments.streams * max(1, min(4, 64 // frames))
+
     def batches(self, seed: int, frames: int, least: int, *more: object):
         """Of a stream, only the questions of one half are asked at a time: twice as many are drawn."""
         size = self.batch_size(frames)

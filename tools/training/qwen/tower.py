@@ -18,7 +18,8 @@ SIDE = MERGE * PATCH
 
 
 def patches(units: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Units [n, 2, height, width, 3] u8 cut into patches [n, patches, 3 * 2 * 14 * 14], the four of a token in a row."""
+    """Units [n, 2, height, width, 3] u8 cut into patches [n, patches, 3 * 2 * 14 * 14], the four of a
+    token in a row."""
     n, frames, height, width, _ = units.shape
     rows, columns = height // SIDE, width // SIDE
     cut = units.view(n, frames, rows, MERGE, PATCH, columns, MERGE, PATCH, 3)
