@@ -23,6 +23,8 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    if pool.painted(arguments.run):
+        return
     load = LlavaOnevisionForConditionalGeneration.from_pretrained
     teacher = vision_parts(load(arguments.teacher, dtype=torch.float32))
     for folder, seed, cameras in (("held", VALIDATION, CAMERAS), ("", world.POOL_SEED, world.CAMERAS)):

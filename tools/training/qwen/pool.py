@@ -16,20 +16,23 @@ from ..program import Program, ahead
 from . import tower as units
 
 CHUNK = 512
+NAMES = ("labels.u8", "teacher.f16", "pixels.u8")
+
+
+def painted(run: str) -> bool:
+    return os.path.exists(os.path.join(run, NAMES[-1]))
 
 
 def paint(run: str, program: Program, arguments: list, size: tuple[int, int], teacher) -> None:
     """Frames are painted as squares, as the teacher takes them, and kept at `size` (rows, columns)."""
-    names = ("labels.u8", "teacher.f16", "pixels.u8")
-    paths = [os.path.join(run, name) for name in names]
-    if os.path.exists(paths[-1]):
-        return
+    paths = [os.path.join(run, name) for name in NAMES]
     files = [open(path + ".new", "wb") for path in paths]
     for squares, labels in ahead(program.records(CHUNK, *arguments)):
         with torch.no_grad():
             tokens = torch.cat([tower.encode(teacher, part) for part in squares.split(256)])
         for file, rows in zip(files, (labels.byte(), tokens.half(), resized(squares, size))):
             file.write(rows.contiguous().numpy().tobytes())
+    # The pixels come last: where they are, all is.
     for file, path in zip(files, paths):
         file.close()
         os.replace(path + ".new", path)
