@@ -17,4 +17,5 @@ mod reload;
 mod wall;
 pub mod web;
 
+pub use reload::HangUp;
 pub use wall::{Wall, WallError};

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use streamkvqa_wall::Wall;
 use streamkvqa_wall::config::Config;
+use streamkvqa_wall::{HangUp, Wall};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
@@ -69,6 +69,7 @@ async fn run(arguments: &Arguments) -> Result<(), String> {
     }
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
+    let hang_up = HangUp::listen();
     let wall = Wall::start(config).await.map_err(|error| error.to_string())?;
     let address = wall.address();
     let page = match address.ip() {
@@ -81,7 +82,7 @@ async fn run(arguments: &Arguments) -> Result<(), String> {
         let _ = open::that_detached(&page);
     }
     tokio::select! {
-        () = wall.follow(&arguments.config) => {}
+        () = wall.follow(&arguments.config, hang_up) => {}
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
     }

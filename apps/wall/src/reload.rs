@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::Config;
 use crate::wall::Wall;
@@ -12,19 +12,30 @@ use crate::wall::Wall;
 /// Looking is cheap, works on every file system, and sees files that an editor has put in the place of others.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// Somebody asks, by SIGHUP, that the file be read again. Before one listens, that ends the process.
+pub struct HangUp(Option<Signal>);
+
+impl HangUp {
+    /// From now on.
+    pub fn listen() -> Self {
+        Self(signal(SignalKind::hangup()).ok())
+    }
+
+    async fn heard(&mut self) -> Option<()> {
+        match &mut self.0 {
+            Some(signal) => signal.recv().await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
 /// For ever.
-pub async fn follow(wall: &Wall, file: &Path) {
-    let mut hang_up = signal(SignalKind::hangup()).ok();
+pub async fn follow(wall: &Wall, file: &Path, mut hang_up: HangUp) {
     let mut known = look(file);
     loop {
         let is_asked_for = tokio::select! {
             () = tokio::time::sleep(LOOK_EVERY) => false,
-            Some(()) = async {
-                match &mut hang_up {
-                    Some(signal) => signal.recv().await,
-                    None => std::future::pending().await,
-                }
-            } => true,
+            Some(()) = hang_up.heard() => true,
         };
         let now = look(file);
         if now == known && !is_asked_for {

@@ -18,6 +18,7 @@ use crate::cluster::{self, Cluster};
 use crate::config::Config;
 use crate::history::History;
 use crate::hub::{Answer, Asks, Broker, BrokerKind, BrokerState, Event, Hub, State};
+use crate::reload::HangUp;
 use crate::web::{self, App};
 
 /// How long after the start a camera may come that an MQTT broker knows from an earlier life.
@@ -192,9 +193,9 @@ impl Wall {
 
     /// Reads its file again whenever it changes, and on SIGHUP, until the wall is stopped. A file with a fault is
     /// a state on the page, and nothing changes.
-    pub async fn follow(&self, file: &Path) {
+    pub async fn follow(&self, file: &Path, hang_up: HangUp) {
         tokio::select! {
-            () = crate::reload::follow(self, file) => {}
+            () = crate::reload::follow(self, file, hang_up) => {}
             () = self.stop.cancelled() => {}
         }
     }
