@@ -26,11 +26,10 @@ use crate::evidence;
 use crate::frame::Frame;
 use crate::memory::VideoMemory;
 use crate::memory::answer::Answering;
-use crate::memory::find::trust::ANY;
 use crate::memory::find::{self, Asked, Context, View, Within};
 use crate::memory::intake::{Encoded, FrameTokens, Segment, Segmenter};
 pub use crate::memory::keep::Age;
-use crate::memory::recipe::{Older, Recipe, Retrieval};
+use crate::memory::recipe::{Older, Recipe};
 use crate::memory::store::StoreStats;
 use crate::memory::unit::{Kind, Unit};
 use crate::model::generate::{History, Request, generate};
@@ -649,14 +648,8 @@ impl Stream {
         let decoder = self.model.decoder();
         let tokens = decoder.embed(&self.model.prompts().question(text)?)?;
         let embedding = self.outside.as_ref().map(|outside| outside.text(text)).transpose()?;
-        let any = match self.recipe.retrieval {
-            Retrieval::Best { cover: true, .. } => {
-                Some(decoder.embed(&self.model.prompts().question(ANY)?)?)
-            }
-            _ => None,
-        };
-        let embedding = embedding.as_deref();
-        let asked = Asked { tokens: &tokens, any: any.as_ref(), embedding };
+        let (any, embedding) = (self.memory.prompts().any.as_ref(), embedding.as_deref());
+        let asked = Asked { tokens: &tokens, any, embedding };
         find::contexts(view, asked, decoder, &self.cancel)
     }
 

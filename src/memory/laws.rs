@@ -137,6 +137,7 @@ impl<'a> Run<'a> {
             probes: (0..probes).map(|i| random_tensor(70 + i, (2, WIDTH))).collect(),
             guidance: recipe.compression.is_some().then(|| random_tensor(61, (2, WIDTH))),
             bank: bank(recipe),
+            any: None,
             teller: None,
         });
         memory.open(decoder, &random_tensor(60, (3, WIDTH)), &cancel).unwrap();

@@ -147,6 +147,10 @@ impl VideoMemory {
         Ok(())
     }
 
+    pub fn prompts(&self) -> &Prompts {
+        &self.prompts
+    }
+
     /// The embedded prompts that the recipe needs.
     pub fn set_prompts(&mut self, prompts: Prompts) {
         self.prompts = prompts;

@@ -8,8 +8,9 @@ use super::alike::SkipOptions;
 use crate::cancel::Cancel;
 use crate::error::{EngineError, Result};
 use crate::memory::VideoMemory;
+use crate::memory::find::trust::ANY;
 use crate::memory::intake::{Prompts, Teller};
-use crate::memory::recipe::{ProbePrompt, Recipe};
+use crate::memory::recipe::{ProbePrompt, Recipe, Retrieval};
 use crate::memory::store::StoreOptions;
 use crate::model::prompt::{Form, PromptStyle};
 use crate::model::text_image::TextImage;
@@ -123,6 +124,12 @@ fn prompts(model: &VideoLlm, recipe: &Recipe) -> Result<Prompts> {
             .iter()
             .map(|one| words("bank", one))
             .collect::<Result<_>>()?,
+        any: match recipe.retrieval {
+            Retrieval::Best { cover: true, .. } => {
+                Some(model.decoder().embed(&model.prompts().question(ANY)?)?)
+            }
+            _ => None,
+        },
         teller: teller(model)?,
     })
 }

@@ -19,25 +19,9 @@ run=${RUN:-$root/target/everyday-qwen-run}
 out=${OUT:-$root/models/everyday-qwen}
 what=${1:-all}
 ranks=${RANKS:-2}
-looking_back=where_was+where_now+distance_was+distance_now+which_way+did_appear+beside
+. "$here/prepare.sh"
 curriculum=${CURRICULUM:-2@now+exists_now+where_now+distance_now:0.03,4:0.07,8:0.14,16:0.26,8@$looking_back:0.31,16@$looking_back+after+before+first:0.44,32:0.6,64:1}
-export CAMERAS=${CAMERAS:-128}
-export EVERYDAY=${EVERYDAY:-$root/target/release/everyday}
-export EVERYDAY_ATLAS=${EVERYDAY_ATLAS:-$root/target/everyday/atlas.bin}
-# Threads that wait must not spin: on a shared machine one of them may not be running. Ranks, one
-# thread each, wait less.
-export OMP_WAIT_POLICY=passive OMP_NUM_THREADS=1 PYTHONUNBUFFERED=1
 
-mkdir -p "$run"
-[ -x "$EVERYDAY" ] || cargo build --release --manifest-path "$root/Cargo.toml" --package everyday
-[ -f "$EVERYDAY_ATLAS" ] || "$here/atlas.sh" "$EVERYDAY_ATLAS"
-if [ ! -x "$run/venv/bin/python" ]; then
-    python3 -m venv "$run/venv"
-    "$run/venv/bin/pip" install --quiet --requirement "$here/training/requirements.txt"
-fi
-python=$run/venv/bin/python
-
-cd "$here/training"
 if [ "$what" = all ] || [ "$what" = learn ]; then
     "$python" qwen_pool.py --run "$run" --teacher "${TEACHER:-$root/models/everyday}" --threads "$ranks"
     if [ ! -f "$run/vision-scaled.pt" ]; then

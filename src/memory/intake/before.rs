@@ -30,6 +30,8 @@ pub struct Prompts {
     /// Asked of every unit when it comes; as
     /// [`Recipe::pseudo_questions`](crate::Recipe::pseudo_questions) has them.
     pub bank: Vec<Tensor>,
+    /// [A question that asks for nothing](crate::memory::find::trust::ANY), where the recipe compares with it.
+    pub any: Option<Tensor>,
     /// Tells what stands around a unit's picture, where the model has words there.
     pub teller: Option<Teller>,
 }

@@ -59,11 +59,8 @@ impl Stand {
 
     /// Whether its alerts are the other's.
     pub fn watches_as(&self, other: &Self) -> bool {
-        let what = |stand: &Self| {
-            let Standing { id, question, when, .. } = stand.standing.clone();
-            (id, question, when)
-        };
-        what(self) == what(other)
+        let (own, other) = (&self.standing, &other.standing);
+        own.id == other.id && own.question == other.question && own.when == other.when
     }
 
     /// Whether an answer is the one that is watched for.
