@@ -10,8 +10,9 @@ use super::within::Within;
 use crate::error::Result;
 use crate::memory::intake::Encoded;
 use crate::memory::keep::{Held, Layer};
+use crate::memory::kv::read;
 use crate::memory::recipe::Similarity;
-use crate::memory::store::{Block, Blocks, Store};
+use crate::memory::store::{Block, Blocks, Keys, Store};
 use crate::memory::unit::{Kind, RESIDUE, Row, Unit, Units};
 use crate::memory::weigh::score::{MeanQuery, Unread};
 
@@ -106,10 +107,12 @@ impl<'a> Candidates<'a> {
     /// What the computation fails with.
     pub fn mean_keys(&self) -> Result<Vec<Cow<'a, [f32]>>> {
         let rows = |blocks: &'a Blocks| -> Result<Vec<Cow<'a, [f32]>>> {
-            let (keys, dim) = (blocks.mean_keys(), blocks.mean_keys().dim().max(1));
-            Ok(match keys.read()? {
-                Cow::Borrowed(keys) => keys.chunks_exact(dim).map(Cow::Borrowed).collect(),
-                Cow::Owned(keys) => keys.chunks_exact(dim).map(|key| key.to_vec().into()).collect(),
+            let dim = blocks.mean_keys().dim().max(1);
+            Ok(match blocks.mean_keys().keys()? {
+                Keys::Host(keys) => keys.each().map(Cow::Borrowed).collect(),
+                Keys::Device(keys) => {
+                    read(&keys)?.chunks_exact(dim).map(|key| key.to_vec().into()).collect()
+                }
             })
         };
         let [stored, open] = self.parts().map(|(blocks, _)| blocks.map_or(Ok(Vec::new()), rows));

@@ -143,8 +143,7 @@ impl Blocks {
     /// What the computation fails with.
     pub fn save(&self, into: &mut Snapshot) -> Result<()> {
         into.value(self.blocks.iter().map(|block| block.unit).collect::<Vec<_>>());
-        into.tensor(self.mean_keys.copied()?);
-        Ok(())
+        self.mean_keys.save(into)
     }
 
     /// Bytes in memory, wherever keys and values lie.

@@ -7,8 +7,11 @@
 
 use rayon::prelude::*;
 
+use super::rows::{PIECE, Rows};
+
 /// Rows that share a mean and steps.
 const STRETCH: usize = 64;
+const _: () = assert!(PIECE.is_multiple_of(STRETCH), "a stretch is of one piece");
 
 /// Stretches that one thread looks through at a time.
 const STRETCHES_OF_A_THREAD: usize = 32;
@@ -40,10 +43,10 @@ impl Coarse {
     }
 
     /// Takes in what is new of these rows `[n, dim]`, of which it knows the first.
-    pub fn follow(&mut self, rows: &[f32], dim: usize) {
-        self.dim = dim;
-        let fresh = rows.get(self.codes.len()..).unwrap_or_default();
-        for stretch in fresh.chunks_exact((STRETCH * dim).max(1)) {
+    pub fn follow(&mut self, rows: &Rows) {
+        self.dim = rows.dim();
+        let known = |codes: &[i8]| codes.len().checked_div(rows.dim()).unwrap_or(0);
+        while let Some(stretch) = rows.run(known(&self.codes), STRETCH) {
             self.take(stretch);
         }
     }
@@ -203,7 +206,7 @@ mod tests {
         for dim in [3, 16, 40] {
             let (rows, question) = (camera(300, dim), random(3, dim));
             let mut coarse = Coarse::default();
-            coarse.follow(&rows, dim);
+            coarse.follow(&Rows::of(rows.clone(), dim));
             for from in [0, 5, 64, 200, 256] {
                 let bounds = coarse.bounds(&question, from);
                 assert_eq!(bounds.len(), 256 - from);
@@ -226,14 +229,14 @@ mod tests {
         let dim = 4;
         let (mut rows, question) = (camera(200, dim), random(3, dim));
         let mut coarse = Coarse::default();
-        coarse.follow(&rows[..70 * dim], dim);
+        coarse.follow(&Rows::of(rows[..70 * dim].to_vec(), dim));
         assert_eq!(coarse.bounds(&question, 0).len(), 64);
-        coarse.follow(&rows, dim);
+        coarse.follow(&Rows::of(rows.clone(), dim));
         assert_eq!(coarse.bounds(&question, 0).len(), 192);
         rows[70 * dim..].fill(100.0);
         coarse.cut(70);
         assert_eq!(coarse.bounds(&question, 0).len(), 64);
-        coarse.follow(&rows, dim);
+        coarse.follow(&Rows::of(rows.clone(), dim));
         let most = coarse.bounds(&question, 0).most();
         let score = exact(&question, &rows[150 * dim..][..dim]) as f32;
         assert!((most[150] - score).abs() < 1e-3 * score.abs(), "{} {score}", most[150]);
@@ -245,7 +248,7 @@ mod tests {
             let mut rows = camera(128, 4);
             rows[9] = wrong;
             let mut coarse = Coarse::default();
-            coarse.follow(&rows, 4);
+            coarse.follow(&Rows::of(rows.clone(), 4));
             let bounds = coarse.bounds(&random(3, 4), 0);
             let (least, most) = (bounds.least(), bounds.most());
             let open = |row: usize| most[row].is_nan() || most[row] == f32::INFINITY;

@@ -7,14 +7,16 @@ use std::borrow::Cow;
 use candle_core::{DType, Device, Tensor};
 
 use super::coarse::{Bounds, Coarse};
+use super::rows::{Rows, RowsFrom};
 use crate::error::Result;
 use crate::memory::kv::{index, pick, read};
+use crate::snapshot::Snapshot;
 
 /// Mean keys `[blocks, Hk * d]` in f32, in an array that grows by appending, so ranking is one product
 /// over it. The first that come in decide where all of them lie.
 #[derive(Debug, Default)]
 pub struct MeanKeys {
-    rows: Rows,
+    rows: Place,
     /// Rows at the front whose blocks are gone.
     gone: usize,
     /// `Hk * d`; known from the first row on.
@@ -24,8 +26,8 @@ pub struct MeanKeys {
 }
 
 #[derive(Debug)]
-enum Rows {
-    Host(Vec<f32>),
+enum Place {
+    Host(Rows),
     /// `[room, Hk * d]`, of which `len` rows are in use.
     Device {
         array: Tensor,
@@ -33,16 +35,16 @@ enum Rows {
     },
 }
 
-impl Default for Rows {
+impl Default for Place {
     fn default() -> Self {
-        Self::Host(Vec::new())
+        Self::Host(Rows::default())
     }
 }
 
 /// All rows as they lie, `[blocks, Hk * d]`.
 #[derive(Clone, Debug)]
 pub enum Keys<'a> {
-    Host(&'a [f32]),
+    Host(RowsFrom<'a>),
     Device(Tensor),
 }
 
@@ -54,15 +56,15 @@ impl MeanKeys {
     pub fn of(rows: Tensor, on_device: bool) -> Result<Self> {
         let (len, dim) = rows.dims2()?;
         let rows = match on_device {
-            true => Rows::Device { array: rows.to_dtype(DType::F32)?.contiguous()?, len },
-            false => Rows::Host(read(&rows)?),
+            true => Place::Device { array: rows.to_dtype(DType::F32)?.contiguous()?, len },
+            false => Place::Host(Rows::of(read(&rows)?, dim)),
         };
         Ok(Self { rows, dim, ..Self::default() })
     }
 
     /// These rows, one behind the other, on the host.
     pub fn listed(rows: Vec<f32>, dim: usize) -> Self {
-        Self { rows: Rows::Host(rows), dim, ..Self::default() }
+        Self { rows: Place::Host(Rows::of(rows, dim)), dim, ..Self::default() }
     }
 
     /// Rows whose blocks are there.
@@ -77,8 +79,8 @@ impl MeanKeys {
     /// Rows in use, those whose blocks are gone included.
     fn all(&self) -> usize {
         match &self.rows {
-            Rows::Host(rows) => rows.len().checked_div(self.dim).unwrap_or(0),
-            Rows::Device { len, .. } => *len,
+            Place::Host(rows) => rows.len(),
+            Place::Device { len, .. } => *len,
         }
     }
 
@@ -86,8 +88,8 @@ impl MeanKeys {
     #[cfg(test)]
     pub fn room(&self) -> usize {
         match &self.rows {
-            Rows::Host(rows) => rows.capacity().checked_div(self.dim).unwrap_or(0),
-            Rows::Device { array, .. } => array.dims()[0],
+            Place::Host(rows) => rows.room(),
+            Place::Device { array, .. } => array.dims()[0],
         }
     }
 
@@ -102,8 +104,8 @@ impl MeanKeys {
     /// What the computation fails with.
     pub fn keys(&self) -> Result<Keys<'_>> {
         Ok(match &self.rows {
-            Rows::Host(rows) => Keys::Host(rows.get(self.gone * self.dim..).unwrap_or(&[])),
-            Rows::Device { array, .. } => Keys::Device(array.narrow(0, self.gone, self.len())?),
+            Place::Host(rows) => Keys::Host(rows.from(self.gone)),
+            Place::Device { array, .. } => Keys::Device(array.narrow(0, self.gone, self.len())?),
         })
     }
 
@@ -124,20 +126,30 @@ impl MeanKeys {
     /// What the computation fails with.
     pub fn read(&self) -> Result<Cow<'_, [f32]>> {
         Ok(match self.keys()? {
-            Keys::Host(rows) => Cow::Borrowed(rows),
+            Keys::Host(rows) => rows.joined(),
             Keys::Device(rows) => Cow::Owned(read(&rows)?),
         })
     }
 
-    /// All rows `[blocks, Hk * d]` in storage of their own.
+    /// All rows `[blocks, Hk * d]`, held as they are now.
     ///
     /// # Errors
     /// What the computation fails with.
-    pub fn copied(&self) -> Result<Tensor> {
-        Ok(match self.keys()? {
-            Keys::Host(rows) => Tensor::from_slice(rows, (self.len(), self.dim), &Device::Cpu)?,
-            Keys::Device(rows) => rows.force_contiguous()?,
-        })
+    pub fn save(&self, into: &mut Snapshot) -> Result<()> {
+        let (shape, gone) = ((self.len(), self.dim), self.gone);
+        match &self.rows {
+            Place::Host(rows) => {
+                let rows = rows.clone();
+                into.add(move |out| {
+                    let rows = rows.from(gone).joined().into_owned();
+                    out.tensor(&Tensor::from_vec(rows, shape, &Device::Cpu)?)
+                });
+            }
+            Place::Device { array, .. } => {
+                into.tensor(array.narrow(0, gone, self.len())?.force_contiguous()?);
+            }
+        }
+        Ok(())
     }
 
     /// Takes other rows in behind these.
@@ -154,15 +166,19 @@ impl MeanKeys {
         debug_assert_eq!(fresh.dim, self.dim, "one model, one width");
         let wanted = self.len() + fresh.len();
         match &mut self.rows {
-            Rows::Host(rows) => {
-                rows.extend_from_slice(&fresh.read()?);
-                self.coarse.follow(rows, self.dim);
+            Place::Host(rows) => {
+                match fresh.keys()? {
+                    Keys::Host(fresh) => fresh.pieces().for_each(|piece| rows.extend(piece)),
+                    Keys::Device(fresh) => rows.extend(&read(&fresh)?),
+                }
+                self.coarse.follow(rows);
             }
-            Rows::Device { array, len } => {
+            Place::Device { array, len } => {
                 let fresh = match fresh.keys()? {
                     Keys::Device(rows) => rows,
                     Keys::Host(rows) => {
-                        Tensor::from_slice(rows, (fresh.len(), fresh.dim), array.device())?
+                        let shape = (fresh.len(), fresh.dim);
+                        Tensor::from_slice(&rows.joined(), shape, array.device())?
                     }
                 };
                 let n = fresh.dim(0)?;
@@ -180,13 +196,13 @@ impl MeanKeys {
     }
 
     /// An array without rows, where these lie.
-    fn likewise(&self) -> Rows {
+    fn likewise(&self) -> Place {
         match &self.rows {
-            Rows::Host(_) => Rows::Host(Vec::new()),
+            Place::Host(_) => Place::Host(Rows::new(self.dim)),
             // Its own room is never written to.
-            Rows::Device { array, .. } => match array.narrow(0, 0, 0) {
-                Ok(array) => Rows::Device { array, len: 0 },
-                Err(_) => Rows::default(),
+            Place::Device { array, .. } => match array.narrow(0, 0, 0) {
+                Ok(array) => Place::Device { array, len: 0 },
+                Err(_) => Place::Host(Rows::new(self.dim)),
             },
         }
     }
@@ -198,20 +214,17 @@ impl MeanKeys {
     pub fn set(&mut self, index: usize, others: &Self) -> Result<()> {
         let row = self.gone + index;
         match &mut self.rows {
-            Rows::Host(rows) => {
-                let others = others.read()?;
-                let start = row * self.dim;
-                if let Some(own) = rows.get_mut(start..start + others.len()) {
-                    own.copy_from_slice(&others);
-                }
+            Place::Host(rows) => {
+                rows.set(row, &others.read()?);
                 self.coarse.cut(row);
-                self.coarse.follow(rows, self.dim);
+                self.coarse.follow(rows);
             }
-            Rows::Device { array, .. } => {
+            Place::Device { array, .. } => {
                 let others = match others.keys()? {
                     Keys::Device(rows) => rows.contiguous()?,
                     Keys::Host(rows) => {
-                        Tensor::from_slice(rows, (others.len(), others.dim), array.device())?
+                        let shape = (others.len(), others.dim);
+                        Tensor::from_slice(&rows.joined(), shape, array.device())?
                     }
                 };
                 array.slice_set(&others, 0, row)?;
@@ -232,13 +245,12 @@ impl MeanKeys {
             return Ok(());
         }
         match &mut self.rows {
-            Rows::Host(rows) => {
-                rows.drain(..self.gone * self.dim);
-                rows.shrink_to(2 * rows.len());
+            Place::Host(rows) => {
+                *rows = rows.from(self.gone).apart();
                 self.coarse.cut(0);
-                self.coarse.follow(rows, self.dim);
+                self.coarse.follow(rows);
             }
-            Rows::Device { array, len } => {
+            Place::Device { array, len } => {
                 let held = array.narrow(0, self.gone, left)?;
                 *array = moved(&held, (2 * left).max(1))?;
                 *len = left;
@@ -259,16 +271,16 @@ impl MeanKeys {
         let rows = match kept.keys()? {
             Keys::Host(rows) => {
                 let mut mean = vec![0.0; self.dim];
-                for (row, weight) in rows.chunks_exact(self.dim.max(1)).zip(&weights) {
+                for (row, weight) in rows.each().zip(&weights) {
                     let weight = (weight / all) as f32;
                     mean.iter_mut().zip(row).for_each(|(mean, x)| *mean += weight * x);
                 }
-                Rows::Host(mean)
+                Place::Host(Rows::of(mean, self.dim))
             }
             Keys::Device(rows) => {
                 let weights: Vec<f32> = weights.iter().map(|w| (w / all) as f32).collect();
                 let weights = Tensor::from_vec(weights, (1, indices.len()), rows.device())?;
-                Rows::Device { array: weights.matmul(&rows.contiguous()?)?, len: 1 }
+                Place::Device { array: weights.matmul(&rows.contiguous()?)?, len: 1 }
             }
         };
         Ok(Self { rows, dim: self.dim, ..Self::default() })
@@ -284,14 +296,13 @@ impl MeanKeys {
         }
         let rows = match self.keys()? {
             Keys::Host(rows) => {
-                let row = |&i: &usize| rows.get(i * self.dim..(i + 1) * self.dim).unwrap_or(&[]);
-                let mut kept = Vec::with_capacity(indices.len() * self.dim);
-                indices.iter().for_each(|i| kept.extend_from_slice(row(i)));
-                Rows::Host(kept)
+                let mut kept = Rows::new(self.dim);
+                indices.iter().filter_map(|&i| rows.get(i)).for_each(|row| kept.extend(row));
+                Place::Host(kept)
             }
             Keys::Device(rows) => {
                 let array = pick(&rows, &index(indices, rows.device())?, 0)?;
-                Rows::Device { array, len: indices.len() }
+                Place::Device { array, len: indices.len() }
             }
         };
         Ok(Self { rows, dim: self.dim, ..Self::default() })

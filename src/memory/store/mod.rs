@@ -25,6 +25,7 @@ mod index;
 mod layer;
 mod options;
 mod pool;
+mod rows;
 #[cfg(test)]
 mod tests;
 mod tier;
@@ -36,6 +37,7 @@ pub use index::{Keys, MeanKeys};
 pub use layer::LayerStore;
 pub use options::{Budget, StoreOptions, StoreStats};
 pub use pool::{Stretch, gathered, turned};
+pub use rows::PIECE;
 pub use tier::Besides;
 #[cfg(test)]
 pub use tier::RECORD;

@@ -7,6 +7,7 @@
 //! but copies: a block that is looked at leaves a decoded copy on the device, and the copies that
 //! were not looked at for longest make room. So what is remembered never depends on what was asked.
 
+mod entries;
 mod saved;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{DType, Device, Tensor};
 
+use self::entries::{Entries, Entry, Home};
 use super::codec::{self, Codec, Packed, Shape};
 use super::disk::{Damage, Folder, HEADER, Label, Place};
 use super::options::{Budget, StoreOptions, StoreStats};
@@ -22,17 +24,17 @@ use super::pool::{Pool, Stretch, gathered};
 use crate::error::{EngineError, Result};
 use crate::memory::kv::{Kv, joined};
 
-pub use saved::Restored;
+pub use self::entries::Key;
+pub use self::saved::Restored;
 
 /// Units that `store=auto` wants room for: an hour at one frame a second.
 const AUTO_UNITS: u64 = 3600;
 /// No segment file is made larger than this, but for a single unit that is.
 const FILE_BYTES: u64 = 64 << 20;
 
-/// Bytes of an entry besides keys and values: the maps' nodes are a little more than half full, and
-/// the handle and its flag are allocations of their own.
-pub const RECORD: u64 =
-    (size_of::<(Key, Entry)>() + size_of::<(Key, usize)>()) as u64 * 11 / 6 + 104;
+/// Bytes of an entry besides keys and values: lists that grow by doubling and nodes of maps are a little more
+/// than half full, and the handle and its flag are allocations of their own.
+pub const RECORD: u64 = (size_of::<(Key, Entry)>() + size_of::<(Key, usize)>()) as u64 * 2 + 104;
 
 /// Bytes that the device holds besides the blocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,26 +43,6 @@ pub struct Besides {
     pub fixed: u64,
     /// Mean keys and where units come from: they go with their units.
     pub index: u64,
-}
-
-/// By unit, then in order of arrival: the order of the stream.
-pub type Key = (u64, u64);
-
-#[derive(Debug)]
-struct Entry {
-    layer: usize,
-    home: Home,
-    copy: Option<Box<Copied>>,
-    lost: Arc<AtomicBool>,
-}
-
-/// Where a block is kept.
-#[derive(Clone, Debug)]
-enum Home {
-    /// As the model computed it.
-    Device(Stretch),
-    Host(Arc<Packed>),
-    Disk(Place),
 }
 
 /// What was decoded for a question and may be wanted again.
@@ -98,12 +80,13 @@ pub struct Tiers {
     folder: Option<Folder>,
     /// Nothing can be written any more; what is on disk stays.
     disk_failed: bool,
-    entries: BTreeMap<Key, Entry>,
+    entries: Entries,
     next: u64,
     residual: Vec<Residual>,
     in_host: BTreeSet<Key>,
-    /// Blocks with a copy, by last use.
-    copied: BTreeMap<u64, Key>,
+    /// Decoded copies, and whose they are by last use.
+    copied: BTreeMap<Key, Copied>,
+    used: BTreeMap<u64, Key>,
     clock: u64,
     /// Bytes of blocks whose home is the device, and of copies.
     plain: u64,
@@ -141,11 +124,12 @@ impl Tiers {
             rule: None,
             folder: None,
             disk_failed: false,
-            entries: BTreeMap::new(),
+            entries: Entries::default(),
             next: 0,
             residual: (0..layers).map(|_| Residual::default()).collect(),
             in_host: BTreeSet::new(),
             copied: BTreeMap::new(),
+            used: BTreeMap::new(),
             clock: 0,
             plain: 0,
             copies: 0,
@@ -259,7 +243,7 @@ impl Tiers {
         self.plain += kv.footprint();
         self.extra += kv.overhead();
         let lost = Arc::new(AtomicBool::new(false));
-        let entry = Entry { layer, home: Home::Device(kv), copy: None, lost: Arc::clone(&lost) };
+        let entry = Entry { layer, home: Home::Device(kv), lost: Arc::clone(&lost) };
         self.entries.insert(key, entry);
         if let Some(residual) = self.residual.get_mut(layer) {
             residual.blocks.insert(key, tokens);
@@ -398,7 +382,7 @@ impl Tiers {
     /// nobody's way.
     fn oldest_that_counts(&self) -> Option<Key> {
         if self.has_disk() {
-            return self.entries.first_key_value().map(|(&key, _)| key);
+            return self.entries.first();
         }
         self.in_host.first().copied().into_iter().chain(self.oldest_on_device()).min()
     }
@@ -464,11 +448,16 @@ impl Tiers {
     fn trim_copies(&mut self) {
         // Without a bound there is no telling how much a codec was to save.
         while self.options.device().is_none() || self.device_is_over() {
-            let Some((_, key)) = self.copied.pop_first() else { return };
-            if let Some(copy) = self.entries.get_mut(&key).and_then(|entry| entry.copy.take()) {
-                self.copies -= copy.kv.footprint();
-                self.extra -= copy.kv.overhead();
-            }
+            let Some(key) = self.used.first_key_value().map(|(_, key)| *key) else { return };
+            self.drop_copy(key);
+        }
+    }
+
+    fn drop_copy(&mut self, key: Key) {
+        if let Some(copy) = self.copied.remove(&key) {
+            self.used.remove(&copy.used);
+            self.copies -= copy.kv.footprint();
+            self.extra -= copy.kv.overhead();
         }
     }
 
@@ -580,16 +569,15 @@ impl Tiers {
 
     /// Where a block's keys and values are to be had; `None`: they are lost.
     pub fn find(&mut self, key: Key) -> Option<Source> {
-        let entry = self.entries.get_mut(&key)?;
-        if let Some(copy) = &mut entry.copy {
-            self.copied.remove(&copy.used);
+        if let Some(copy) = self.copied.get_mut(&key) {
+            self.used.remove(&copy.used);
             self.clock += 1;
             copy.used = self.clock;
-            self.copied.insert(self.clock, key);
+            self.used.insert(self.clock, key);
             self.hits += 1;
             return Some(Source::Ready(copy.kv.clone()));
         }
-        match &entry.home {
+        match &self.entries.get(&key)?.home {
             Home::Device(kv) => {
                 self.hits += 1;
                 Some(Source::Ready(kv.clone()))
@@ -640,15 +628,14 @@ impl Tiers {
     }
 
     fn keep_copy(&mut self, key: Key, kv: Stretch) {
-        let Some(entry) = self.entries.get_mut(&key) else { return };
-        if entry.copy.is_some() {
+        if self.entries.get(&key).is_none() || self.copied.contains_key(&key) {
             return;
         }
         self.clock += 1;
         self.copies += kv.footprint();
         self.extra += kv.overhead();
-        entry.copy = Some(Box::new(Copied { kv, used: self.clock }));
-        self.copied.insert(self.clock, key);
+        self.copied.insert(key, Copied { kv, used: self.clock });
+        self.used.insert(self.clock, key);
         self.trim_copies();
     }
 
@@ -656,7 +643,7 @@ impl Tiers {
     pub fn lose(&mut self, key: Key, place: &Place, damage: Damage) {
         let keys: Vec<Key> = if damage.all {
             let in_file = |home: &Home| matches!(home, Home::Disk(p) if p.is_beside(place));
-            self.entries.iter().filter(|(_, e)| in_file(&e.home)).map(|(&key, _)| key).collect()
+            self.entries.iter().filter(|(_, e)| in_file(&e.home)).map(|(key, _)| key).collect()
         } else {
             vec![key]
         };
@@ -677,11 +664,7 @@ impl Tiers {
     /// Lets go of a block.
     pub fn forget(&mut self, key: Key) {
         let Some(entry) = self.entries.remove(&key) else { return };
-        if let Some(copy) = entry.copy {
-            self.copies -= copy.kv.footprint();
-            self.extra -= copy.kv.overhead();
-            self.copied.remove(&copy.used);
-        }
+        self.drop_copy(key);
         match entry.home {
             Home::Device(kv) => {
                 self.plain -= kv.footprint();
@@ -698,13 +681,14 @@ impl Tiers {
 
     /// Every block's unit and bytes, a decoded copy's included, in stream order.
     pub fn each(&self, look: &mut dyn FnMut(u64, u64)) {
-        for (&(unit, _), entry) in &self.entries {
+        for (key, entry) in self.entries.iter() {
             let home = match &entry.home {
                 Home::Device(kv) => kv.footprint(),
                 Home::Host(packed) => packed.bytes.len() as u64,
                 Home::Disk(place) => place.payload(),
             };
-            look(unit, home + entry.copy.as_ref().map_or(0, |copy| copy.kv.footprint()));
+            let copy = self.copied.get(&key).map_or(0, |copy| copy.kv.footprint());
+            look(key.0, home + copy);
         }
     }
 

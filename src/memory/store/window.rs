@@ -5,6 +5,7 @@
 mod saved;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 
@@ -18,6 +19,8 @@ pub struct Window {
     /// Tokens that stay visible; `None`: all.
     width: Option<usize>,
     buffer: Option<Kv>,
+    /// Whoever reads the buffer beside us has a clone of this; then it is not written to.
+    lent: Arc<()>,
     /// Where in the buffer the oldest token lies.
     start: usize,
     len: usize,
@@ -25,7 +28,7 @@ pub struct Window {
 
 impl Window {
     pub fn new(width: Option<usize>) -> Self {
-        Self { width, buffer: None, start: 0, len: 0 }
+        Self { width, buffer: None, lent: Arc::default(), start: 0, len: 0 }
     }
 
     /// The tokens in the window: the older ones, and the newer ones if they lie apart.
@@ -54,6 +57,7 @@ impl Window {
         let n = all.min(self.width.unwrap_or(usize::MAX));
         let fresh = fresh.part(all - n, n)?;
         self.make_room(&fresh, n)?;
+        self.own()?;
         let Some(buffer) = self.buffer.as_ref().filter(|_| n > 0) else { return Ok(()) };
         let room = buffer.tokens()?;
         let gone = (self.len + n).saturating_sub(room);
@@ -69,6 +73,15 @@ impl Window {
             }
         }
         self.len += n;
+        Ok(())
+    }
+
+    /// Leaves a buffer that somebody reads to them, and goes on with a copy.
+    fn own(&mut self) -> Result<()> {
+        if Arc::strong_count(&self.lent) > 1 {
+            self.buffer = self.buffer.as_ref().map(Kv::detached).transpose()?;
+            self.lent = Arc::default();
+        }
         Ok(())
     }
 
@@ -94,6 +107,7 @@ impl Window {
             at += part.tokens()?;
         }
         self.buffer = Some(buffer);
+        self.lent = Arc::default();
         self.start = 0;
         Ok(())
     }
@@ -307,6 +321,29 @@ mod tests {
         // The same storage: what came in later shows in what was held before.
         assert_eq!(values(&buffer.k), values(&window.buffer.as_ref().unwrap().k));
         assert_eq!(window.view().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn what_is_lent_is_left_as_it_is_until_it_is_given_back() {
+        let mut window = Window::new(Some(6));
+        for seed in 0..4 {
+            window.append(&tokens(seed, 4)).unwrap();
+        }
+        let buffer = |window: &Window| window.buffer.clone().unwrap().k;
+        let (lent, read) = (Arc::clone(&window.lent), buffer(&window));
+        let before = values(&read);
+        window.append(&tokens(4, 4)).unwrap();
+        assert_eq!(values(&read), before);
+        assert_ne!(values(&buffer(&window)), before);
+        // From now on the buffer is its own, whether the other is given back or not.
+        let own = buffer(&window);
+        window.append(&tokens(5, 1)).unwrap();
+        assert_eq!(values(&own), values(&buffer(&window)));
+        drop(lent);
+        let (lent, read) = (Arc::clone(&window.lent), buffer(&window));
+        drop(lent);
+        window.append(&tokens(6, 1)).unwrap();
+        assert_eq!(values(&read), values(&buffer(&window)), "in place again");
     }
 
     #[test]

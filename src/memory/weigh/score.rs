@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use crate::error::Result;
 use crate::memory::kv::{nothing, read, read_all};
 use crate::memory::recipe::Similarity;
-use crate::memory::store::{Keys, MeanKeys};
+use crate::memory::store::{Keys, MeanKeys, PIECE};
 use crate::memory::weigh::select::best;
 
 /// Mean over the rows of un-rotated queries `[H, n, d]`, folded onto the KV heads.
@@ -67,20 +67,26 @@ impl MeanQuery {
                 (Cow::Owned(read(folded)?), read(norm)?.first().copied().unwrap_or(0.0))
             }
         };
-        let keys = mean_keys.read()?;
         let dim = folded.len().max(1);
-        let mut scores = vec![0.0; keys.len() / dim];
+        let mut scores = vec![0.0; mean_keys.len()];
         let of = |(keys, scores): (&[f32], &mut [f32])| {
             let question = (folded.as_slice(), norm, self.group);
             pulp::Arch::new().dispatch(Scoring { question, keys, scores, similarity });
         };
+        let keys = mean_keys.keys()?;
+        let fetched = match &keys {
+            Keys::Host(_) => Vec::new(),
+            Keys::Device(rows) => read(rows)?,
+        };
+        let many = scores.len() > ROWS_OF_A_THREAD;
+        let parts = match &keys {
+            Keys::Host(rows) => beside(rows.pieces(), dim, &mut scores),
+            Keys::Device(_) => beside(fetched.chunks(PIECE * dim), dim, &mut scores),
+        };
         // By several threads where that is worth waking them.
-        match scores.len() > ROWS_OF_A_THREAD {
-            true => keys
-                .par_chunks(ROWS_OF_A_THREAD * dim)
-                .zip(scores.par_chunks_mut(ROWS_OF_A_THREAD))
-                .for_each(of),
-            false => of((&keys, &mut scores)),
+        match many {
+            true => parts.into_par_iter().with_min_len(PIECES_OF_A_THREAD).for_each(of),
+            false => parts.into_iter().for_each(of),
         }
         Ok(Unread::Host(scores))
     }
@@ -119,15 +125,20 @@ impl MeanQuery {
             return self.scores(mean_keys, similarity);
         }
         let mut scores = vec![f32::NEG_INFINITY; mean_keys.len()];
-        let dim = folded.len().max(1);
-        open.par_chunks(ROWS_OF_A_THREAD)
-            .zip(rows.par_chunks(ROWS_OF_A_THREAD * dim))
-            .zip(scores.par_chunks_mut(ROWS_OF_A_THREAD))
-            .for_each(|((open, keys), scores)| {
+        let mut open = open.as_slice();
+        let parts = beside(rows.pieces(), folded.len().max(1), &mut scores).into_iter();
+        let parts = parts.map(|(keys, scores)| {
+            let (own, others) = open.split_at(scores.len().min(open.len()));
+            open = others;
+            (own, keys, scores)
+        });
+        parts.collect::<Vec<_>>().into_par_iter().with_min_len(PIECES_OF_A_THREAD).for_each(
+            |(open, keys, scores)| {
                 let question = (folded.as_slice(), 0.0, self.group);
                 let scoring = Scoring { question, keys, scores, similarity };
                 pulp::Arch::new().dispatch(ScoringSome { scoring, open });
-            });
+            },
+        );
         Ok(Unread::Host(scores))
     }
 
@@ -155,8 +166,24 @@ impl MeanQuery {
     }
 }
 
-/// Mean keys that one thread ranks at a time.
-const ROWS_OF_A_THREAD: usize = 2048;
+/// Mean keys that one thread ranks at a time, and the pieces that they lie in.
+const ROWS_OF_A_THREAD: usize = PIECES_OF_A_THREAD * PIECE;
+const PIECES_OF_A_THREAD: usize = 8;
+
+/// Pieces of rows of `dim` numbers, each with the part of `scores` that is its rows'.
+fn beside<'a>(
+    pieces: impl Iterator<Item = &'a [f32]>,
+    dim: usize,
+    mut scores: &'a mut [f32],
+) -> Vec<(&'a [f32], &'a mut [f32])> {
+    let pieces = pieces.map(|piece| {
+        let rows = (piece.len() / dim).min(scores.len());
+        let (own, others) = std::mem::take(&mut scores).split_at_mut(rows);
+        scores = others;
+        (piece, own)
+    });
+    pieces.collect()
+}
 
 /// Fewer than one of so many are few: reading them one by one costs less than reading all.
 const FEW: usize = 8;

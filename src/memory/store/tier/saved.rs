@@ -7,7 +7,8 @@ use std::sync::atomic::AtomicBool;
 use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::{Entry, FILE_BYTES, Home, Key, Label, Tiers};
+use super::entries::{Entry, Home, Key};
+use super::{FILE_BYTES, Label, Tiers};
 use crate::error::Result;
 use crate::memory::kv::Kv;
 use crate::memory::store::codec::{self, Codec, Form, Packed, Shape};
@@ -58,12 +59,10 @@ impl Tiers {
         let rule = self.rule.map(|rule| (rule.codec.name().to_owned(), rule.dtype));
         let rule = rule.map(|(codec, dtype)| (codec, dtype.as_str().to_owned()));
         into.value(Books { rule, hits: self.hits, loads: self.loads, lost: self.lost });
-        let entries = self.entries.iter();
-        let all: Vec<(u64, usize, Home)> =
-            entries.map(|((unit, _), entry)| (*unit, entry.layer, entry.home.clone())).collect();
+        let entries = self.entries.clone();
         into.add(move |out| {
-            for (unit, layer, home) in all {
-                write(out, unit, layer, &home)?;
+            for ((unit, _), entry) in entries.iter() {
+                write(out, unit, entry.layer, &entry.home)?;
             }
             out.value(&None::<Saved>)
         });
@@ -132,7 +131,7 @@ impl Tiers {
         self.host += packed.bytes.len() as u64;
         self.in_host.insert(key);
         let (home, lost) = (Home::Host(Arc::new(packed)), Arc::new(AtomicBool::new(false)));
-        self.entries.insert(key, Entry { layer, home, copy: None, lost: Arc::clone(&lost) });
+        self.entries.insert(key, Entry { layer, home, lost: Arc::clone(&lost) });
         (key, lost)
     }
 

@@ -2,6 +2,8 @@
 //! Windows on their way into a file and back. A ring comes back as it lay: where it is cut in two decides
 //! how attention adds it up.
 
+use std::sync::Arc;
+
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
@@ -25,10 +27,21 @@ impl Window {
         let parts = self.view()?;
         let room = self.buffer.as_ref().map_or(Ok(0), Kv::tokens)?;
         into.value(Ring { start: self.start, len: self.len, room });
-        // New tokens are written into it.
-        if let Some(kv) = joined(&parts.iter().collect::<Vec<_>>())? {
-            save(kv.detached()?, into);
+        if parts.is_empty() {
+            return Ok(());
         }
+        let lent = Arc::clone(&self.lent);
+        let copy = move || {
+            let copied = joined(&parts.iter().collect::<Vec<_>>())?;
+            let copied = copied.map(|kv| kv.detached()).transpose();
+            drop(lent);
+            copied
+        };
+        into.lent(copy, |copied, out| {
+            let Some(Kv { k, v }) = copied else { return Ok(()) };
+            out.tensor(&k)?;
+            out.tensor(&v)
+        });
         Ok(())
     }
 
