@@ -70,21 +70,22 @@ fn a_shrunken_sharded_checkpoint_answers_alike_in_bf16_and_f32() {
     }
 }
 
-/// Weights of eight bits, and inputs of as many: logits differ by a part of their own spread, and the
-/// answers are the same. Embeddings stay bf16 here, and are small beside the layers.
+/// Weights of eight bits, and inputs of as many (seven without VNNI): logits differ by a part of their own spread.
+/// A method chooses what to keep, and of made-up weights come scores so close to each other that it may choose
+/// otherwise. Embeddings stay bf16 here, and are small beside the layers.
 #[test]
 fn a_checkpoint_in_eight_bits_takes_half_of_bf16_and_answers_nearly_alike() {
     let (eight, own, wide) =
         (load(DTypeChoice::Q8), load(DTypeChoice::Auto), load(DTypeChoice::F32));
     assert_eq!((eight.weights_format(), own.weights_format()), ("q8", "bf16"));
     assert!(eight.weight_bytes() < own.weight_bytes(), "{}", eight.weight_bytes());
-    for method in ["full", "streamkv"] {
+    for (method, bound) in [("full", 0.05), ("streamkv", 0.2)] {
         let ((_, logits), (_, exact)) = (answer(&eight, method), answer(&wide, method));
         let mean = exact.iter().sum::<f32>() / exact.len() as f32;
         let spread = exact.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / exact.len() as f32;
         let apart = exact.iter().zip(&logits).map(|(a, b)| (a - b).powi(2)).sum::<f32>();
         let apart = (apart / exact.len() as f32 / spread).sqrt();
         println!("{method}: {apart}");
-        assert!(apart > 0.0 && apart < 0.05, "{method}: {apart} of the logits' spread");
+        assert!(apart > 0.0 && apart < bound, "{method}: {apart} of the logits' spread");
     }
 }
