@@ -62,6 +62,10 @@ struct Speed {
     /// Made-up weights of a published model's sizes, made on the device.
     #[arg(long, value_enum)]
     shape: Option<Shape>,
+    /// Pixels of a side of the pictures of a LLaVA-OneVision shape: with fewer, a frame has fewer tokens and a
+    /// long stream is soon there.
+    #[arg(long, value_name = "N", requires = "shape")]
+    image_size: Option<usize>,
     /// auto, f32, bf16, f16 or q8.
     #[arg(long, default_value = "auto")]
     dtype: DTypeChoice,
@@ -206,7 +210,7 @@ fn load(args: &Speed, report: &mut Report) -> Fallible<VideoLlm> {
     let path = match (&args.model, args.shape) {
         (Some(path), _) => path.as_path(),
         (None, Some(shape)) => {
-            shape.write(folder.path())?;
+            shape.write(args.image_size, folder.path())?;
             folder.path()
         }
         (None, None) => return Err("one of --model and --shape is needed".into()),

@@ -104,9 +104,23 @@ impl Shape {
         }
     }
 
-    /// Writes everything but the weights into a folder.
-    pub fn write(self, folder: &Path) -> Result<(), Box<dyn std::error::Error>> {
-        let config = self.config()?;
+    /// Writes everything but the weights into a folder, for pictures of so many pixels a side if not the
+    /// published ones.
+    pub fn write(
+        self,
+        image_size: Option<usize>,
+        folder: &Path,
+    ) -> Result<(), Box<dyn std::error::Error>> {
+        let mut config = self.config()?;
+        match image_size {
+            Some(_) if self.is_qwen() => {
+                return Err(
+                    "--image-size: Qwen2.5-VL takes pictures as they come, see --frame-size".into(),
+                );
+            }
+            Some(side) => set_image_size(&mut config, side),
+            None => {}
+        }
         let processor = if self.is_qwen() {
             json!({
                 "image_processor_type": "Qwen2VLImageProcessor",
@@ -144,6 +158,11 @@ fn set(fields: &mut Value, values: Value) {
     }
 }
 
+fn set_image_size(config: &mut Value, side: usize) {
+    set(&mut config["vision_config"], json!({ "image_size": side }));
+    set(config, json!({"image_grid_pinpoints": [[side, side]]}));
+}
+
 /// The sizes of a tiny decoder.
 fn words(first: u64) -> Value {
     json!({"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3,
@@ -153,14 +172,11 @@ fn words(first: u64) -> Value {
 
 fn shrink_one_vision(config: &mut Value, first: u64) {
     let vision = json!({"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
-        "num_attention_heads": 2, "image_size": 70});
+        "num_attention_heads": 2});
     set(&mut config["vision_config"], vision);
+    set_image_size(config, 70);
     set(&mut config["text_config"], words(first));
-    set(
-        config,
-        json!({"image_grid_pinpoints": [[70, 70]],
-        "image_token_index": first + 3, "video_token_index": first + 4}),
-    );
+    set(config, json!({"image_token_index": first + 3, "video_token_index": first + 4}));
 }
 
 fn shrink_qwen(config: &mut Value, first: u64) {
