@@ -2,13 +2,14 @@
 """The Qwen2 decoder over one video and many questions at once, with full attention.
 
 Computes what the Hugging Face module computes for each question alone, but the video is encoded
-once for all its questions, in bfloat16 and in blocks: a block of rows looks at the keys before it
+once for all its questions, and in blocks: a block of rows looks at the keys before it
 and at no others.
 """
 
 import torch
 import torch.nn.functional as F
 
+from .quick import QUICK
 from .tower import linear
 
 # Rows of the video, and questions, that are handled together.
@@ -109,7 +110,7 @@ def norm(module, x: torch.Tensor) -> torch.Tensor:
     return F.rms_norm(x, module.weight.shape, module.weight.to(x.dtype), module.variance_epsilon)
 
 
-def decode(text_model, video, questions, seen, dtype=torch.bfloat16, rope=None) -> torch.Tensor:
+def decode(text_model, video, questions, seen, dtype=QUICK, rope=None) -> torch.Tensor:
     """Runs a `Qwen2Model`, or what has its layers, over video [s, m, c] and questions [s, q, l, c], sorted
     by `seen`: [s, q, l, c], after the final norm."""
     s, many, length, width = questions.shape

@@ -16,6 +16,7 @@ from .decoder import decode
 from .encode import features
 from .optim import Clock, Optimisers
 from .program import TRAIN, VALIDATION, ahead
+from .quick import QUICK
 from .shape import vision_parts
 
 
@@ -38,7 +39,7 @@ class Reader(torch.nn.Module):
         newline = (batch.tokens == self.newline)[..., None]
         return video, torch.where(newline, self.image_newline, embed(batch.tokens))
 
-    def forward(self, batch: Batch, features: torch.Tensor, dtype=torch.bfloat16) -> torch.Tensor:
+    def forward(self, batch: Batch, features: torch.Tensor, dtype=QUICK) -> torch.Tensor:
         video, questions = self.embedded(batch, features)
         seen = len(self.prefix) + features.shape[2] * batch.seen
         return decode(self.text, video, questions, seen, dtype)

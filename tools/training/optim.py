@@ -10,15 +10,17 @@ import time
 
 import torch
 
+from .quick import QUICK
+
 
 def orthogonalise(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
     """Newton-Schulz iteration on a stack of matrices [n, rows, columns].
 
-    In bfloat16: it is made to be rough, and costs a fifth.
+    It is made to be rough: in bfloat16, where there is any, it costs a fifth.
     """
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.transpose(1, 2) if tall else matrices
-    x = (x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)).bfloat16()
+    x = (x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)).to(QUICK)
     for _ in range(steps):
         gram = x @ x.transpose(1, 2)
         x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x

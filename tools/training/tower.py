@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MPL-2.0
 """SigLIP tower, projector and pooling as the Hugging Face modules compute them, but quickly.
 
-In bfloat16 attention is two plain products: at these lengths that is several times as fast on a
+Attention is two plain products: at these lengths that is several times as fast on a
 processor as the fused kernel's backward.
 """
 
@@ -10,6 +10,7 @@ from functools import cache
 import torch
 import torch.nn.functional as F
 
+from .quick import QUICK
 from .shape import PATCH, pooled
 
 
@@ -58,7 +59,7 @@ def pooling(grid: int) -> torch.Tensor:
     return F.interpolate(single, size=size, mode="bilinear").flatten(1).T.contiguous()
 
 
-def encode(parts: torch.nn.ModuleDict, frames: torch.Tensor, dtype=torch.bfloat16) -> torch.Tensor:
+def encode(parts: torch.nn.ModuleDict, frames: torch.Tensor, dtype=QUICK) -> torch.Tensor:
     """Frames [n, size, size, 3] u8 to projected, pooled tokens [n, tokens, c]."""
     embeddings = parts["tower"].embeddings
     weight = embeddings.patch_embedding.weight.flatten(1).to(dtype)

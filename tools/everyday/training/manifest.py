@@ -3,6 +3,7 @@
 
 import argparse
 import json
+import os
 
 import world
 from training import manifest
@@ -16,6 +17,7 @@ def main():
     parser.add_argument("--out", required=True)
     parser.add_argument("--first-seed", type=int, default=0, help="of training's streams")
     parser.add_argument("--torch-seed", type=int, default=0, help="of fresh weights")
+    parser.add_argument("--begun-with", help="the model whose language model this one's began as")
     arguments = parser.parse_args()
     with open(arguments.results) as file:
         results = json.load(file)
@@ -24,6 +26,8 @@ def main():
         "curriculum": arguments.curriculum,
         "drawings": {"emoji-datasource-google": "16.0.0", "@lobehub/fluent-emoji-3d": "1.1.0"},
     }
+    if arguments.begun_with:
+        settings["begun_with"] = os.path.basename(arguments.begun_with)
     packages = ["easy-vqa", "pillow"]
     manifest.write(
         arguments.run, arguments.out, settings, results, packages, arguments.first_seed,

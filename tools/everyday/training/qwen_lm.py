@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: MPL-2.0
 """Stage 2 of `models/everyday-qwen`: the language model, on the answers alone."""
 
-import os
 from functools import partial
 
-import numpy as np
 import torch
 import world
-from lm import KIND_WEIGHTS, name_things
+from lm import KIND_WEIGHTS
 from qwen_world import ODD_SEEDS, PROGRAM, SHAPE, tokenizer
 from training import lm, ranks
 from training.batches import batches
@@ -15,11 +13,10 @@ from training.qwen import pool
 from training.qwen.reader import Reader, Seen, halves, see
 from training.shape import vision_parts
 from training.words import QWEN
+from transformers import AutoTokenizer, LlavaOnevisionForConditionalGeneration
 
 # Of so many batches, the last asks after an odd number of frames, and shows one frame alone: such a one costs more.
 ODD_EVERY = 3
-# Frames of the pool that names are taken from.
-NAMED = 16384
 
 make_reader = partial(Reader, grid=SHAPE.grid)
 
@@ -65,22 +62,19 @@ class Trainer(lm.Trainer):
 
     @torch.no_grad()
     def begin(self):
-        """A thing's name starts where its tokens are: words and pictures need not be brought together first."""
-        run = self.arguments.run
-        labels = pool.read(run, "labels.u8", np.uint8, world.PROGRAM.labels)
-        numbers = np.linspace(0, len(labels) - 1, NAMED).astype(int)
-        cells = torch.from_numpy(labels[numbers][:, : 3 * world.CELLS]).long().unflatten(1, (4, 4, 3))
-        there = torch.where((cells[..., 2] > 0) & (cells[..., 2] < 255), cells[..., 0], 0)
-        number = torch.from_numpy(numbers)
-        tokens = self.features(number, number).float().unflatten(1, SHAPE.grid)
-        rows = torch.zeros(len(world.nouns()), SHAPE.width)
-        for row in range(4):
-            near = tokens[:, min(row, SHAPE.grid[0] - 1)] + tokens[:, max(0, row - 1)]
-            rows.index_add_(0, there[:, row].flatten(), near.flatten(0, 1))
-        count = torch.bincount(there.flatten(), minlength=len(rows)).clamp(min=1)
-        rows = rows / count[:, None]
-        rows = rows - rows[1:].mean(0)
-        name_things(self.reader.text.embed_tokens.weight, self.tokenizer, rows)
+        """Starts where `models/everyday` ended. What it knows of words, and of tokens like its own (`qwen_encode.py`
+        turns ours that way), is not learned again; where things stand and what two frames at once look like is."""
+        teacher = self.arguments.teacher
+        load = LlavaOnevisionForConditionalGeneration.from_pretrained
+        state = load(teacher, dtype=torch.float32).model.language_model.state_dict()
+        words = state.pop("embed_tokens.weight")
+        missing, unknown = self.reader.text.load_state_dict(state, strict=False)
+        assert missing == ["embed_tokens.weight"] and not unknown, (missing, unknown)
+        known = AutoTokenizer.from_pretrained(teacher).get_vocab()
+        embed = self.reader.text.embed_tokens.weight
+        for token, own in self.tokenizer.get_vocab().items():
+            if token in known:
+                embed[own] = words[known[token]]
 
 
 def our_world() -> lm.World:
@@ -92,7 +86,9 @@ def work(arguments):
 
 
 def main():
-    arguments = lm.parser(__doc__, embedding_lr=0.2).parse_args()
+    parser = lm.parser(__doc__, embedding_lr=0.2)
+    parser.add_argument("--teacher", required=True, help="the folder of models/everyday")
+    arguments = parser.parse_args()
     ranks.run(arguments, work)
 
 

@@ -10,6 +10,7 @@ import torch
 from ..batches import Batch
 from ..decoder import decode, frequencies, signed
 from ..program import Stream
+from ..quick import QUICK
 from ..words import QWEN
 
 
@@ -85,7 +86,7 @@ class Reader(torch.nn.Module):
         head = self.text.layers[0].self_attn.head_dim
         return signed(positions[axis].permute(1, 2, 0) * frequencies(head, rope["rope_theta"]))
 
-    def forward(self, batch: Batch, seen: Seen, dtype=torch.bfloat16) -> torch.Tensor:
+    def forward(self, batch: Batch, seen: Seen, dtype=QUICK) -> torch.Tensor:
         embed = self.text.embed_tokens
         units = batch.seen // 2
         alone = seen.alone if is_odd(batch) else None

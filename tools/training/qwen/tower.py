@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from ..decoder import HIDDEN, norm, rotate, signed
+from ..quick import QUICK
 from ..shape import PATCH
 from ..tower import linear
 
@@ -53,7 +54,7 @@ def attention(module, x: torch.Tensor, rope: torch.Tensor, mask: torch.Tensor | 
     return linear(module.proj, (weights @ v).transpose(1, 2).reshape(n, length, width))
 
 
-def encode(parts: torch.nn.ModuleDict, units: torch.Tensor, dtype=torch.bfloat16) -> torch.Tensor:
+def encode(parts: torch.nn.ModuleDict, units: torch.Tensor, dtype=QUICK) -> torch.Tensor:
     """Units [n, 2, height, width, 3] u8 to tokens [n, tokens, c]."""
     tower = parts["tower"]
     rows, columns = (size // SIDE for size in units.shape[2:4])
