@@ -14,7 +14,6 @@ mod records;
 pub(crate) mod shared;
 
 use std::path::Path;
-use std::sync::mpsc;
 
 use candle_core::Tensor;
 use serde::Serialize;
@@ -24,35 +23,42 @@ pub use records::{Reader, Writer};
 
 use crate::error::Result;
 
-type Part = Box<dyn FnOnce(&mut Writer) -> Result<()> + Send>;
-type Copying = Box<dyn FnOnce() + Send>;
+type Write = Box<dyn FnOnce(&mut Writer) -> Result<()> + Send>;
+
+enum Part {
+    Ready(Write),
+    /// What is to be copied before anything is written.
+    Lent(Box<dyn FnOnce() -> Result<Write> + Send>),
+}
+
+impl Part {
+    fn ready(self) -> Result<Write> {
+        match self {
+            Self::Ready(write) => Ok(write),
+            Self::Lent(copy) => copy(),
+        }
+    }
+}
 
 /// What a stream remembers at one moment, to be written at a later one.
 #[derive(Default)]
 pub struct Snapshot {
-    /// What has to be done before anything is written.
-    first: Vec<Copying>,
     parts: Vec<Part>,
 }
 
 impl Snapshot {
     /// Something that writes itself when its turn comes.
     pub fn add(&mut self, part: impl FnOnce(&mut Writer) -> Result<()> + Send + 'static) {
-        self.parts.push(Box::new(part));
+        self.parts.push(Part::Ready(Box::new(part)));
     }
 
-    /// Something that is only lent: `copy` is done before anything of the snapshot is written, and gives it back.
-    pub fn lent<T: Send + 'static>(
-        &mut self,
-        copy: impl FnOnce() -> Result<T> + Send + 'static,
-        part: impl FnOnce(T, &mut Writer) -> Result<()> + Send + 'static,
-    ) {
-        let (sender, receiver) = mpsc::channel();
-        self.first.push(Box::new(move || {
-            // Whoever reads it is in `parts`, and there.
-            let _ = sender.send(copy());
-        }));
-        self.add(move |out| receiver.recv().map_or(Ok(()), |copied| part(copied?, out)));
+    /// Something that is only lent: `copy` comes before anything of the snapshot is written, and gives it back;
+    /// what it returns writes the copy.
+    pub fn lent<W>(&mut self, copy: impl FnOnce() -> Result<W> + Send + 'static)
+    where
+        W: FnOnce(&mut Writer) -> Result<()> + Send + 'static,
+    {
+        self.parts.push(Part::Lent(Box::new(move || Ok(Box::new(copy()?)))));
     }
 
     pub fn value(&mut self, value: impl Serialize + Send + 'static) {
@@ -69,8 +75,7 @@ impl Snapshot {
     /// # Errors
     /// [`EngineError::Snapshot`](crate::EngineError::Snapshot); the file that was there is as it was.
     pub fn write(self, path: &Path) -> Result<u64> {
-        let Self { first, parts } = self;
-        first.into_iter().for_each(|copy| copy());
+        let parts = self.parts.into_iter().map(Part::ready).collect::<Result<Vec<_>>>()?;
         file::replace(path, |mut out| {
             for part in parts {
                 part(&mut out)?;

@@ -57,8 +57,11 @@ impl Window {
         let n = all.min(self.width.unwrap_or(usize::MAX));
         let fresh = fresh.part(all - n, n)?;
         self.make_room(&fresh, n)?;
+        if n == 0 {
+            return Ok(());
+        }
         self.own()?;
-        let Some(buffer) = self.buffer.as_ref().filter(|_| n > 0) else { return Ok(()) };
+        let Some(buffer) = &self.buffer else { return Ok(()) };
         let room = buffer.tokens()?;
         let gone = (self.len + n).saturating_sub(room);
         self.start = (self.start + gone) % room;
@@ -78,7 +81,7 @@ impl Window {
 
     /// Leaves a buffer that somebody reads to them, and goes on with a copy.
     fn own(&mut self) -> Result<()> {
-        if Arc::strong_count(&self.lent) > 1 {
+        if Arc::get_mut(&mut self.lent).is_none() {
             self.buffer = self.buffer.as_ref().map(Kv::detached).transpose()?;
             self.lent = Arc::default();
         }

@@ -58,9 +58,10 @@ impl MeanQuery {
     /// # Errors
     /// What the computation fails with.
     pub fn scores(&self, mean_keys: &MeanKeys, similarity: Similarity) -> Result<Unread> {
-        let (folded, norm) = match (&self.folded, mean_keys.keys()?) {
+        let keys = mean_keys.keys()?;
+        let (folded, norm) = match (&self.folded, &keys) {
             (Folded::Device(folded, norm), Keys::Device(rows)) => {
-                return Ok(Unread::Device(self.product(&rows, folded, norm, similarity)?));
+                return Ok(Unread::Device(self.product(rows, folded, norm, similarity)?));
             }
             (Folded::Host(folded, norm), _) => (Cow::Borrowed(folded), *norm),
             (Folded::Device(folded, norm), _) => {
@@ -73,15 +74,14 @@ impl MeanQuery {
             let question = (folded.as_slice(), norm, self.group);
             pulp::Arch::new().dispatch(Scoring { question, keys, scores, similarity });
         };
-        let keys = mean_keys.keys()?;
-        let fetched = match &keys {
-            Keys::Host(_) => Vec::new(),
-            Keys::Device(rows) => read(rows)?,
-        };
         let many = scores.len() > ROWS_OF_A_THREAD;
+        let fetched;
         let parts = match &keys {
             Keys::Host(rows) => beside(rows.pieces(), dim, &mut scores),
-            Keys::Device(_) => beside(fetched.chunks(PIECE * dim), dim, &mut scores),
+            Keys::Device(rows) => {
+                fetched = read(rows)?;
+                beside(fetched.chunks(PIECE * dim), dim, &mut scores)
+            }
         };
         // By several threads where that is worth waking them.
         match many {

@@ -11,7 +11,7 @@ use super::{ChangedWindow, Window};
 use crate::error::Result;
 use crate::memory::kv::{Kv, joined};
 use crate::memory::unit::Geometry;
-use crate::snapshot::{Reader, Snapshot};
+use crate::snapshot::{Reader, Snapshot, Writer};
 
 #[derive(Serialize, Deserialize)]
 struct Ring {
@@ -27,20 +27,18 @@ impl Window {
         let parts = self.view()?;
         let room = self.buffer.as_ref().map_or(Ok(0), Kv::tokens)?;
         into.value(Ring { start: self.start, len: self.len, room });
-        if parts.is_empty() {
-            return Ok(());
-        }
         let lent = Arc::clone(&self.lent);
-        let copy = move || {
-            let copied = joined(&parts.iter().collect::<Vec<_>>())?;
-            let copied = copied.map(|kv| kv.detached()).transpose();
+        into.lent(move || {
+            let copied = match parts.as_slice() {
+                [one] => Some(one.detached()?),
+                // Two become one in storage of its own.
+                parts => joined(&parts.iter().collect::<Vec<_>>())?,
+            };
             drop(lent);
-            copied
-        };
-        into.lent(copy, |copied, out| {
-            let Some(Kv { k, v }) = copied else { return Ok(()) };
-            out.tensor(&k)?;
-            out.tensor(&v)
+            Ok(move |out: &mut Writer| match copied {
+                Some(Kv { k, v }) => out.tensor(&k).and_then(|()| out.tensor(&v)),
+                None => Ok(()),
+            })
         });
         Ok(())
     }
