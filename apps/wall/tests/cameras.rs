@@ -121,6 +121,9 @@ async fn a_bad_camera_says_why_when_it_is_tried_again_and_disturbs_no_other() {
         println!("{id}: {reason}");
         assert!(!reason.is_empty() && reason.contains(said), "{id}: {reason}");
         assert!(!reason.contains("wrong-one"), "{reason}");
+        // What the element lacks is not the camera, and is told in words.
+        assert!(id != "model" || reason.starts_with("cannot read /nowhere/model"), "{reason}");
+        assert!(!reason.contains(" { "), "{reason}");
         assert!(
             camera.next_try.is_some_and(|at| at > jiff::Timestamp::now() - Duration::from_secs(90)),
             "{id}"

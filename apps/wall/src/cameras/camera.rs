@@ -183,7 +183,7 @@ impl Camera {
         match message.view() {
             gst::MessageView::Error(error) => {
                 let Some(object) = message.src() else { return };
-                let why = reason::of(&error.error(), error.debug().as_deref());
+                let why = reason::of(Some(object), &error.error(), error.debug().as_deref());
                 let is_of_source = self.source.as_ref().is_some_and(|source| source.has(object));
                 if watcher.is_element(object) {
                     self.fail_pipeline(why);

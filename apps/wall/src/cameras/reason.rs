@@ -2,11 +2,16 @@
 //! Why a camera does not play, in words that say what helps. No password gets into them.
 
 use gst::glib;
+use gst::prelude::*;
 use gstreamer as gst;
 
-/// The element's own words where they are for people, and what to do about it.
-pub fn of(error: &glib::Error, debug: Option<&str>) -> String {
+/// The words of whoever posted it where they are for people, and what to do about it.
+pub fn of(sender: Option<&gst::Object>, error: &glib::Error, debug: Option<&str>) -> String {
     let said = hide_passwords(error.message());
+    // It says what helps itself, and what it lacks is no camera: a model, a file of questions.
+    if sender.is_some_and(is_streamkvqa) {
+        return said;
+    }
     let debug = debug.map(hide_passwords).unwrap_or_default();
     if error.matches(gst::CoreError::MissingPlugin) {
         // uridecodebin, of an address that begins as none that is known.
@@ -63,6 +68,11 @@ fn missing(debug: &str) -> String {
             named.join(", ")
         ),
     }
+}
+
+fn is_streamkvqa(object: &gst::Object) -> bool {
+    let factory = object.downcast_ref::<gst::Element>().and_then(ElementExt::factory);
+    factory.is_some_and(|factory| factory.name() == "streamkvqa")
 }
 
 fn is_unauthorized(debug: &str) -> bool {

@@ -289,15 +289,18 @@ fn listen(
     let (errors, inputs) = (errors.clone(), inputs.clone());
     bus.set_sync_handler(move |_, message| {
         use gst::MessageView;
+        let sender = message.src();
         let text = match message.view() {
-            MessageView::Error(error) => Some(reason::of(&error.error(), error.debug().as_deref())),
+            MessageView::Error(error) => {
+                Some(reason::of(sender, &error.error(), error.debug().as_deref()))
+            }
             MessageView::Warning(warning) => {
-                Some(reason::of(&warning.error(), warning.debug().as_deref()))
+                Some(reason::of(sender, &warning.error(), warning.debug().as_deref()))
             }
             MessageView::Element(_) | MessageView::Progress(_) => None,
             _ => return gst::BusSyncReply::Drop,
         };
-        if let Some((object, text)) = message.src().cloned().zip(text) {
+        if let Some((object, text)) = sender.cloned().zip(text) {
             let mut errors = errors.lock();
             if errors.len() < 16 {
                 errors.push((object, text));
