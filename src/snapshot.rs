@@ -73,7 +73,8 @@ impl Snapshot {
     /// Writes all of it to a file, in the place of the one that is there; how many bytes these are.
     ///
     /// # Errors
-    /// [`EngineError::Snapshot`](crate::EngineError::Snapshot); the file that was there is as it was.
+    /// [`EngineError::Snapshot`](crate::EngineError::Snapshot), or what the computation fails with where something
+    /// is copied; the file that was there is as it was.
     pub fn write(self, path: &Path) -> Result<u64> {
         let parts = self.parts.into_iter().map(Part::ready).collect::<Result<Vec<_>>>()?;
         file::replace(path, |mut out| {

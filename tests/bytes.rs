@@ -57,6 +57,35 @@ fn growth(stream: &mut Stream, frames: &[Frame], counted: impl Fn(&Stream) -> u6
     ((measured[1].0 - measured[0].0) / n, (measured[1].1 - measured[0].1) / n)
 }
 
+/// Goes on with frames of these numbers, by eights.
+fn go_on(stream: &mut Stream, frames: &[Frame], numbers: std::ops::Range<usize>) {
+    let numbered = |number: usize| {
+        let frame = &frames[number % frames.len()];
+        Frame::new(frame.rgb().to_vec(), frame.width(), frame.height(), number as f64).unwrap()
+    };
+    for first in numbers.step_by(8) {
+        let chunk: Vec<Frame> = (first..first + 8).map(numbered).collect();
+        stream.push_frames(&chunk).unwrap();
+    }
+}
+
+/// A memory with a bound is full after some hundred frames; however many more come, nothing that this
+/// process holds grows with them, the model's tables of positions included.
+fn what_is_bounded_stays_within_its_bound(model: &VideoLlm, frames: &[Frame]) {
+    const BOUND: u64 = 4 << 20;
+    let mut store = StoreOptions::default();
+    store.budget.device = Some(BOUND);
+    let before = HELD.load(Ordering::Relaxed);
+    let mut stream = stream(model, "auto", store);
+    go_on(&mut stream, frames, 0..800);
+    let full = HELD.load(Ordering::Relaxed) - before;
+    go_on(&mut stream, frames, 800..4800);
+    let later = HELD.load(Ordering::Relaxed) - before;
+    println!("of {BOUND} bytes {full} are held after 800 frames and {later} after 4800");
+    assert!(full as u64 <= BOUND, "{full} of {BOUND}");
+    assert!(later as f64 <= full as f64 * 1.01, "{full} became {later}");
+}
+
 /// One test, because the allocator counts for all.
 #[test]
 fn what_is_held_is_counted() {
@@ -76,4 +105,5 @@ fn what_is_held_is_counted() {
             "{method}: {held} held, {counted} counted"
         );
     }
+    what_is_bounded_stays_within_its_bound(&model, &frames);
 }

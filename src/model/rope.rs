@@ -41,12 +41,12 @@ enum Axis {
 
 /// The rotation of one model; shared between threads.
 pub struct Rope {
-    inv_freq: Vec<f32>,
+    angles: Angles,
     /// Which axis turns each pair.
     axes: Vec<Axis>,
     device: Device,
-    /// Grows with the highest position of a run; replaced, never changed, so readers keep theirs.
-    table: RwLock<Arc<Table>>,
+    /// Of the first positions, which most rows stand at.
+    table: Table,
     /// The last positions that the table does not have: every layer asks for the same ones.
     last: RwLock<Option<(Positions, Arc<Table>)>>,
     /// Where the last listed rows stand, on a device.
@@ -63,16 +63,16 @@ enum Listed {
     Three(Tensor),
 }
 
-/// First size of the table, and the highest position for which it grows. Positions beyond, which a
-/// stream that runs for days reaches, are computed on the spot, once for all layers.
-const FIRST_CAPACITY: usize = 1024;
-const MAX_CAPACITY: usize = 1 << 16;
+/// Positions of the table of a decoder, and of a tower, whose pictures are not as wide. It is as large from
+/// the first frame on as it is after days; what stands beyond is computed on the spot, once for all layers.
+const OF_A_STREAM: usize = 1 << 14;
+const OF_A_PICTURE: usize = 1 << 10;
 
 impl Rope {
     /// One axis.
     pub fn new(head_dim: usize, theta: f64, device: &Device) -> Result<Self> {
         let pairs = frequencies(head_dim, theta).map(|frequency| (Axis::T, frequency));
-        Self::of_pairs(pairs.collect(), device)
+        Self::of_pairs(pairs.collect(), OF_A_STREAM, device)
     }
 
     /// Three axes: of the `d / 2` pairs, the first `section[0]` are turned by time, the next
@@ -81,7 +81,7 @@ impl Rope {
         let head_dim = 2 * section.iter().sum::<usize>();
         let runs = [Axis::T, Axis::H, Axis::W].into_iter().zip(section);
         let axes = runs.flat_map(|(axis, pairs)| std::iter::repeat_n(axis, pairs));
-        Self::of_pairs(axes.zip(frequencies(head_dim, theta)).collect(), device)
+        Self::of_pairs(axes.zip(frequencies(head_dim, theta)).collect(), OF_A_STREAM, device)
     }
 
     /// The same with the axes in turn: pair `i` is turned by height where `i % 3 == 1`, by width where
@@ -93,24 +93,26 @@ impl Rope {
             2 if pair < 3 * section[2] => Axis::W,
             _ => Axis::T,
         };
-        Self::of_pairs((0..pairs).map(axis).zip(frequencies(2 * pairs, theta)).collect(), device)
+        let pairs = (0..pairs).map(axis).zip(frequencies(2 * pairs, theta));
+        Self::of_pairs(pairs.collect(), OF_A_STREAM, device)
     }
 
     /// Two axes with the same frequencies: half of the pairs are turned by height, half by width
     /// (the vision tower of Qwen2-VL).
     pub fn axial(head_dim: usize, theta: f64, device: &Device) -> Result<Self> {
         let on = |axis| frequencies(head_dim / 2, theta).map(move |frequency| (axis, frequency));
-        Self::of_pairs(on(Axis::H).chain(on(Axis::W)).collect(), device)
+        Self::of_pairs(on(Axis::H).chain(on(Axis::W)).collect(), OF_A_PICTURE, device)
     }
 
-    fn of_pairs(pairs: Vec<(Axis, f32)>, device: &Device) -> Result<Self> {
+    fn of_pairs(pairs: Vec<(Axis, f32)>, capacity: usize, device: &Device) -> Result<Self> {
         let (axes, inv_freq): (Vec<Axis>, Vec<f32>) = pairs.into_iter().unzip();
-        let table = Arc::new(Table::new(&inv_freq, 0..FIRST_CAPACITY, device)?);
+        let angles = Angles::new(inv_freq);
+        let table = Table::new(&angles, 0..capacity, device)?;
         Ok(Self {
-            inv_freq,
+            angles,
             axes,
             device: device.clone(),
-            table: RwLock::new(table),
+            table,
             last: RwLock::new(None),
             listed: RwLock::new(None),
             on_device: OnceLock::new(),
@@ -181,26 +183,23 @@ impl Rope {
                 None => kernels.rotate(x, turns, at),
             }
         };
-        let end = positions.end();
-        if end > MAX_CAPACITY {
+        if positions.end() > self.table.capacity {
             let own = self.held(positions, || match &positions.0 {
                 Kind::Listed(places) => self.at(places),
-                Kind::Run { start, n } => {
-                    Table::new(&self.inv_freq, *start..start.saturating_add(*n), &self.device)
-                }
+                Kind::Run { start, n } => self.run(*start, *n),
                 Kind::Constant { position, n } => self.at(&vec![Place::text(*position); *n]),
             })?;
             return Ok(turn(&own, Standing::Run { start: 0 })?);
         }
-        let table = self.up_to(end)?;
+        let table = &self.table;
         match &positions.0 {
-            Kind::Run { start, .. } => Ok(turn(&table, Standing::Run { start: *start })?),
-            Kind::Constant { position, .. } => Ok(turn(&table, Standing::At(*position))?),
+            Kind::Run { start, .. } => Ok(turn(table, Standing::Run { start: *start })?),
+            Kind::Constant { position, .. } => Ok(turn(table, Standing::At(*position))?),
             Kind::Listed(places) => match &*self.listed(positions, places)? {
-                Listed::One(places) => Ok(turn(&table, Standing::Listed(places))?),
+                Listed::One(places) => Ok(turn(table, Standing::Listed(places))?),
                 Listed::Three(places) => {
                     let axes = self.axes_on_device()?;
-                    Ok(turn(&table, Standing::OnAxes { places, axes })?)
+                    Ok(turn(table, Standing::OnAxes { places, axes })?)
                 }
             },
         }
@@ -246,19 +245,16 @@ impl Rope {
     fn tables(&self, positions: &Positions) -> Result<(Tensor, Tensor)> {
         match &positions.0 {
             Kind::Run { start, n } => {
-                let run = *start..start.saturating_add(*n);
-                if run.end > MAX_CAPACITY {
-                    let table =
-                        self.held(positions, || Table::new(&self.inv_freq, run, &self.device))?;
+                if start.saturating_add(*n) > self.table.capacity {
+                    let table = self.held(positions, || self.run(*start, *n))?;
                     return Ok((table.cos.clone(), table.sin.clone()));
                 }
-                let table = self.up_to(run.end)?;
-                Ok((table.cos.narrow(0, *start, *n)?, table.sin.narrow(0, *start, *n)?))
+                let Table { cos, sin, .. } = &self.table;
+                Ok((cos.narrow(0, *start, *n)?, sin.narrow(0, *start, *n)?))
             }
             Kind::Constant { position, n } => {
                 let one = self.tables(&Positions::run(*position, 1))?;
-                let spread =
-                    |row: Tensor| row.broadcast_as((*n, self.inv_freq.len()))?.contiguous();
+                let spread = |row: Tensor| row.broadcast_as((*n, self.axes.len()))?.contiguous();
                 Ok((spread(one.0)?, spread(one.1)?))
             }
             Kind::Listed(places) => {
@@ -268,11 +264,16 @@ impl Rope {
         }
     }
 
+    /// A table of a run's own.
+    fn run(&self, start: usize, n: usize) -> Result<Table> {
+        Table::new(&self.angles, start..start.saturating_add(n), &self.device)
+    }
+
     /// A table of the rows' own. Places share their numbers, so each is computed once.
     fn at(&self, places: &[Place]) -> Result<Table> {
         let mut turns = HashMap::new();
         for position in places.iter().flat_map(|place| [place.t, place.h, place.w]) {
-            turns.entry(position).or_insert_with(|| turn(&self.inv_freq, position));
+            turns.entry(position).or_insert_with(|| self.angles.turn(position));
         }
         let mut cos = Vec::with_capacity(places.len() * self.axes.len());
         let mut sin = Vec::with_capacity(cos.capacity());
@@ -306,27 +307,12 @@ impl Rope {
         *self.last.write() = Some((positions.clone(), table.clone()));
         Ok(table)
     }
-
-    /// The table, grown to hold the positions below `end`.
-    fn up_to(&self, end: usize) -> Result<Arc<Table>> {
-        let table = self.table.read().clone();
-        if end <= table.capacity {
-            return Ok(table);
-        }
-        let grown = Arc::new(Table::new(&self.inv_freq, 0..end.next_power_of_two(), &self.device)?);
-        let mut slot = self.table.write();
-        // Another thread may have grown it further in the meantime.
-        if slot.capacity < grown.capacity {
-            *slot = grown.clone();
-        }
-        Ok(grown)
-    }
 }
 
 impl Table {
-    fn new(inv_freq: &[f32], positions: Range<usize>, device: &Device) -> Result<Self> {
-        let (cos, sin) = positions.flat_map(|position| turn(inv_freq, position)).unzip();
-        Self::of(cos, sin, inv_freq.len(), device)
+    fn new(angles: &Angles, positions: Range<usize>, device: &Device) -> Result<Self> {
+        let (cos, sin) = angles.run(positions).into_iter().unzip();
+        Self::of(cos, sin, angles.inv_freq.len(), device)
     }
 
     fn of(cos: Vec<f32>, sin: Vec<f32>, pairs: usize, device: &Device) -> Result<Self> {
@@ -345,10 +331,53 @@ fn frequencies(head_dim: usize, theta: f64) -> impl Iterator<Item = f32> {
     (0..head_dim / 2).map(move |i| 1.0 / (theta as f32).powf((2 * i) as f32 / head_dim as f32))
 }
 
-/// Cosine and sine of each pair at a position.
-fn turn(inv_freq: &[f32], position: usize) -> Vec<(f32, f32)> {
-    let angles = inv_freq.iter().map(|&freq| position as f64 * f64::from(freq));
-    angles.map(|angle| (angle.cos() as f32, angle.sin() as f32)).collect()
+/// Cosines and sines of any position, without computing each anew: those of a round number of steps, and those
+/// of the few steps behind it, by the addition theorem. In double precision all along, so that what comes out
+/// as f32 is what the angle's own cosine would.
+struct Angles {
+    inv_freq: Vec<f32>,
+    /// `[STEPS, d / 2]`, cosine and sine.
+    behind: Vec<(f64, f64)>,
+}
+
+/// Steps behind a round number.
+const STEPS: usize = 256;
+
+impl Angles {
+    fn new(inv_freq: Vec<f32>) -> Self {
+        let mut angles = Self { inv_freq, behind: Vec::new() };
+        angles.behind = (0..STEPS).flat_map(|position| angles.exactly(position)).collect();
+        angles
+    }
+
+    /// Cosine and sine of each pair at a position, computed.
+    fn exactly(&self, position: usize) -> Vec<(f64, f64)> {
+        let angles = self.inv_freq.iter().map(|&freq| position as f64 * f64::from(freq));
+        angles.map(|angle| (angle.cos(), angle.sin())).collect()
+    }
+
+    /// Cosine and sine of each pair at a position.
+    fn turn(&self, position: usize) -> Vec<(f32, f32)> {
+        self.run(position..position.saturating_add(1))
+    }
+
+    /// Cosines and sines `[n, d / 2]` at these positions.
+    fn run(&self, positions: Range<usize>) -> Vec<(f32, f32)> {
+        let pairs = self.inv_freq.len();
+        let mut turns = Vec::with_capacity(positions.len() * pairs);
+        let mut round = (usize::MAX, Vec::new());
+        for position in positions {
+            let (of, behind) = (position - position % STEPS, position % STEPS);
+            if round.0 != of {
+                round = (of, self.exactly(of));
+            }
+            let behind = self.behind.iter().skip(behind * pairs);
+            turns.extend(round.1.iter().zip(behind).map(|((cos, sin), (c, s))| {
+                ((cos * c - sin * s) as f32, (sin * c + cos * s) as f32)
+            }));
+        }
+        turns
+    }
 }
 
 #[cfg(test)]
@@ -360,17 +389,16 @@ mod tests {
     }
 
     #[test]
-    fn all_spellings_of_a_position_agree_and_the_table_grows() {
+    fn all_spellings_of_a_position_agree_within_the_table_and_beyond() {
         let rope = Rope::new(8, 1e4, &Device::Cpu).unwrap();
         let x = Tensor::randn(0f32, 1.0, (2, 3, 8), &Device::Cpu).unwrap();
-        for start in [0, 5, 1022, 5000, MAX_CAPACITY - 1, MAX_CAPACITY + 7] {
+        for start in [0, 5, 1022, 5000, OF_A_STREAM - 1, OF_A_STREAM + 7, 3_000_000_000] {
             let run = rope.rotate(&x, &Positions::run(start, 3)).unwrap();
             let listed = Positions::listed((start..start + 3).map(Place::text).collect());
             assert_eq!(rows(&run), rows(&rope.rotate(&x, &listed).unwrap()));
             let first = rope.rotate(&x.narrow(1, 0, 1).unwrap(), &Positions::constant(start, 1));
             assert_eq!(rows(&first.unwrap()), rows(&run.narrow(1, 0, 1).unwrap()));
         }
-        assert!(rope.table.read().capacity <= MAX_CAPACITY);
         assert!(rope.rotate(&x, &Positions::run(0, 2)).is_err());
     }
 
@@ -385,6 +413,24 @@ mod tests {
             rows(&(q * k).unwrap()).iter().sum::<f32>()
         };
         assert!((score(0) - score(3000)).abs() < 1e-4);
+    }
+
+    #[test]
+    fn turns_are_those_of_the_angles_themselves() {
+        let angles = Angles::new(frequencies(128, 1e6).collect());
+        for start in [0, 200, OF_A_STREAM - 100, 1 << 20, 400_000_011] {
+            let turns = angles.run(start..start + 300);
+            let exact: Vec<(f32, f32)> = (start..start + 300)
+                .flat_map(|position| angles.exactly(position))
+                .map(|(cos, sin)| (cos as f32, sin as f32))
+                .collect();
+            assert_eq!(turns.len(), exact.len());
+            for (found, exact) in turns.iter().zip(&exact) {
+                // The last bit of an f32 near one, where both lie beside a rounding's edge.
+                assert!((found.0 - exact.0).abs() <= f32::EPSILON / 2.0, "{found:?} {exact:?}");
+                assert!((found.1 - exact.1).abs() <= f32::EPSILON / 2.0, "{found:?} {exact:?}");
+            }
+        }
     }
 
     #[test]

@@ -13,7 +13,6 @@ pub const PIECE: usize = 256;
 #[derive(Clone, Debug, Default)]
 pub struct Rows {
     dim: usize,
-    len: usize,
     /// Full ones of `PIECE` rows each, and one that fills.
     pieces: Vec<Arc<Vec<f32>>>,
 }
@@ -28,7 +27,6 @@ impl Rows {
     pub fn of(values: Vec<f32>, dim: usize) -> Self {
         let mut rows = Self::new(dim);
         if dim > 0 && values.len() <= PIECE * dim {
-            rows.len = values.len() / dim;
             rows.pieces.push(Arc::new(values));
         } else {
             rows.extend(&values);
@@ -37,7 +35,9 @@ impl Rows {
     }
 
     pub fn len(&self) -> usize {
-        self.len
+        let last =
+            self.pieces.last().map_or(0, |last| last.len().checked_div(self.dim).unwrap_or(0));
+        self.pieces.len().saturating_sub(1) * PIECE + last
     }
 
     pub fn dim(&self) -> usize {
@@ -56,7 +56,6 @@ impl Rows {
         if self.dim == 0 {
             return;
         }
-        self.len += more.len() / self.dim;
         while !more.is_empty() {
             match self.pieces.last_mut().filter(|last| last.len() < PIECE * self.dim) {
                 Some(last) => {

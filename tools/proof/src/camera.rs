@@ -146,8 +146,16 @@ impl Camera {
     }
 
     fn frames(&self) -> u64 {
-        let stats: gst::Structure = self.qa.property("stats");
-        stats.get("encoded").unwrap_or_default()
+        self.stat("encoded")
+    }
+
+    fn stat(&self, name: &str) -> u64 {
+        self.qa.property::<gst::Structure>("stats").get(name).unwrap_or_default()
+    }
+
+    /// Units of its memory, and the kilobytes that it says they take.
+    pub fn remembered(&self) -> String {
+        format!("{} units in {} kB", self.stat("units"), self.stat("memory-bytes") >> 10)
     }
 
     fn heard<T>(&self, with: impl FnOnce(&mut Heard) -> T) -> T {

@@ -75,7 +75,9 @@ fn soak() -> Result<(), Box<dyn Error>> {
             return Err(format!("nothing new for {PATIENCE:?}: {counts}").into());
         }
         if started.elapsed() >= report {
-            println!("{:5.0} s  {counts}; {resident}", started.elapsed().as_secs_f64());
+            let [door, yard] = cameras.each_ref().map(Camera::remembered);
+            let seconds = started.elapsed().as_secs_f64();
+            println!("{seconds:5.0} s  {counts}; {door}, {yard}; {resident}");
             report = started.elapsed() + length.div_f64(20.0);
         }
     }

@@ -56,7 +56,7 @@ impl Resident {
             self.growing / 2,
         );
         if *after as f64 > *before as f64 * (1.0 + tolerance) {
-            return Err(format!("{told}: the process grows"));
+            return Err(format!("{told}: the process grows. All medians: {medians:?}"));
         }
         println!("Resident: {told}.");
         Ok(())

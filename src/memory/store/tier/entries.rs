@@ -44,7 +44,7 @@ impl Entries {
     pub fn insert(&mut self, (unit, number): Key, entry: Entry) {
         let own = self.units.entry(unit).or_insert_with(|| Arc::new(Vec::with_capacity(1)));
         let own = Arc::make_mut(own);
-        match own.binary_search_by_key(&number, |(number, _)| *number) {
+        match place(own, number) {
             Ok(at) => own[at].1 = entry,
             Err(at) => {
                 own.insert(at, (number, entry));
@@ -55,19 +55,19 @@ impl Entries {
 
     pub fn get(&self, (unit, number): &Key) -> Option<&Entry> {
         let own = self.units.get(unit)?;
-        let at = own.binary_search_by_key(number, |(number, _)| *number).ok()?;
+        let at = place(own, *number).ok()?;
         own.get(at).map(|(_, entry)| entry)
     }
 
     pub fn get_mut(&mut self, (unit, number): &Key) -> Option<&mut Entry> {
         let own = self.units.get_mut(unit)?;
-        let at = own.binary_search_by_key(number, |(number, _)| *number).ok()?;
+        let at = place(own, *number).ok()?;
         Arc::make_mut(own).get_mut(at).map(|(_, entry)| entry)
     }
 
     pub fn remove(&mut self, (unit, number): &Key) -> Option<Entry> {
         let own = self.units.get_mut(unit)?;
-        let at = own.binary_search_by_key(number, |(number, _)| *number).ok()?;
+        let at = place(own, *number).ok()?;
         let (_, entry) = Arc::make_mut(own).remove(at);
         if own.is_empty() {
             self.units.remove(unit);
@@ -85,4 +85,9 @@ impl Entries {
             own.iter().map(move |(number, entry)| ((unit, *number), entry))
         })
     }
+}
+
+/// Where a unit's entry of this number is, or would be.
+fn place(own: &[(u64, Entry)], number: u64) -> Result<usize, usize> {
+    own.binary_search_by_key(&number, |(number, _)| *number)
 }
