@@ -173,18 +173,20 @@ soak:
 
 # What is in docs/data already is not measured again: remove the files to begin anew. The drawings of the
 # everyday world are fetched (npm, Python).
-evaluate = $(CARGO) run --locked --example evaluate -- --methods all --streams 8 --resume \
+evaluate = $(CARGO) run --locked --example evaluate -- --methods all --resume \
     --page docs/benchmarks.md --plots docs/images
 atlas = $(CARGO_TARGET_DIR)/everyday/atlas.bin
 
 compare: $(atlas)
 	$(setup) build rust
 	$(compile)
-	$(evaluate) --per-kind 3 --frames 32,64,128,256,512 --budgets 8,16,32 --out docs/data/compare.json
-	$(evaluate) --per-kind 3 --frames 16,32,64,128,256 --budgets 8,16,32 --at-frames 128 \
+	$(evaluate) --streams 8 --per-kind 3 --frames 32,64,128,256,512 --budgets 8,16,32 --out docs/data/compare.json
+	$(evaluate) --streams 8 --per-kind 3 --frames 16,32,64,128,256 --budgets 8,16,32 --at-frames 128 \
 	    --model models/toyworld-plain --out docs/data/compare-toyworld-plain.json
-	$(evaluate) --per-kind 2 --frames 32,64,128,256,512 --budgets 16 --world everyday \
+	$(evaluate) --streams 8 --per-kind 2 --frames 32,64,128,256,512 --budgets 16 --world everyday \
 	    --model models/everyday --atlas $(atlas) --out docs/data/compare-everyday.json
+	$(evaluate) --streams 24 --per-kind 2 --frames 32,64,128,256,512 --budgets 16 --world everyday \
+	    --model models/everyday-qwen --atlas $(atlas) --out docs/data/compare-everyday-qwen.json
 
 $(atlas):
 	tools/everyday/atlas.sh $(atlas)
