@@ -6,6 +6,7 @@ import argparse
 
 import torch
 from qwen_lm import make_reader, our_world
+from qwen_world import SHAPE
 from training import export, lm
 from training.qwen.export import processor
 
@@ -22,8 +23,11 @@ def main():
     world = our_world()
     model = lm.trained(arguments.run, world, make_reader)
     export.save(model.to(torch.float16), processor(world.tokenizer, MOST_PIXELS), arguments.out)
-    # No recipe: settings are chosen on other models.
-    export.save_defaults(arguments.out, arguments.trained_frames, {})
+    # Settings are chosen on other models. What follows from training is no choice: a window is what it ever saw, and
+    # there is no text-image model that knows this world.
+    window = arguments.trained_frames // 2 * SHAPE.tokens_per_unit
+    recipe = {"window": window, "experts": "internal"}
+    export.save_defaults(arguments.out, arguments.trained_frames, {"recipe": recipe})
 
 
 if __name__ == "__main__":
