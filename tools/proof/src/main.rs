@@ -23,7 +23,7 @@ use self::camera::{Camera, Counts};
 use self::resident::Resident;
 
 const DEFAULT_MINUTES: f64 = 10.0;
-/// How long the process may grow; of a short run the first third.
+/// How long the process may grow; of a short run the first half.
 const GROWING: Duration = Duration::from_secs(60);
 /// By how much of what it was then it may be larger later; a run that is over before it has stopped growing
 /// tells only whether it grows without end.
@@ -58,7 +58,7 @@ fn soak() -> Result<(), Box<dyn Error>> {
     let mut cameras =
         [Camera::start("door", folder.path())?, Camera::start("yard", folder.path())?];
     let started = Instant::now();
-    let growing = GROWING.min(length / 3);
+    let growing = GROWING.min(length / 2);
     let mut resident = Resident::new(started, growing);
     let mut report = Duration::ZERO;
     let mut progress = (Instant::now(), Counts::default());

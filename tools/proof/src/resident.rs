@@ -41,15 +41,15 @@ impl Resident {
         Ok(())
     }
 
-    /// The stretch behind the time in which it may grow is what the later ones are held against.
+    /// The last stretch in which it might grow is what the later ones are held against.
     pub fn verdict(&self, tolerance: f64) -> Result<(), String> {
         let enough = self.stretches.iter().filter(|looks| looks.len() >= LOOKS);
         let medians: Vec<u64> = enough.map(|looks| median(looks)).collect();
-        let (Some(before), Some(after)) = (medians.get(2), medians.iter().skip(3).max()) else {
+        let (Some(before), Some(after)) = (medians.get(1), medians.iter().skip(2).max()) else {
             return Err("too short a time to tell whether the process grows".into());
         };
         let told = format!(
-            "{before} kB were resident behind the first {:?}, later at most {after} kB \
+            "{before} kB were resident when {:?} were over, later at most {after} kB \
              ({:+.1} %, medians of {:?})",
             self.growing,
             100.0 * (*after as f64 / *before as f64 - 1.0),
