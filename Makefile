@@ -167,9 +167,10 @@ valgrind:
 	$(compile_plugin)
 	@tools/proof/valgrind.sh
 
+# What the C library keeps of memory that was given back to it is no growth of ours: it is let go at once.
 soak:
 	$(setup) build run rust
-	MALLOC_ARENA_MAX=1 $(CARGO) run --locked --package proof --bin soak
+	MALLOC_ARENA_MAX=1 MALLOC_TRIM_THRESHOLD_=131072 $(CARGO) run --locked --package proof --bin soak
 
 # What is in docs/data already is not measured again: remove the files to begin anew. The drawings of the
 # everyday world are fetched (npm, Python).
