@@ -13,6 +13,7 @@ pub struct Frame {
     height: usize,
     shape: (usize, usize),
     time: f64,
+    after_break: bool,
 }
 
 impl Frame {
@@ -39,7 +40,19 @@ impl Frame {
                 rgb.len()
             ));
         }
-        Ok(Self { rgb: Arc::new(rgb), width, height, shape: (width, height), time })
+        let (rgb, shape, after_break) = (Arc::new(rgb), (width, height), false);
+        Ok(Self { rgb, width, height, shape, time, after_break })
+    }
+
+    /// Between the frame before it and this one the stream was broken off: a source came back, or
+    /// another took its place. However alike they are, this one is looked at.
+    pub fn after_break(self) -> Self {
+        Self { after_break: true, ..self }
+    }
+
+    /// Whether the stream was broken off before it.
+    pub fn is_after_break(&self) -> bool {
+        self.after_break
     }
 
     /// The same pixels, shown as a picture of this size: their sides may differ, and a model that

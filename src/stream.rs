@@ -193,6 +193,14 @@ impl Stream {
     /// with. The segments that were complete before the fault are in the memory, the frames of
     /// this call behind them are lost.
     pub fn push_frames(&mut self, frames: &[Frame]) -> Result<()> {
+        let seen = self.see(frames);
+        if seen.is_err() {
+            self.sieve.forget();
+        }
+        seen
+    }
+
+    fn see(&mut self, frames: &[Frame]) -> Result<()> {
         *self.branch.get_mut() = None;
         let Some(picture) = self.look_at(frames)? else { return Ok(()) };
         if self.opening.is_none() {
@@ -201,7 +209,8 @@ impl Stream {
         }
         let per_unit = self.model.frames_per_unit();
         let units = (per_unit, self.pending.len());
-        let Sifted { before, frames } = self.sieve.sift(frames, self.options.skip, units);
+        let period = self.options.sample_rate.map(f64::recip);
+        let Sifted { before, frames } = self.sieve.sift(frames, self.options.skip, units, period);
         self.lengthen(before);
         let (fresh, mut runs): (Vec<Frame>, Vec<Run>) = frames.into_iter().unzip();
         let mut frames = std::mem::take(&mut self.pending);
@@ -571,7 +580,12 @@ impl Stream {
     }
 
     fn remember(&mut self, segment: &Segment) -> Result<()> {
-        let Some(encoded) = self.encode(segment, false)? else { return Ok(()) };
+        let encoded = self.encode(segment, false)?;
+        if encoded.as_ref().is_none_or(|(_, whole)| !whole) {
+            // What is not remembered cannot stand for what comes.
+            self.sieve.forget();
+        }
+        let Some((encoded, _)) = encoded else { return Ok(()) };
         self.notices.finite(Part::Keys);
         self.memory.commit(encoded)?;
         self.memory.settle()?;
@@ -583,9 +597,9 @@ impl Stream {
     }
 
     /// A segment as the memory would hold it, less the units of which the decoder makes no finite
-    /// numbers; `None` if that leaves nothing.
+    /// numbers, and whether it is whole; `None` if that leaves nothing.
     /// `at_once`: a question waits for it.
-    fn encode(&self, segment: &Segment, at_once: bool) -> Result<Option<Encoded>> {
+    fn encode(&self, segment: &Segment, at_once: bool) -> Result<Option<(Encoded, bool)>> {
         let (memory, decoder) = (&self.memory, self.model.decoder());
         let encode = |segment: &Segment| {
             let encoded = match at_once {
@@ -598,7 +612,7 @@ impl Stream {
             }
         };
         if let Some(encoded) = encode(segment)? {
-            return Ok(Some(encoded));
+            return Ok(Some((encoded, true)));
         }
         let mut sound = Segment::default();
         for unit in &segment.frames {
@@ -617,7 +631,7 @@ impl Stream {
         if encoded.is_none() {
             self.notices.not_finite(Part::Keys, "keys and values of a segment".into());
         }
-        Ok(encoded)
+        Ok(encoded.map(|encoded| (encoded, false)))
     }
 
     /// The open segment as it would be stored if it closed now, with the frames that wait for the
@@ -639,7 +653,8 @@ impl Stream {
             None => Vec::new(),
         };
         let Some(segment) = self.segmenter.open_segment(pending)? else { return Ok(None) };
-        let Some(encoded) = self.encode(&segment, true)?.map(Arc::new) else { return Ok(None) };
+        let Some((encoded, _)) = self.encode(&segment, true)? else { return Ok(None) };
+        let encoded = Arc::new(encoded);
         *self.branch.lock() = Some(Arc::clone(&encoded));
         Ok(Some(encoded))
     }

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use common::{fixture, painted, toyworld_model};
 use gststreamkvqa::memory::unit::Kind;
 use gststreamkvqa::{
-    Frame, LoadOptions, Question, Recipe, SkipOptions, Stream, StreamOptions, VideoLlm,
+    Cancel, EngineError, Frame, LoadOptions, Question, Recipe, SkipOptions, Stream, StreamOptions,
+    VideoLlm,
 };
 
 fn stream(model: &VideoLlm, method: &str, most: usize, tolerance: f32) -> Stream {
@@ -66,6 +67,46 @@ fn a_picture_stands_for_the_time_in_which_nothing_happens_however_frames_come() 
             assert!(last == 23.0, "{method}: looked up to {last}");
         }
     }
+}
+
+#[test]
+fn segments_end_where_they_do_however_frames_come() {
+    let model = toyworld_model();
+    let frames = halting(4, 12);
+    let segments = |at_once: usize| -> Vec<(u64, f64, f64)> {
+        let mut recipe = Recipe::for_model("streamkv", &model).unwrap();
+        recipe.set("segment-seconds", "10").unwrap();
+        let options = StreamOptions {
+            skip: SkipOptions { most: 100, tolerance: 0.0 },
+            ..StreamOptions::default()
+        };
+        let mut stream = Stream::open(model.clone(), recipe, options).unwrap();
+        frames.chunks(at_once).for_each(|frames| stream.push_frames(frames).unwrap());
+        stream.flush().unwrap();
+        stream.memory().units().map(|unit| (unit.segment, unit.start, unit.end)).collect()
+    };
+    let expected = segments(1);
+    assert!(expected.last().unwrap().0 >= 3, "{expected:?}");
+    for at_once in [2, 3, 4, 7, 48] {
+        assert_eq!(segments(at_once), expected, "{at_once}");
+    }
+}
+
+#[test]
+fn what_was_lost_stands_for_nothing() {
+    let model = toyworld_model();
+    let frames = halting(4, 2);
+    let mut stream = stream(&model, "rekv", 100, 0.0);
+    stream.push(&frames[0]).unwrap();
+    // A flush comes while the next picture is looked at.
+    let cancel = Cancel::new();
+    cancel.raise();
+    stream.set_cancel(cancel);
+    assert!(matches!(stream.push(&frames[4]), Err(EngineError::Cancelled)));
+    stream.set_cancel(Cancel::new());
+    stream.push_frames(&frames[5..]).unwrap();
+    let seen: Vec<_> = units(&stream).into_iter().map(|(_, start, end)| (start, end)).collect();
+    assert_eq!(seen, [(0.0, 0.0), (5.0, 7.0)]);
 }
 
 #[test]

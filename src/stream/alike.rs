@@ -42,11 +42,16 @@ pub struct Sifted {
 #[derive(Debug, Default)]
 pub struct Sieve {
     last: Option<Frame>,
+    /// Seconds of stream time up to which nothing else has been seen.
+    until: f64,
     /// Frames left out since.
     left_out: usize,
     /// Of all so far.
     total: u64,
 }
+
+/// So many times as long as between two frames nobody may look away and still say that nothing happened.
+const GAP: f64 = 5.0;
 
 impl Sieve {
     /// Frames left out since the start.
@@ -65,19 +70,27 @@ impl Sieve {
     }
 
     /// Leaves out what shows nothing new. Frames come in units of `per_unit`, of which the first
-    /// `open` are there already: only a whole unit can stand for more than itself.
+    /// `open` are there already: only a whole unit can stand for more than itself. Nothing stands for
+    /// time in which nobody looked: a break, or a gap of [`GAP`] times `period`, the seconds from one
+    /// frame to the next where they are known.
     pub fn sift(
         &mut self,
         frames: &[Frame],
         options: SkipOptions,
         (per_unit, open): (usize, usize),
+        period: Option<f64>,
     ) -> Sifted {
+        let gap = period.map_or(f64::INFINITY, |period| GAP * period);
         let mut sifted = Sifted::default();
         for frame in frames {
             let between = (open + sifted.frames.len()).is_multiple_of(per_unit.max(1));
             let alike = |last: &Frame| is_like(last, frame, options.tolerance);
-            let nothing_new =
-                between && self.left_out < options.most && self.last.as_ref().is_some_and(alike);
+            let watched = !frame.is_after_break() && frame.time() - self.until <= gap;
+            self.until = frame.time();
+            let nothing_new = between
+                && watched
+                && self.left_out < options.most
+                && self.last.as_ref().is_some_and(alike);
             if nothing_new {
                 self.left_out += 1;
                 self.total += 1;
@@ -161,29 +174,41 @@ mod tests {
         let still: Vec<Frame> = (0..9).map(|i| frame(f64::from(i), (0, 0), 100)).collect();
         let options = SkipOptions { most: 3, tolerance: 0.0 };
         let mut sieve = Sieve::default();
-        let sifted = sieve.sift(&still[..6], options, (1, 0));
+        let sifted = sieve.sift(&still[..6], options, (1, 0), None);
         assert_eq!(times(&sifted), [(0.0, 3, 3.0), (4.0, 1, 5.0)]);
         // The next call goes on where this one ended.
-        let sifted = sieve.sift(&still[6..], options, (1, 0));
+        let sifted = sieve.sift(&still[6..], options, (1, 0), None);
         assert_eq!(
             (sifted.before, times(&sifted)),
             (Run { frames: 2, end: 7.0 }, vec![(8.0, 0, 0.0)])
         );
         assert_eq!(sieve.total(), 6);
-        let all = Sieve::default().sift(&still, SkipOptions::default(), (1, 0));
+        let all = Sieve::default().sift(&still, SkipOptions::default(), (1, 0), None);
         assert_eq!(all.frames.len(), 9);
         sieve.forget();
-        assert_eq!(sieve.sift(&still[..1], options, (1, 0)).frames.len(), 1);
+        assert_eq!(sieve.sift(&still[..1], options, (1, 0), None).frames.len(), 1);
     }
 
     #[test]
     fn a_unit_is_finished_before_it_stands_for_more() {
         let still: Vec<Frame> = (0..5).map(|i| frame(f64::from(i), (0, 0), 100)).collect();
         let options = SkipOptions { most: 9, tolerance: 0.0 };
-        let sifted = Sieve::default().sift(&still, options, (2, 0));
+        let sifted = Sieve::default().sift(&still, options, (2, 0), None);
         assert_eq!(times(&sifted), [(0.0, 0, 0.0), (1.0, 3, 4.0)]);
         let mut sieve = Sieve::default();
-        sieve.sift(&still[..1], options, (2, 0));
-        assert_eq!(times(&sieve.sift(&still[1..], options, (2, 1))), [(1.0, 3, 4.0)]);
+        sieve.sift(&still[..1], options, (2, 0), None);
+        assert_eq!(times(&sieve.sift(&still[1..], options, (2, 1), None)), [(1.0, 3, 4.0)]);
+    }
+
+    #[test]
+    fn time_in_which_nobody_looked_is_not_stood_for() {
+        let options = SkipOptions { most: 9, tolerance: 0.0 };
+        let still = |time: f64| frame(time, (0, 0), 100);
+        let frames = [still(0.0), still(1.0), still(2.0).after_break(), still(7.0), still(12.1)];
+        let sifted = Sieve::default().sift(&frames, options, (1, 0), Some(1.0));
+        assert_eq!(times(&sifted), [(0.0, 1, 1.0), (2.0, 1, 7.0), (12.1, 0, 0.0)]);
+        // How far frames are apart is not always known.
+        let sifted = Sieve::default().sift(&frames, options, (1, 0), None);
+        assert_eq!(times(&sifted), [(0.0, 1, 1.0), (2.0, 2, 12.1)]);
     }
 }

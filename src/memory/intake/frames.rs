@@ -38,6 +38,11 @@ impl FrameTokens {
         let told = (start + end) / 2.0;
         Self { tokens, frames, start, end, told, patches, peak: false, embedding, mean }
     }
+
+    /// Seconds of stream time of the last frame that was looked at, less what was left out behind it.
+    pub fn shown(&self) -> f64 {
+        2.0 * self.told - self.start
+    }
 }
 
 /// Neighbouring frames that are encoded together.

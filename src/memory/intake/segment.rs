@@ -158,7 +158,8 @@ impl Segmenter {
                     true => half::f16::from_f32(threshold).to_f32(),
                     false => threshold,
                 };
-                let overdue = frame.end - first.start >= seconds;
+                // What is left out behind a frame may not have come yet.
+                let overdue = frame.shown() - first.start >= seconds;
                 let full = close_at_max && self.open.len() >= max;
                 if (self.open.len() < min || alike > threshold) && !overdue && !full {
                     self.append(frame, feature, alike, max)?;
