@@ -154,6 +154,11 @@ fn methods(asked: &[String], model: &VideoLlm) -> Result<Vec<String>, EngineErro
             continue;
         }
         for name in Recipe::names() {
+            // Whoever names it is told the same and gets no table.
+            if let Err(why) = Recipe::published_for(name, model)?.outside_expert() {
+                eprintln!("{name} is left out: {why}");
+                continue;
+            }
             methods.push((*name).to_owned());
             let added = Recipe::added_by(name, model)?;
             if !added.is_empty() {
