@@ -118,9 +118,10 @@ impl Record {
         Self { last: true, ..Self::unanswered(Asked::of_nothing(question), status) }
     }
 
-    pub fn answered(asked: Asked, answer: &Answer, timeline: &Timeline) -> Self {
+    /// `until`: seconds of engine time up to which was asked.
+    pub fn answered(asked: Asked, answer: &Answer, timeline: &Timeline, until: f64) -> Self {
         let evidence = answer.evidence.iter().map(|evidence| Span {
-            stretch: timeline.locate(evidence.start, evidence.end),
+            stretch: timeline.locate(evidence.start, evidence.end, until),
             score: evidence.score,
         });
         Self {

@@ -134,11 +134,15 @@ impl Inlet {
         self.schedule.lock().next_time()
     }
 
-    /// Asks what falls due at this element time. `lossless` waits until there is room.
+    /// Asks what falls due at this element time. `lossless` waits until there is room; else what is due
+    /// again while it still waits is asked once.
     pub fn ask_due(&self, time: ClockTime, lossless: bool, way: Way) -> Result<(), Refused> {
         loop {
             let due = self.schedule.lock().next_due(time);
             let Some(question) = due else { return Ok(()) };
+            if !lossless && way.worker.is_waiting(question.id) {
+                continue;
+            }
             if lossless && let Err(refused) = way.worker.wait_for_room(None) {
                 self.schedule.lock().put_back(question);
                 return Err(refused);
@@ -158,10 +162,19 @@ impl Inlet {
         way.ask_first(questions, at);
     }
 
-    /// Something upstream has seen something.
-    pub fn detected(&self, way: Way) {
+    /// Something upstream has seen something. `lossless` waits until there is room; else a question that
+    /// still waits is asked once.
+    pub fn detected(&self, lossless: bool, way: Way) -> Result<(), Refused> {
         let questions = self.schedule.lock().on(|on: On| on.detection);
-        questions.into_iter().for_each(|question| way.ask(question));
+        for question in questions {
+            match lossless {
+                true => drop(way.worker.wait_for_room(None)?),
+                false if way.worker.is_waiting(question.id) => continue,
+                false => {}
+            }
+            way.ask(question);
+        }
+        Ok(())
     }
 
     /// The questions that stand.

@@ -21,6 +21,8 @@ use super::question::Bound;
 const MAX_EPOCHS: usize = 1024;
 /// Clocks that part by less still run in parallel.
 const TOLERANCE: ClockTime = ClockTime::from_mseconds(1);
+/// The time of day is not looked at so closely: it is read, set and slewed while the video runs.
+const WALL_TOLERANCE: ClockTime = ClockTime::from_mseconds(500);
 
 /// When something was: on the running clock and, where it is known, on the others.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -60,6 +62,16 @@ struct Epoch {
 impl Epoch {
     fn running_at(&self, engine: ClockTime) -> ClockTime {
         self.running.saturating_add(engine.saturating_sub(self.engine))
+    }
+
+    /// Whether a frame tells another time of day than this epoch would, or the first one.
+    fn is_corrected(&self, engine: ClockTime, wall: Option<u64>) -> bool {
+        let passed = engine.saturating_sub(self.engine).nseconds();
+        let apart = |wall: u64| match self.wall {
+            Some(known) => known.saturating_add(passed).abs_diff(wall),
+            None => u64::MAX,
+        };
+        wall.is_some_and(|wall| apart(wall) > WALL_TOLERANCE.nseconds())
     }
 
     /// For how long it lasts, its last frame included.
@@ -109,7 +121,8 @@ impl Timeline {
                 let engine = epoch.last.saturating_add(passed.unwrap_or(gap));
                 let running = epoch.running_at(engine);
                 let apart = running.max(at.running) - running.min(at.running);
-                self.broken |= passed.is_none() || apart > TOLERANCE;
+                self.broken |=
+                    passed.is_none() || apart > TOLERANCE || epoch.is_corrected(engine, at.wall);
                 engine
             }
             None => {
@@ -133,16 +146,26 @@ impl Timeline {
         seconds(engine.saturating_sub(self.base))
     }
 
+    /// Whether the clocks broke between two frames of these engine times.
+    pub fn parts(&self, before: f64, at: f64) -> bool {
+        let epoch = |time| {
+            let time = nanoseconds(time);
+            self.epochs.partition_point(|epoch| epoch.engine <= time)
+        };
+        epoch(before) != epoch(at)
+    }
+
     /// A stretch from one frame to another in engine time. The last frame stands for the time until the
-    /// next sample.
-    pub fn locate(&self, start: f64, end: f64) -> Stretch {
+    /// next sample, but not beyond `until`.
+    pub fn locate(&self, start: f64, end: f64, until: f64) -> Stretch {
+        let until = nanoseconds(until.max(end));
         let (start, end) = (nanoseconds(start), nanoseconds(end.max(start)));
         let index = self.epochs.partition_point(|epoch| epoch.engine <= start).saturating_sub(1);
         let Some(epoch) = self.epochs.get(index) else {
             let unknown = |running| Moment { running, stream: None, wall: None };
             return Stretch { start: unknown(start), end: unknown(end), restored: false };
         };
-        let end = end.saturating_add(epoch.period);
+        let end = end.saturating_add(epoch.period).min(until);
         let next = self.epochs.get(index + 1).map(|next| next.engine).filter(|next| *next > start);
         let end = next.map_or(end, |next| end.min(next));
         let restored = epoch.restored;
@@ -169,9 +192,7 @@ impl Timeline {
             let at = match bound {
                 Bound::At(at) => at.nseconds(),
                 Bound::Ago(ago) => {
-                    let newest = self.epochs.back().map_or(ClockTime::ZERO, |epoch| epoch.last);
-                    let now = asked.and_then(|asked| self.engine_of(asked)).unwrap_or(newest);
-                    return Ok(seconds(now.saturating_sub(ago)));
+                    return Ok(seconds(self.asked(asked).saturating_sub(ago)));
                 }
                 Bound::Wall(wall) => wall,
             };
@@ -216,6 +237,12 @@ impl Timeline {
         Ok((from, to))
     }
 
+    /// Engine time as of which something is asked: that of the newest frame where none was looked at then.
+    pub fn asked(&self, at: Option<Moment>) -> ClockTime {
+        let newest = || self.epochs.back().map_or(ClockTime::ZERO, |epoch| epoch.last);
+        at.and_then(|at| self.engine_of(at)).unwrap_or_else(newest)
+    }
+
     /// The newest engine time of a moment.
     fn engine_of(&self, at: Moment) -> Option<ClockTime> {
         let own = self.epochs.iter().rev().filter(|epoch| !epoch.restored);
@@ -228,7 +255,7 @@ impl Timeline {
 
     /// When a frame of this engine time was.
     pub fn moment(&self, engine: f64) -> Moment {
-        self.locate(engine, engine).start
+        self.locate(engine, engine, f64::MAX).start
     }
 }
 
@@ -260,7 +287,7 @@ mod tests {
 
     /// Running times, and stream times, of a stretch.
     fn located(timeline: &Timeline, start: f64, end: f64) -> [Option<ClockTime>; 4] {
-        let Stretch { start, end, .. } = timeline.locate(start, end);
+        let Stretch { start, end, .. } = timeline.locate(start, end, f64::MAX);
         [Some(start.running), Some(end.running), start.stream, end.stream]
     }
 
@@ -269,10 +296,33 @@ mod tests {
         let mut timeline = Timeline::default();
         let known = Moment { wall: Some(1_700_000_000_000_000_000), ..at(5, 5) };
         enter(&mut timeline, known, 1.0);
-        let Stretch { start, end, .. } = timeline.locate(5.5, 6.0);
+        let Stretch { start, end, .. } = timeline.locate(5.5, 6.0, f64::MAX);
         assert_eq!(start.wall, Some(1_700_000_000_500_000_000));
         assert_eq!(end.wall, Some(1_700_000_002_000_000_000));
         assert_eq!(timeline.moment(5.0), known);
+        // A frame stands for the time behind it, but not where nobody asked for that.
+        assert_eq!(timeline.locate(5.0, 6.0, 6.5).end.running, ClockTime::from_mseconds(6500));
+        assert_eq!(timeline.locate(5.0, 6.0, 4.0).end.running, ClockTime::from_seconds(6));
+    }
+
+    #[test]
+    fn the_time_of_day_is_corrected_when_the_sender_tells_it() {
+        let mut timeline = Timeline::default();
+        let told = |running, wall: Option<u64>| Moment {
+            wall: wall.map(|ms| 1_700_000_000_000_000_000 + ms * 1_000_000),
+            ..at(running, running)
+        };
+        let frames = [(0, None), (1, Some(1_000)), (2, Some(2_400)), (3, None), (4, Some(64_000))];
+        for (running, wall) in frames {
+            enter(&mut timeline, told(running, wall), 1.0);
+        }
+        enter(&mut timeline, told(5, Some(65_000)), 1.0);
+        let wall = |engine| timeline.moment(engine).wall.map(|wall| wall / 1_000_000 % 1_000_000);
+        // Not known; known; a little off, and not told, which changes nothing; set; and running on.
+        let expected = [None, Some(1_000), Some(2_000), Some(3_000), Some(64_000), Some(65_000)];
+        assert_eq!([0.0, 1.0, 2.0, 3.0, 4.0, 5.0].map(wall), expected);
+        let clock = Some(Bound::Wall(1_700_000_064_500_000_000));
+        assert_eq!(timeline.between((clock, None), None).unwrap().0, 4.5);
     }
 
     #[test]
@@ -320,6 +370,7 @@ mod tests {
         assert_eq!(timeline.enter(at(3605, 3605), seconds(6), 1.0, ClockTime::SECOND), 6.0);
         assert_eq!(enter(&mut timeline, at(7, 7), 1.0), 7.0);
         assert_eq!(timeline.moment(6.0).running, seconds(3605));
+        assert!(timeline.parts(5.0, 6.0) && timeline.parts(6.0, 7.0));
         assert_eq!(timeline.moment(7.0).running, seconds(7));
     }
 
@@ -332,7 +383,7 @@ mod tests {
         assert_eq!(located(&timeline, 5.0, 5.0), expected);
         timeline.break_epoch();
         timeline.enter(at(0, 0), ms(5400), 1.0, ClockTime::SECOND);
-        assert_eq!(timeline.locate(5.0, 5.0).end.running, ms(5400));
+        assert_eq!(timeline.locate(5.0, 5.0, f64::MAX).end.running, ms(5400));
     }
 
     #[test]
@@ -340,8 +391,10 @@ mod tests {
         let mut timeline = Timeline::default();
         assert_eq!(enter(&mut timeline, at(0, 10), 1.0), 0.0);
         assert_eq!(enter(&mut timeline, at(5, 15), 1.0), 5.0);
+        assert!(!timeline.parts(0.0, 5.0));
         timeline.break_epoch();
         assert_eq!(enter(&mut timeline, at(0, 100), 2.0), 6.0);
+        assert!(timeline.parts(5.0, 6.0));
         assert_eq!(enter(&mut timeline, at(2, 104), 2.0), 8.0);
 
         let located = |start, end| located(&timeline, start, end).map(|t| t.unwrap().seconds());

@@ -37,6 +37,8 @@ struct State {
     live: Option<bool>,
     /// There is a new stream: what was true of the last one may not be of this.
     live_uncertain: bool,
+    /// The newest time of day that the sender told, and the running time of its frame.
+    sent: Option<(ClockTime, u64)>,
     /// Running time and duration of the last buffer.
     last: Option<(ClockTime, ClockTime)>,
     warned_pts: bool,
@@ -173,6 +175,7 @@ impl Video {
         state.live_uncertain = true;
         state.ended = false;
         state.orientation = Orientation::default();
+        state.sent = None;
         state.restart_sampling();
     }
 
@@ -183,7 +186,7 @@ impl Video {
     pub fn flush(&self, resets_time: bool) {
         let mut state = self.0.lock();
         state.segment = None;
-        state.last = None;
+        (state.last, state.sent) = (None, None);
         if resets_time {
             state.clock = FrameClock::default();
         }
@@ -303,7 +306,8 @@ impl Video {
             (Some(pts), Some(segment)) => segment.to_stream_time(pts),
             _ => None,
         };
-        let at = Moment { running, stream, wall: wall_clock(buffer, running, clock) };
+        let wall = wall_clock(buffer, running, clock, &mut video.sent);
+        let at = Moment { running, stream, wall };
 
         if let Some(rate) = rate
             && video.sampler.as_ref().is_none_or(|(old, _)| *old != rate)
@@ -355,11 +359,17 @@ impl Video {
     }
 }
 
-/// Nanoseconds since 1970: from the sender, or from the local clock if the buffer belongs to now.
-fn wall_clock(buffer: &gst::BufferRef, at: ClockTime, clock: Option<ClockTime>) -> Option<u64> {
+/// Nanoseconds since 1970: from the sender, which need not tell it with every frame, or from the local clock
+/// if the buffer belongs to now.
+fn wall_clock(
+    buffer: &gst::BufferRef,
+    at: ClockTime,
+    clock: Option<ClockTime>,
+    sent: &mut Option<(ClockTime, u64)>,
+) -> Option<u64> {
     /// Seconds from 1900, where NTP counts from, to 1970.
     const NTP_TO_UNIX: u64 = 2_208_988_800_000_000_000;
-    let sent = buffer.iter_meta::<gst::ReferenceTimestampMeta>().find_map(|meta| {
+    let told = buffer.iter_meta::<gst::ReferenceTimestampMeta>().find_map(|meta| {
         let time = meta.timestamp().nseconds();
         match meta.reference().structure(0)?.name().as_str() {
             "timestamp/x-ntp" => time.checked_sub(NTP_TO_UNIX),
@@ -367,8 +377,14 @@ fn wall_clock(buffer: &gst::BufferRef, at: ClockTime, clock: Option<ClockTime>) 
             _ => None,
         }
     });
-    sent.or_else(|| {
-        let now = u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_nanos());
-        now.ok()?.checked_add(at.nseconds())?.checked_sub(clock?.nseconds())
-    })
+    if let Some(told) = told {
+        *sent = Some((at, told));
+    }
+    let (known, when) = sent
+        .or_else(|| {
+            let now = u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_nanos());
+            Some((clock?, now.ok()?))
+        })
+        .map(|(known, when)| (known.nseconds(), when))?;
+    when.checked_add(at.nseconds())?.checked_sub(known)
 }

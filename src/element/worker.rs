@@ -371,6 +371,12 @@ impl Worker {
         self.shared.changed.notify_all();
     }
 
+    /// Whether a question has been asked and is still to be looked at.
+    pub fn is_waiting(&self, id: u64) -> bool {
+        let is_meant = |job: &Job| matches!(job, Job::Ask(asked) if asked.question.id == id);
+        self.shared.queue.lock().jobs.iter().any(is_meant)
+    }
+
     /// What the answers to a standing question have said so far.
     pub fn standing(&self, id: u64) -> Option<State> {
         self.shared.standing.lock().get(id).cloned()

@@ -123,6 +123,34 @@ fn a_senders_reference_timestamp_is_the_wall_clock() {
 }
 
 #[test]
+fn a_time_of_day_finds_what_was_seen_then_also_where_the_sender_tells_it_late() {
+    let rig = Rig::new(&format!("videotestsrc num-buffers=200 {BALL} ! QA method=rekv ! fakesink"));
+    rig.qa().static_pad("sink").unwrap().add_probe(gst::PadProbeType::BUFFER, |_, info| {
+        if let Some(gst::PadProbeData::Buffer(buffer)) = &mut info.data {
+            let pts = buffer.pts().unwrap();
+            // As a camera does whose first report comes after some seconds, and which tells it now and then.
+            let told = pts.mseconds() >= 5000 && (pts.mseconds() / 100).is_multiple_of(3);
+            let time = gst::ClockTime::from_seconds(1_700_000_000) + pts;
+            let unix = gst::Caps::new_empty_simple("timestamp/x-unix");
+            told.then(|| gst::ReferenceTimestampMeta::add(buffer.make_mut(), &unix, time, None));
+        }
+        gst::PadProbeReturn::Ok
+    });
+    let ask = gst::Structure::builder("ask").field("question", "then?").field("at", 18.0f64);
+    let ask = ask.field("from", "2023-11-14T22:13:28Z").field("to", "2023-11-14T22:13:31Z");
+    rig.ask_full(ask.build());
+    let answer = rig.play().answers().remove(0);
+    assert_eq!(answer.status(), "ok", "{answer:?}");
+    let evidence = answer.0.get::<gst::List>("evidence").unwrap();
+    assert!(!evidence.is_empty());
+    for span in evidence.iter().map(|span| span.get::<gst::Structure>().unwrap()) {
+        let ms = |field: &str| span.get::<u64>(field).unwrap() / 1_000_000;
+        assert!(ms("start") >= 8000 && ms("end") <= 11_000, "{span:?}");
+        assert_eq!(ms("start-wall-clock"), 1_700_000_000_000 + ms("start"));
+    }
+}
+
+#[test]
 fn an_answer_is_one_json_text_too_and_names_its_element() {
     let rig = Rig::new(&format!(
         "videotestsrc num-buffers=60 {BALL} ! QA ! fakesink qa.text ! fakesink name=text"

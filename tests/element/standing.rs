@@ -100,6 +100,7 @@ fn an_alert_says_when_something_becomes_true_and_when_it_ceases() {
         assert_eq!(alert.get::<u64>("id").unwrap(), id);
         assert_eq!(alert.get::<&str>("tag").unwrap(), "cross");
         assert!(!alert.get::<gst::List>("evidence").unwrap().is_empty());
+        assert!(alert.get::<u64>("answered-at").unwrap() >= alert.get::<u64>("since").unwrap());
         let json: serde_json::Value =
             serde_json::from_str(alert.get::<&str>("json").unwrap()).unwrap();
         assert_eq!(json["status"], alert.get::<&str>("status").unwrap());
@@ -243,4 +244,19 @@ fn statistics_are_posted_again_and_again() {
     assert!(number("first-token-ms-p50") > 0.0 && number("tokens-per-second") > 0.0);
     // A sample a second: what is remembered is hardly older.
     assert!((0.0..2000.0).contains(&number("lag-ms")), "{}", number("lag-ms"));
+}
+
+#[test]
+fn what_is_due_again_before_it_was_answered_is_asked_once() {
+    // A thousand times a second, which is more often than anything can be answered.
+    let rig = Rig::new(
+        "videotestsrc is-live=true num-buffers=2000 pattern=ball ! \
+         video/x-raw,width=56,height=56,framerate=1000/1 ! \
+         QA max-pending=2 question=what? question-interval=1000000 ! fakesink",
+    );
+    let answers = rig.play().answers();
+    assert!(answers.len() > 10, "{}", answers.len());
+    let other = answers.iter().find(|answer| !["ok", "cancelled"].contains(&&*answer.status()));
+    assert!(other.is_none(), "{other:?}");
+    assert!(rig.stat("frames-in") == 2000 && (answers.len() as u64) < 1900);
 }

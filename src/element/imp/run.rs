@@ -208,7 +208,7 @@ impl StreamKvqa {
             let waiting = self.waiting_text();
             let way = self.way(worker, &waiting);
             if detected {
-                self.inlet.detected(way);
+                self.inlet.detected(lossless, way)?;
             }
             self.inlet.ask_due(seen.time, lossless, way)?;
         }

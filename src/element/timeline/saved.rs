@@ -110,9 +110,9 @@ mod tests {
         second.resume(&saved, 9.0);
         assert_eq!((second.base(), entered), (10.0, 3.0));
         assert_eq!(enter(&mut second, known(4, wall(3604)), 1.0), 4.0);
-        let Stretch { start, restored, .. } = second.locate(5.0, 6.0);
+        let Stretch { start, restored, .. } = second.locate(5.0, 6.0, f64::MAX);
         assert_eq!((start, restored), (known(5, wall(5)), true));
-        let Stretch { start, restored, .. } = second.locate(14.0, 14.0);
+        let Stretch { start, restored, .. } = second.locate(14.0, 14.0, f64::MAX);
         assert_eq!((start, restored), (known(4, wall(3604)), false));
         let find = |from, to| second.between((from, to), Some(known(4, wall(3604)))).unwrap();
         let running = |seconds| Some(Bound::At(ClockTime::from_seconds(seconds)));
@@ -129,7 +129,10 @@ mod tests {
         third.resume(&second.saved(), 14.0);
         assert_eq!(third.base(), 15.0);
         assert_eq!(enter(&mut third, at(0, 0), 1.0), 0.0);
-        assert!(third.locate(13.0, 13.0).restored && !third.locate(15.0, 15.0).restored);
+        assert!(
+            third.locate(13.0, 13.0, f64::MAX).restored
+                && !third.locate(15.0, 15.0, f64::MAX).restored
+        );
         // Of a memory without clocks, the seconds are known.
         let mut bare = Timeline::default();
         bare.resume(&Saved::default(), 7.5);

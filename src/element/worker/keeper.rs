@@ -85,10 +85,11 @@ impl Keeper {
             return None;
         }
         self.join();
-        (self.last, self.changed) = (Instant::now(), false);
+        self.last = Instant::now();
         let timeline = shared.timeline.lock().saved();
         let stats = stream.stats();
         let snapshot = stream.snapshot_with(Some(timeline));
+        self.changed = snapshot.is_err();
         let pause = self.last.elapsed();
         shared.queue.lock().counters.save_pause = pause;
         let (frames, units) = (stats.frames, stats.units);
@@ -105,9 +106,11 @@ struct Taken {
 
 impl Shared {
     /// Reads the file, if there is one.
-    pub(super) fn restore(&self, keeper: &Keeper, stream: &mut Stream) -> Result<(), EngineError> {
-        let path = keeper.claim.path();
+    pub(super) fn restore(&self, claim: &Claim, stream: &mut Stream) -> Result<(), EngineError> {
+        let path = claim.path();
         let begun = Instant::now();
+        // What the file is for: read now, before the first frame, and not when something is to be saved.
+        stream.model().fingerprint()?;
         let bytes = match path.metadata() {
             Ok(meta) => meta.len(),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),

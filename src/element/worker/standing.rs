@@ -7,7 +7,7 @@ use gst::ClockTime;
 use gstreamer as gst;
 
 use crate::element::answer::Record;
-use crate::element::condition::{Condition, Turn};
+use crate::element::condition::{Clocks, Condition, Turn};
 
 /// By the ids of the questions.
 #[derive(Debug, Default)]
@@ -33,8 +33,9 @@ impl Standing {
         self.0.get(&id)
     }
 
-    /// Takes an answer in. Whether it says what the one before it said, and the news it amounts to.
-    pub fn see(&mut self, record: &Record) -> (bool, Option<Turn>) {
+    /// Takes an answer in, asked as of this engine time. Whether it says what the one before it said, and the
+    /// news it amounts to.
+    pub fn see(&mut self, record: &Record, engine: ClockTime) -> (bool, Option<Turn>) {
         let question = &record.asked.question;
         if !question.is_standing() {
             return (false, None);
@@ -43,10 +44,11 @@ impl Standing {
         let state = self.0.entry(question.id).or_default();
         let last = state.answer.replace((record.text.clone(), at));
         let same = last.is_some_and(|(text, _)| text == record.text);
+        let clocks = at.map(|running| Clocks { engine, running });
         let turn = question
             .alert
             .as_ref()
-            .zip(at)
+            .zip(clocks)
             .and_then(|(rule, at)| state.condition.see(record.text == rule.when, at, rule));
         (same, turn)
     }

@@ -230,11 +230,15 @@ impl Shared {
             ));
         }
         let mut stream = Stream::open(VideoLlm::clone(model), recipe, options)?;
-        let keeper = self.claim.lock().take();
-        let keeper = keeper.map(|claim| Keeper::new(claim, self.settings.autosave_interval));
-        if let Some(keeper) = &keeper {
-            self.restore(keeper, &mut stream)?;
+        let claim = self.claim.lock().take();
+        if let Some(path) = &claim
+            && let Err(error) = self.restore(path, &mut stream)
+        {
+            // A flush may have come between, and then all this is done again.
+            *self.claim.lock() = claim;
+            return Err(error);
         }
+        let keeper = claim.map(|claim| Keeper::new(claim, self.settings.autosave_interval));
         if let Some(why) = model.device_fallback() {
             let reason = format!("{why}; the model runs on the CPU");
             self.outlet.warn(&EngineError::Device { name: self.settings.device.clone(), reason });
@@ -293,6 +297,7 @@ impl Shared {
         }
         let changes = stream.stats().changes;
         let base = self.timeline.lock().base();
+        let mut newest = self.queue.lock().seen;
         let mut shots = shots.into_iter();
         let mut fine = true;
         while fine && shots.len() > 0 && !cancel.is_raised() {
@@ -305,7 +310,10 @@ impl Shared {
                 match developed.and_then(|frame| stream.check(&frame).map(|()| frame)) {
                     Ok(frame) => {
                         bytes += frame.rgb().len();
-                        frames.push(frame);
+                        let parted = |newest| self.timeline.lock().parts(newest, frame.time());
+                        let broken = newest.is_some_and(parted);
+                        newest = Some(frame.time());
+                        frames.push(if broken { frame.after_break() } else { frame });
                     }
                     Err(error) => self.lose(&error, 1),
                 }
@@ -431,16 +439,22 @@ impl Shared {
         match result {
             Ok(answer) => {
                 let on_change = asked.question.on_change && asked.question.is_standing();
-                let record = Record::answered(asked, &answer, &self.timeline.lock());
+                let until = within.map_or(f64::MAX, |(_, until)| until);
+                let (mut record, engine) = {
+                    let timeline = self.timeline.lock();
+                    let engine = timeline.asked(asked.at);
+                    (Record::answered(asked, &answer, &timeline, until), engine)
+                };
                 let (same, turn) = match silent {
                     true => (false, None),
-                    false => self.standing.lock().see(&record),
+                    false => self.standing.lock().see(&record, engine),
                 };
                 // What is debounced for the alerts is so for the answers.
                 let old = match record.asked.question.alert.is_some() {
                     true => turn.is_none(),
                     false => same,
                 };
+                record.answered = self.queue.lock().newest.or(record.asked.at);
                 let alert = turn.map(|turn| (record.clone(), turn));
                 self.deliver(record, silent || (on_change && old));
                 if let Some((record, turn)) = alert
@@ -525,7 +539,7 @@ impl Shared {
         let stopped = {
             let mut queue = self.queue.lock();
             queue.reporting = 1;
-            record.answered = queue.newest.or(record.asked.at);
+            record.answered = record.answered.or(queue.newest).or(record.asked.at);
             if queue.stopped && !silent {
                 // Whoever stopped the run says it.
                 queue.late.push(record.clone());
