@@ -186,7 +186,7 @@ compare: $(atlas)
 	    --model models/toyworld-plain --out docs/data/compare-toyworld-plain.json
 	$(evaluate) --streams 8 --per-kind 2 --frames 32,64,128,256,512 --budgets 16 --world everyday \
 	    --model models/everyday --atlas $(atlas) --out docs/data/compare-everyday.json
-	$(evaluate) --streams 12 --per-kind 2 --frames 32,64,128,256,512 --budgets 16 --world everyday \
+	$(evaluate) --streams 12 --per-kind 2 --frames 32,64,128,256,512 --budgets 8,16 --at-budget 8 --world everyday \
 	    --model models/everyday-qwen --atlas $(atlas) --out docs/data/compare-everyday-qwen.json
 
 $(atlas):
