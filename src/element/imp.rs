@@ -342,7 +342,12 @@ impl ElementImpl for StreamKvqa {
     ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
         match transition {
             gst::StateChange::ReadyToPaused => self.start_run()?,
-            gst::StateChange::PlayingToPaused => self.expect_no_video(),
+            gst::StateChange::PlayingToPaused => {
+                self.expect_no_video();
+                if let Some(text) = self.text() {
+                    text.pause();
+                }
+            }
             gst::StateChange::PausedToReady => self.stop_run(),
             _ => {}
         }

@@ -8,6 +8,8 @@
 //!   never prerolls when nobody asks.
 //! * A GAP covers every frame before the frame itself is pushed, also while an answer is on
 //!   display, or textoverlay and muxers wait for ever.
+//! * When the pipeline pauses, one more GAP follows. A text sink that has rendered what there was waits for
+//!   something to pause with, and the video, which stands still by then, would bring it nothing.
 //! * Timestamps never go back within a segment, and durations are never zero. Where the video's
 //!   times go back (a clock that starts again), so do the text's, in a new segment.
 //! * A frame far ahead gets its GAP a little later, in case it is waited for: the next frames may
@@ -56,7 +58,7 @@ struct State {
     seqnum: Option<gst::Seqnum>,
     /// What of the video's segment holds for running times.
     times: gst::FormattedSegment<ClockTime>,
-    /// The first GAP since the last flush is sent even if it is empty.
+    /// The next GAP is sent even if it is empty: the first since a flush, and one at each pause.
     first: bool,
     discont: bool,
     end: End,
@@ -234,6 +236,12 @@ impl TextPad {
             state.discont = true;
         }
         drop(state);
+        self.changed.notify_all();
+    }
+
+    /// The pipeline pauses, its sinks have been told.
+    pub fn pause(&self) {
+        self.state.lock().first = true;
         self.changed.notify_all();
     }
 

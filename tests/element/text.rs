@@ -144,6 +144,26 @@ fn a_text_sink_prerolls_though_nobody_asks() {
     rig.pause();
 }
 
+/// The video's sink is late, as one is that waits for sound: the text's has rendered all there is when the pause
+/// comes.
+#[test]
+fn a_text_sink_that_has_nothing_left_pauses_with_the_others() {
+    let rig = Rig::new(&format!(
+        "videotestsrc {BALL} ! QA ! fakesink sync=true ts-offset=150000000 qa.text ! fakesink sync=true"
+    ));
+    rig.play();
+    for round in 0..8 {
+        for state in [gst::State::Playing, gst::State::Paused] {
+            rig.pipeline.set_state(state).unwrap();
+            let wait = gst::ClockTime::from_seconds(10);
+            let (reached, ..) = rig.pipeline.state(wait);
+            assert_eq!(reached, Ok(gst::StateChangeSuccess::Success), "{state:?} {round}");
+            // At another moment of a frame each time.
+            std::thread::sleep(std::time::Duration::from_millis(130 + 17 * round));
+        }
+    }
+}
+
 #[test]
 fn an_overlay_shows_answers_and_never_stalls() {
     for source in ["", "is-live=true"] {

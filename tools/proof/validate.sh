@@ -3,7 +3,7 @@
 #
 # The element under gst-validate: its monitors watch every pad (segments, timestamps, flushes, caps, seqnums) while
 # the scenarios beside this script seek, scrub, pause, change the rate and the state. Answers are asked for all the
-# while, and a report of level "issue" fails the run.
+# while, and a report of any level fails the run, but for those that are named below.
 #
 # Debian 12 has no gst-validate. Where there is none on PATH, it is compiled from the sources that GST_DEVTOOLS
 # names: the folder subprojects/gst-devtools of GStreamer, or the repository gst-devtools. STREAMKVQA_MODEL: another
@@ -26,9 +26,9 @@ if ! command -v gst-validate-1.0 >/dev/null && [ ! -x "$tools/bin/gst-validate-1
     fi
     echo "==> compiling gst-validate into $tools"
     # What the library exports is marked in its headers in one way before 1.24 and in another since.
-    meson setup "$tools/build" "$GST_DEVTOOLS" --prefix="$tools" -Dc_args=-fvisibility=default -Dtests=disabled \
-        -Dintrospection=disabled -Dnls=disabled -Ddoc=disabled -Ddebug_viewer=disabled >"$tools.log"
-    ninja -C "$tools/build" install >>"$tools.log" || { cat "$tools.log"; exit 1; }
+    { meson setup "$tools/build" "$GST_DEVTOOLS" --prefix="$tools" -Dc_args=-fvisibility=default -Dtests=disabled \
+        -Dintrospection=disabled -Dnls=disabled -Ddoc=disabled -Ddebug_viewer=disabled &&
+        ninja -C "$tools/build" install; } >"$tools.log" 2>&1 || { cat "$tools.log"; exit 1; }
     libraries=$(ls -d "$tools"/lib/* "$tools/lib" | tr '\n' ':')
 fi
 PATH=$PATH:$tools/bin
@@ -39,6 +39,16 @@ clip=$root/examples/media/everyday.webm
 model=${STREAMKVQA_MODEL:-$root/models/toyworld}
 logs=$target/validated
 mkdir -p "$logs"
+# What may be said, and of which pad. The text has one open segment of running time, and not the video's. A seek
+# comes from two sinks; the second is taken for what it is, the first one again, and brings no flush of its own.
+known='warning : a new segment event has different value than the received one on <qa:text>
+issue : FLUSH_START events that are part of the same pipeline operation should have the same seqnum on <qa:src>
+issue : FLUSH_STOP events that are part of the same pipeline operation should have the same seqnum on <qa:src>'
+# Each report of a log as a line: its level, what it is, and the pad.
+reported() {
+    tr -d "'" <"$1" | sed -n -e '/^ *\(issue\|warning\|critical\) : /{s/^ *//;h}' \
+        -e '/^ *Detected on /{s/^ *Detected on / on /;H;g;s/\n//;p}'
+}
 [ $# -gt 0 ] || set -- seek scrub pause rate states
 for scenario; do
     echo "==> $scenario"
@@ -48,13 +58,16 @@ for scenario; do
         *) source="filesrc location=$clip ! matroskademux ! vp8dec" ;;
     esac
     # shellcheck disable=SC2086 # words of a pipeline
-    timeout --kill-after=5 120 gst-validate-1.0 --set-scenario "$here/scenarios/$scenario.scenario" \
+    GST_VALIDATE=print_issues timeout --kill-after=5 120 gst-validate-1.0 --set-scenario "$here/scenarios/$scenario.scenario" \
         $source ! \
         streamkvqa name=qa model-path="$model" max-tokens=4 question="what is here now?" \
             question-interval=500000000 ! fakevideosink \
         qa.text ! fakesink sync=true >"$logs/$scenario.log" 2>&1 || failed=$?
     # Without the position, which it prints all the time.
     tr '\r' '\n' <"$logs/$scenario.log" | grep -a -v -e '^<position' -e '^ *$' >"$logs/$scenario.txt" || true
-    [ -z "${failed:-}" ] || { cat "$logs/$scenario.txt"; echo "error: $scenario" >&2; exit 1; }
+    # By itself it fails for what is critical alone.
+    unknown=$(reported "$logs/$scenario.txt" | grep -v -x -F -e "$known") || true
+    [ -z "$unknown" ] || failed=${failed:-$unknown}
+    [ -z "${failed:-}" ] || { cat "$logs/$scenario.txt"; echo "error: $scenario ($failed)" >&2; exit 1; }
     tail -n 2 "$logs/$scenario.txt"
 done
