@@ -17,12 +17,16 @@ use gstreamer as gst;
 pub(super) use self::saved::Saved;
 use super::question::Bound;
 
-/// A camera that reconnects for months must not grow a table for months.
+/// A camera that reconnects for months must not grow a table for months: beyond so many, the one is given up
+/// that its neighbour stands in for with the least error.
 const MAX_EPOCHS: usize = 1024;
 /// Clocks that part by less still run in parallel.
 const TOLERANCE: ClockTime = ClockTime::from_mseconds(1);
 /// The time of day is not looked at so closely: it is read, set and slewed while the video runs.
 const WALL_TOLERANCE: ClockTime = ClockTime::from_mseconds(500);
+
+/// A clock that is not known is as wrong as one that is off by so much.
+const UNTOLD: ClockTime = ClockTime::from_seconds(24 * 3600);
 
 /// When something was: on the running clock and, where it is known, on the others.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -72,6 +76,27 @@ impl Epoch {
             None => u64::MAX,
         };
         wall.is_some_and(|wall| apart(wall) > WALL_TOLERANCE.nseconds())
+    }
+
+    /// What would be told wrongly if its frames went by the clocks of another epoch before it: by how much,
+    /// times for how long, in units that only compare.
+    fn apart(&self, before: &Self) -> u128 {
+        let told = before.at(self.engine);
+        let clock = |told: Option<u64>, is: Option<u64>| match (told, is) {
+            (Some(told), Some(is)) => told.abs_diff(is),
+            (None, None) => 0,
+            _ => UNTOLD.nseconds(),
+        };
+        let nanoseconds = |time: Option<ClockTime>| time.map(ClockTime::nseconds);
+        let by = [
+            clock(Some(told.running.nseconds()), Some(self.running.nseconds())),
+            clock(nanoseconds(told.stream), nanoseconds(self.stream)),
+            clock(told.wall, self.wall),
+        ];
+        // Another run, or another speed, is never told as this one.
+        let alike = before.restored == self.restored && before.rate == self.rate;
+        let by = by.into_iter().map(u128::from).max().unwrap_or(0);
+        if alike { by.saturating_mul(self.lasts().nseconds().into()) } else { u128::MAX }
     }
 
     /// For how long it lasts, its last frame included.
@@ -133,17 +158,30 @@ impl Timeline {
         match self.epochs.back_mut() {
             Some(epoch) if !self.broken => (epoch.last, epoch.period) = (engine, gap),
             _ => {
-                if self.epochs.len() == MAX_EPOCHS {
-                    self.epochs.pop_front();
-                }
                 let Moment { running, stream, wall } = at;
                 let (last, period, restored) = (engine, gap, false);
                 let epoch = Epoch { engine, running, stream, wall, rate, last, period, restored };
                 self.epochs.push_back(epoch);
                 self.broken = false;
+                self.bound();
             }
         }
         seconds(engine.saturating_sub(self.base))
+    }
+
+    /// Gives up epochs beyond the most that are kept. What was seen in them is told by the clocks of the one
+    /// before, so the ones that differ least go first, and the newest never does.
+    fn bound(&mut self) {
+        while self.epochs.len() > MAX_EPOCHS {
+            let pairs = self.epochs.iter().zip(self.epochs.iter().skip(1)).enumerate();
+            let inner = pairs.take(self.epochs.len().saturating_sub(2));
+            let least = inner.min_by_key(|(_, (before, epoch))| epoch.apart(before));
+            let Some(at) = least.map(|(before, _)| before + 1) else { return };
+            let given_up = self.epochs.remove(at);
+            if let Some((epoch, before)) = given_up.zip(self.epochs.get_mut(at - 1)) {
+                (before.last, before.period) = (epoch.last, epoch.period);
+            }
+        }
     }
 
     /// Whether the clocks broke between two frames of these engine times.
@@ -420,5 +458,48 @@ mod tests {
             enter(&mut timeline, at(0, 0), 1.0);
         }
         assert_eq!(timeline.epochs.len(), MAX_EPOCHS);
+    }
+
+    /// A camera that is lost for ten seconds every ten minutes, for a month.
+    #[test]
+    fn what_was_seen_thousands_of_breaks_ago_is_still_told_by_its_clock() {
+        let mut timeline = Timeline::default();
+        let (watched, lost) = (600, 10);
+        let mut seen = Vec::new();
+        for life in 0..4 * MAX_EPOCHS as u64 {
+            timeline.break_epoch();
+            for second in [0, watched] {
+                let clock = life * (watched + lost) + second;
+                let wall = Some(1_700_000_000_000_000_000 + clock * 1_000_000_000);
+                let told = Moment { wall, ..at(clock, clock) };
+                // What nobody saw has not passed for the element.
+                let time = ClockTime::from_seconds(life * (watched + 1) + second);
+                seen.push((timeline.enter(told, time, 1.0, ClockTime::SECOND), told));
+            }
+        }
+        assert_eq!(timeline.epochs.len(), MAX_EPOCHS);
+        let wrong = |(engine, told): &(f64, Moment)| {
+            let found = timeline.moment(*engine);
+            let wall = found.wall.unwrap().abs_diff(told.wall.unwrap()) / 1_000_000_000;
+            wall.max(found.running.seconds().abs_diff(told.running.seconds()))
+        };
+        let worst = seen.iter().map(wrong).max().unwrap();
+        assert!(worst <= 10 * lost, "{worst} s, of a month");
+        assert_eq!(seen.last().map(wrong), Some(0));
+    }
+
+    #[test]
+    fn what_differs_most_is_kept_longest() {
+        let mut timeline = Timeline::default();
+        for life in 0..2 * MAX_EPOCHS as u64 {
+            timeline.break_epoch();
+            // Of the third on, running time begins a day later.
+            let running = 2 * life + if life < 3 { 0 } else { 86_400 };
+            let time = ClockTime::from_seconds(life);
+            timeline.enter(at(running, running), time, 1.0, ClockTime::SECOND);
+        }
+        let wrong =
+            |engine, running: u64| timeline.moment(engine).running.seconds().abs_diff(running) > 5;
+        assert!(!wrong(2.0, 4) && !wrong(3.0, 6 + 86_400));
     }
 }

@@ -85,7 +85,7 @@ pub(super) struct Stats {
     /// Frames that wait.
     pub queue: usize,
     pub recent: Recent,
-    /// Seconds from the newest frame that is in the memory to the newest that has entered.
+    /// See [`Queue::lag`].
     pub lag: f64,
     /// `None` until the model is loaded.
     pub model_users: Option<usize>,
@@ -196,7 +196,7 @@ impl Worker {
         let mut queue = self.shared.queue.lock();
         queue.flushing = true;
         queue.newest = None;
-        queue.looked = None;
+        (queue.looked, queue.first) = (None, None);
         queue.withdraw(&Status::Cancelled);
         drop(queue);
         self.shared.changed.notify_all();
@@ -469,18 +469,14 @@ impl Worker {
 
     pub fn stats(&self) -> Stats {
         let queue = self.shared.queue.lock();
-        let newest = queue.newest.map(|newest| newest.running);
-        let lag = newest.zip(queue.seen).map(|(newest, seen)| {
-            let seen = self.shared.timeline.lock().moment(seen).running;
-            newest.saturating_sub(seen).nseconds() as f64 / 1e9
-        });
+        let lag = queue.lag(&self.shared.timeline.lock());
         Stats {
             counters: queue.counters,
             memory: queue.memory,
             ages: queue.ages.rows().to_vec(),
             queue: queue.frames,
             recent: queue.recent.clone(),
-            lag: lag.unwrap_or(0.0),
+            lag,
             model_users: queue.model.as_ref().map(Arc::strong_count),
             weights: queue.model.as_ref().map_or("", |model| model.weights_format()),
         }

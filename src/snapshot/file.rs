@@ -40,6 +40,20 @@ fn is_anothers(file: &File) -> io::Result<bool> {
     }
 }
 
+/// The file of this name, locked; `None` where somebody else holds it. Whoever had it may have removed or
+/// renamed it since it was opened, and then what was locked is no longer the file of this name.
+fn locked(path: &Path) -> io::Result<Option<File>> {
+    loop {
+        let file = create(path)?;
+        if is_anothers(&file)? {
+            return Ok(None);
+        }
+        if is_at(&file, path) {
+            return Ok(Some(file));
+        }
+    }
+}
+
 /// Writes a file beside one and puts it in its place: whoever looks finds the old or the new one, whole,
 /// also behind a loss of power.
 pub(super) fn replace(
@@ -48,11 +62,9 @@ pub(super) fn replace(
 ) -> Result<u64> {
     let fault = |error: io::Error| unwritten(path, &error);
     let fresh = beside(path, ".tmp");
-    let file = create(&fresh).map_err(fault)?;
     // What a killed process left is overwritten; what a living one writes is not.
-    if is_anothers(&file).map_err(fault)? {
-        return Err(fault(io::Error::other("somebody else is saving to it")));
-    }
+    let file = locked(&fresh).map_err(fault)?;
+    let file = file.ok_or_else(|| fault(io::Error::other("somebody else is saving to it")))?;
     let put = || -> Result<u64> {
         file.set_len(0).map_err(fault)?;
         let (file, bytes) = write(Writer::new(file, path)?)?;
@@ -94,18 +106,13 @@ impl Claim {
             )));
         }
         let lock = beside(path, ".lock");
-        loop {
-            let held = create(&lock).map_err(|error| unwritten(path, &error))?;
-            if is_anothers(&held).map_err(|error| unwritten(path, &error))? {
-                let reason = "is another stream's, which runs; each needs a file of its own";
-                return Err(refused(reason.into()));
-            }
-            // Whoever had it may have removed it since it was opened.
-            if is_at(&held, &lock) {
-                let _ = fs::remove_file(beside(path, ".tmp"));
-                return Ok(Self { path: path.to_owned(), lock, _held: held });
-            }
-        }
+        let held = locked(&lock).map_err(|error| unwritten(path, &error))?;
+        let Some(held) = held else {
+            let reason = "is another stream's, which runs; each needs a file of its own";
+            return Err(refused(reason.into()));
+        };
+        let _ = fs::remove_file(beside(path, ".tmp"));
+        Ok(Self { path: path.to_owned(), lock, _held: held })
     }
 
     pub fn path(&self) -> &Path {

@@ -8,7 +8,7 @@ use gstreamer as gst;
 use gstreamer_base as gst_base;
 
 use super::StreamKvqa;
-use crate::element::detections;
+use crate::element::detections::{self, Detections};
 use crate::element::enums::ResetOn;
 use crate::element::frame_clock::Pass;
 use crate::element::inlet;
@@ -55,6 +55,7 @@ impl StreamKvqa {
             }
             gst::EventView::FlushStop(flush) => {
                 self.video.flush(flush.resets_time());
+                *self.detections.lock() = Detections::default();
                 if flush.resets_time() {
                     self.inlet.restart();
                 }

@@ -11,6 +11,7 @@ use gstreamer as gst;
 use super::StreamKvqa;
 use crate::element::answer::{Record, Status};
 use crate::element::bus::{self, CAT};
+use crate::element::detections::Detections;
 use crate::element::enums::{ResetOn, TextTimestamp};
 use crate::element::inlet::Way;
 use crate::element::question::Question;
@@ -57,6 +58,7 @@ impl StreamKvqa {
 
         self.video.begin();
         self.inlet.begin();
+        *self.detections.lock() = Detections::default();
         self.watch.open();
         self.reporter.open();
         let model = self.model.lock().take().filter(|(old, _)| *old == key).map(|(_, model)| model);

@@ -8,7 +8,7 @@ use gst::ClockTime;
 use gstreamer as gst;
 use serde::{Deserialize, Serialize};
 
-use super::{Epoch, MAX_EPOCHS, Timeline, nanoseconds};
+use super::{Epoch, Timeline, nanoseconds};
 
 /// An epoch in a file, in nanoseconds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -83,8 +83,8 @@ impl Timeline {
             last: epoch.last.saturating_add(self.base),
             ..epoch
         }));
-        all.drain(..all.len().saturating_sub(MAX_EPOCHS));
         self.epochs = all;
+        self.bound();
     }
 }
 

@@ -109,13 +109,16 @@ impl Shared {
     pub(super) fn restore(&self, claim: &Claim, stream: &mut Stream) -> Result<(), EngineError> {
         let path = claim.path();
         let begun = Instant::now();
-        // What the file is for: read now, before the first frame, and not when something is to be saved.
+        // What the file is for: read now, before the first frame, and not when something is to be saved. Of a
+        // large model that takes seconds.
+        self.post_step(&format!("Reading the model's files, for {}", path.display()));
         stream.model().fingerprint()?;
         let bytes = match path.metadata() {
             Ok(meta) => meta.len(),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             Err(source) => return Err(EngineError::Read { path: path.to_owned(), source }),
         };
+        self.post_step(&format!("Restoring {}", path.display()));
         let saved = stream.restore_with::<Option<Saved>>(path)?;
         let saved = saved.flatten().unwrap_or_default();
         if let Some(end) = stream.end() {

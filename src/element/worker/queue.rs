@@ -10,7 +10,7 @@ use super::recent::Recent;
 use crate::element::answer::{Asked, Record, Status};
 use crate::element::picture::Shot;
 use crate::element::question::Question;
-use crate::element::timeline::Moment;
+use crate::element::timeline::{Moment, Timeline};
 use crate::stream::StreamStats;
 use crate::{Cancel, EngineError, VideoLlm};
 
@@ -101,6 +101,9 @@ pub struct Queue {
     pub recent: Recent,
     /// Engine time of the newest frame that is in the memory.
     pub seen: Option<f64>,
+    /// The same of the first one that was sampled since the start or the last flush, counted from the
+    /// beginning of this run.
+    pub first: Option<f64>,
 }
 
 /// What the thread is at.
@@ -113,6 +116,15 @@ pub struct Running {
 }
 
 impl Queue {
+    /// Seconds from the newest frame that is in the memory to the newest that has entered; where none of those
+    /// is in it that came since the start or the last flush, from the first of them.
+    pub fn lag(&self, timeline: &Timeline) -> f64 {
+        let Some((newest, first)) = self.newest.zip(self.first) else { return 0.0 };
+        let seen = self.seen.unwrap_or(0.0).max(timeline.base() + first);
+        let behind = newest.running.saturating_sub(timeline.moment(seen).running);
+        behind.nseconds() as f64 / 1e9
+    }
+
     /// What the stream holds is not what it was.
     pub fn holds(&mut self, memory: StreamStats) {
         self.memory = memory;
@@ -167,6 +179,7 @@ impl Queue {
             self.held -= oldest.size();
             self.counters.dropped += 1;
         }
+        self.first.get_or_insert(time);
         self.jobs.push_back(Job::Frame(shot, time));
         self.frames += 1;
         self.held += size;
@@ -282,7 +295,32 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
+    use gst::ClockTime;
+    use gstreamer as gst;
+
     use super::*;
+
+    #[test]
+    fn what_has_entered_and_is_not_remembered_is_how_far_the_memory_lies_behind() {
+        let mut timeline = Timeline::default();
+        let mut enter = |seconds| {
+            let running = ClockTime::from_seconds(seconds);
+            let at = Moment { running, stream: None, wall: None };
+            (at, timeline.enter(at, running, 1.0, ClockTime::SECOND))
+        };
+        let mut queue = Queue::default();
+        let (_, first) = enter(3);
+        let (newest, _) = enter(9);
+        let timeline = timeline;
+        assert_eq!(queue.lag(&timeline), 0.0, "nothing has entered");
+        (queue.first, queue.newest) = (Some(first), Some(newest));
+        assert_eq!(queue.lag(&timeline), 6.0, "the model is not there yet");
+        queue.seen = Some(7.5);
+        assert_eq!(queue.lag(&timeline), 1.5);
+        // A flush: what was seen before it says nothing.
+        (queue.seen, queue.first) = (Some(first), Some(8.0));
+        assert_eq!(queue.lag(&timeline), 1.0);
+    }
 
     #[test]
     fn what_waits_is_bounded_in_frames_and_in_bytes() {

@@ -263,9 +263,7 @@ impl Shared {
         cancel: Cancel,
     ) -> Result<Option<Arc<TextImage>>, EngineError> {
         let Some(folder) = recipe.outside_expert()? else { return Ok(None) };
-        let begun = self.progress.lock().is_some();
-        let kind = if begun { gst::ProgressType::Continue } else { gst::ProgressType::Start };
-        self.post_progress(kind, &format!("Loading {}", folder.display()));
+        self.post_step(&format!("Loading {}", folder.display()));
         let shared = Arc::clone(self);
         let options = LoadOptions {
             cancel,
@@ -440,11 +438,12 @@ impl Shared {
             Ok(answer) => {
                 let on_change = asked.question.on_change && asked.question.is_standing();
                 let until = within.map_or(f64::MAX, |(_, until)| until);
-                let (mut record, engine) = {
+                let (record, engine) = {
                     let timeline = self.timeline.lock();
                     let engine = timeline.asked(asked.at);
                     (Record::answered(asked, &answer, &timeline, until), engine)
                 };
+                let record = self.stamped(record);
                 let (same, turn) = match silent {
                     true => (false, None),
                     false => self.standing.lock().see(&record, engine),
@@ -454,7 +453,6 @@ impl Shared {
                     true => turn.is_none(),
                     false => same,
                 };
-                record.answered = self.queue.lock().newest.or(record.asked.at);
                 let alert = turn.map(|turn| (record.clone(), turn));
                 self.deliver(record, silent || (on_change && old));
                 if let Some((record, turn)) = alert
@@ -526,20 +524,24 @@ impl Shared {
     }
 
     fn end(&self, asked: Asked, end: End) {
-        match end {
-            End::Unanswered(status) => self.deliver(Record::unanswered(asked, status), false),
-            End::LastWord(status) => {
-                self.deliver(Record::last_word(asked.question, status), false);
-            }
-            End::Silent => self.deliver(Record::unanswered(asked, Status::Cancelled), true),
-        }
+        let (record, silent) = match end {
+            End::Unanswered(status) => (Record::unanswered(asked, status), false),
+            End::LastWord(status) => (Record::last_word(asked.question, status), false),
+            End::Silent => (Record::unanswered(asked, Status::Cancelled), true),
+        };
+        self.deliver(self.stamped(record), silent);
     }
 
-    fn deliver(&self, mut record: Record, silent: bool) {
+    /// What is said now, as of the newest frame that has entered.
+    fn stamped(&self, mut record: Record) -> Record {
+        record.answered = self.queue.lock().newest.or(record.asked.at);
+        record
+    }
+
+    fn deliver(&self, record: Record, silent: bool) {
         let stopped = {
             let mut queue = self.queue.lock();
             queue.reporting = 1;
-            record.answered = record.answered.or(queue.newest).or(record.asked.at);
             if queue.stopped && !silent {
                 // Whoever stopped the run says it.
                 queue.late.push(record.clone());
@@ -574,6 +576,13 @@ impl Shared {
         queue.withdraw(&status);
         drop(queue);
         self.changed.notify_all();
+    }
+
+    /// The next thing that loading takes, if it has not begun with this.
+    pub(super) fn post_step(&self, text: &str) {
+        let begun = self.progress.lock().is_some();
+        let kind = if begun { gst::ProgressType::Continue } else { gst::ProgressType::Start };
+        self.post_progress(kind, text);
     }
 
     pub fn post_progress(&self, kind: gst::ProgressType, text: &str) {
