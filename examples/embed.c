@@ -84,5 +84,7 @@ main (int argc, char **argv)
   gst_element_set_state (pipeline, GST_STATE_NULL);
   gst_object_unref (bus);
   gst_object_unref (pipeline);
+  /* GST_TRACERS=leaks tells what is alive now. */
+  gst_deinit ();
   return status;
 }

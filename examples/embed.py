@@ -48,8 +48,7 @@ class Console:
         # Signals come from the element's own thread.
         self.qa.connect("token", lambda _qa, _id, text: print(text, end="", flush=True))
         bus = self.pipeline.get_bus()
-        bus.add_signal_watch()
-        bus.connect("message", self.on_message)
+        bus.add_watch(GLib.PRIORITY_DEFAULT, self.on_message)
 
         self.loop = GLib.MainLoop()
         self.pending = 0
@@ -64,6 +63,7 @@ class Console:
             self.loop.run()
         except KeyboardInterrupt:
             pass
+        self.pipeline.get_bus().remove_watch()
         self.pipeline.set_state(Gst.State.NULL)
         return self.exit_code
 
@@ -97,6 +97,7 @@ class Console:
             self.pending -= 1
             print(f"\n    {footnote(message.get_structure())}", flush=True)
             self.quit_if_done()
+        return GLib.SOURCE_CONTINUE
 
 
 def footnote(answer):

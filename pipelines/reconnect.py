@@ -37,8 +37,7 @@ class Watch:
         self.wait = FIRST_WAIT
         self.loop = GLib.MainLoop()
         bus = self.pipeline.get_bus()
-        bus.add_signal_watch()
-        bus.connect("message", self.on_message)
+        bus.add_watch(GLib.PRIORITY_DEFAULT, self.on_message)
 
     def run(self):
         self.pipeline.set_state(Gst.State.PLAYING)
@@ -49,7 +48,11 @@ class Watch:
         stats = self.qa.get_property("stats")
         print(f"{stats['units'] + stats['open-frames']} pictures are remembered, "
               f"{stats['dropped']} came too fast", flush=True)
+        self.pipeline.get_bus().remove_watch()
         self.pipeline.set_state(Gst.State.NULL)
+        if self.source is not None:
+            self.pipeline.remove(self.source)
+            self.source = None
 
     def connect(self):
         self.source = Gst.parse_bin_from_description(SOURCE, False)
@@ -57,13 +60,15 @@ class Watch:
         # while it connects would leave it paused.
         self.source.set_property("async-handling", True)
         self.source.get_by_name("source").set_property("location", self.url)
-        self.source.get_by_name("decoder").connect("pad-added", self.on_pad, self.source)
+        self.source.get_by_name("decoder").connect("pad-added", self.on_pad)
         self.pipeline.add(self.source)
         # As asked for, not as the pipeline happens to be while it takes leave of the last source.
         self.source.set_state(Gst.State.PLAYING)
         return GLib.SOURCE_REMOVE
 
-    def on_pad(self, _decoder, pad, source):
+    def on_pad(self, decoder, pad):
+        # Asked for here: a source that its own signal holds would never go.
+        source = decoder.get_parent()
         sink = self.qa.get_static_pad("sink")
         if source is not self.source or not pad.query_caps(None).to_string().startswith("video/"):
             return
@@ -117,6 +122,7 @@ class Watch:
         elif message.has_name("streamkvqa/answer") and structure["status"] == "ok":
             print(f"{structure['asked-at'] / Gst.SECOND:7.1f} s  {structure['question']}  "
                   f"{structure['answer']}", flush=True)
+        return GLib.SOURCE_CONTINUE
 
 
 if __name__ == "__main__":

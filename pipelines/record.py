@@ -41,14 +41,16 @@ class Recorder:
         self.loop = GLib.MainLoop()
         self.failed = None
         bus = self.pipeline.get_bus()
-        bus.add_signal_watch()
-        bus.connect("message", self.on_message)
+        bus.add_watch(GLib.PRIORITY_DEFAULT, self.on_message)
 
     def run(self):
         self.pipeline.set_state(Gst.State.PLAYING)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            GLib.unix_signal_add(GLib.PRIORITY_DEFAULT, number, self.finish)
+        signals = [GLib.unix_signal_add(GLib.PRIORITY_DEFAULT, number, self.finish)
+                   for number in (signal.SIGINT, signal.SIGTERM)]
         self.loop.run()
+        for source in signals:
+            GLib.source_remove(source)
+        self.pipeline.get_bus().remove_watch()
         self.pipeline.set_state(Gst.State.NULL)
         return self.failed
 
@@ -68,17 +70,18 @@ class Recorder:
         recorder.sync_state_with_parent()
         pad = self.pipeline.get_by_name("tee").request_pad_simple("src_%u")
         pad.link(recorder.get_static_pad("sink"))
-        self.recordings[number] = (pad, recorder, name)
+        self.recordings[number] = (pad, name)
         print(f"{alert['tag']}: recording {name}", flush=True)
 
     def end(self, alert):
         recording = self.recordings.pop(alert["id"], None)
         if recording is None:
             return
-        pad, recorder, name = recording
+        pad, name = recording
 
         def unlinked(pad, _info):
-            sink = recorder.get_static_pad("sink")
+            # Not the recorder's own name for it: what a probe holds may stay.
+            sink = pad.get_peer()
             pad.unlink(sink)
             # The file is closed where its end arrives: see on_message.
             sink.send_event(Gst.Event.new_eos())
@@ -103,6 +106,7 @@ class Recorder:
             self.loop.quit()
         elif message.type == Gst.MessageType.EOS:
             self.loop.quit()
+        return GLib.SOURCE_CONTINUE
 
 
 if __name__ == "__main__":

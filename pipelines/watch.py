@@ -39,15 +39,16 @@ def watch(arguments, on_message):
             loop.quit()
         elif message.type == Gst.MessageType.EOS:
             loop.quit()
+        return GLib.SOURCE_CONTINUE
 
     bus = pipeline.get_bus()
-    bus.add_signal_watch()
-    bus.connect("message", on_bus)
+    bus.add_watch(GLib.PRIORITY_DEFAULT, on_bus)
     pipeline.set_state(Gst.State.PLAYING)
     try:
         loop.run()
     except KeyboardInterrupt:
         pass
+    bus.remove_watch()
     pipeline.set_state(Gst.State.NULL)
     return f"error: {failed[0]}" if failed else None
 

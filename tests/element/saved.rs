@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
@@ -182,6 +183,12 @@ fn refused(file: &str, properties: &str, parts: &[&str]) {
     for part in ["memory-path", file].iter().chain(parts) {
         assert!(error.contains(part), "`{part}` is not in: {error}");
     }
+    // The source has a word of its own on that nobody takes its frames.
+    let bus = rig.pipeline.bus().unwrap();
+    let wait = gst::ClockTime::from_mseconds(100);
+    while let Some(message) = bus.timed_pop_filtered(wait, &[gst::MessageType::Error]) {
+        assert!(message.src() != Some(rig.qa().upcast_ref()), "{message:?}");
+    }
     rig.stop();
     assert!(std::fs::read(file).ok() == content, "the file has changed");
 }
@@ -289,4 +296,37 @@ fn saving_keeps_nobody_waiting() {
         pause()
     );
     assert!(pause() > 0.0 && pause() < 50.0, "{}", pause());
+}
+
+#[test]
+fn the_video_passes_while_it_is_saved_again_and_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let rig = Rig::new(&format!(
+        "videotestsrc is-live=true num-buffers=200 pattern=ball ! \
+         video/x-raw,width=56,height=56,framerate=50/1 ! \
+         QA sample-rate=10/1 memory-path={} autosave-interval=1000000 ! fakesink",
+        file(&folder)
+    ));
+    let entered = Arc::new(Mutex::new(Instant::now()));
+    let passed = Arc::new(Mutex::new(Vec::new()));
+    let (enter, leave, all) = (Arc::clone(&entered), entered, Arc::clone(&passed));
+    let probe = |pad: &str, note: Box<dyn Fn() + Send + Sync>| {
+        let pad = rig.qa().static_pad(pad).unwrap();
+        pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+            note();
+            gst::PadProbeReturn::Ok
+        });
+    };
+    probe("sink", Box::new(move || *enter.lock().unwrap() = Instant::now()));
+    probe("src", Box::new(move || all.lock().unwrap().push(leave.lock().unwrap().elapsed())));
+    rig.play();
+    rig.until("the end", |stats| stats.get::<u64>("frames-in").unwrap() == 200);
+    let saves = rig.stat("saves");
+    rig.eos();
+    assert!(saves > 10, "{saves}");
+    let mut passed = passed.lock().unwrap().clone();
+    passed.sort_unstable();
+    // The slowest may have waited for a processor, beside other tests.
+    let late = passed[passed.len() * 9 / 10];
+    assert!(late < Duration::from_millis(5), "{passed:?}");
 }

@@ -196,6 +196,8 @@ fn an_event_calls_like_a_detection() {
     let (answers, _) = answers_and_alerts(&rig);
     let times: Vec<u64> = answers.iter().map(|answer| answer.ms("asked-at")).collect();
     assert_eq!(times, [200]);
+    // The first, and the one that was called for.
+    assert_eq!(rig.stat("sampled"), 2);
 }
 
 #[test]

@@ -13,8 +13,13 @@ use gst::prelude::*;
 use gstreamer as gst;
 use gststreamkvqa::memory::recipe::RecipeOption;
 
+/// What is alive when a process ends GStreamer is written to its standard error.
+const TRACED: [(&str, &str); 3] =
+    [("GST_TRACERS", "leaks"), ("GST_DEBUG", "GST_TRACER:7"), ("GST_DEBUG_NO_COLOR", "1")];
 /// How the leaks tracer begins to tell of an object.
 const ALIVE: &str = "object-alive, type-name=(string)Gst";
+/// Ends GStreamer behind a script in Python, which would leave that to the system.
+const TRACED_PYTHON: &str = "tests/pipelines/traced.py";
 
 /// Runs a script of this repository in an empty folder of its own.
 struct Run {
@@ -30,15 +35,11 @@ impl Run {
         let mut command = Command::new("timeout");
         command
             .args(["--kill-after=5", "120"])
+            .args(program.ends_with(".py").then(|| root().join(TRACED_PYTHON)))
             .arg(root().join(program))
             .current_dir(folder.path())
             .env("CARGO_TARGET_DIR", target())
-            // What is alive when gst-launch-1.0 ends is written to its standard error.
-            .envs([
-                ("GST_TRACERS", "leaks"),
-                ("GST_DEBUG", "GST_TRACER:7"),
-                ("GST_DEBUG_NO_COLOR", "1"),
-            ])
+            .envs(TRACED)
             .env_remove("DISPLAY")
             .env_remove("WAYLAND_DISPLAY")
             .stdin(Stdio::null());
@@ -233,6 +234,20 @@ fn the_debug_log_shows_frames_taken_questions_asked_and_how_long_they_take() {
         assert!(lines([" is asked: ", &format!("{question:?}")]) > 0, "no {question:?} in:\n{log}");
     }
     assert!(lines(["answer ", " after "]) >= questions.len() + standing.len(), "{log}");
+    // One question's story, each part by its room.
+    let asked = log.lines().find(|line| line.contains(&format!("is asked: {:?}", questions[0])));
+    let id = asked.and_then(|line| line.split("question ").nth(1)?.split(' ').next()).unwrap();
+    let story = [
+        ("streamkvqa-questions", format!("question {id} is asked: ")),
+        ("streamkvqa-engine", format!("question {id} waited ")),
+        ("streamkvqa-engine", " first token after ".to_owned()),
+        ("streamkvqa-answers", format!("answer {id} after ")),
+        ("streamkvqa-text", "pushing Buffer".to_owned()),
+        ("streamkvqa-answers", "Began".to_owned()),
+    ];
+    for (room, words) in story {
+        assert!(lines([room, &words]) > 0, "no {words:?} of {room} in:\n{log}");
+    }
 }
 
 #[test]
@@ -297,10 +312,14 @@ fn a_camera_that_dies_ten_times_is_watched_with_one_memory() {
         Killed(child)
     };
     let mut alive = camera();
-    let mut watch = Command::new(root().join("pipelines/reconnect.py"))
+    let errors = tempfile::NamedTempFile::new().unwrap();
+    let mut watch = Command::new(root().join(TRACED_PYTHON))
+        .arg(root().join("pipelines/reconnect.py"))
         .args([&format!("rtsp://127.0.0.1:{port}/camera"), "what is here now?", "0.5"])
         .env("GST_PLUGIN_PATH", plugins())
+        .envs(TRACED)
         .stdout(Stdio::piped())
+        .stderr(errors.reopen().unwrap())
         .spawn()
         .map(Killed)
         .unwrap();
@@ -339,6 +358,9 @@ fn a_camera_that_dies_ten_times_is_watched_with_one_memory() {
     let end = next("last word", &|line| line.ends_with("came too fast"));
     let remembered: f64 = end.split(' ').next().unwrap().parse().unwrap();
     assert!(remembered >= 11.0, "{end}");
+    assert!(watch.0.wait().unwrap().success());
+    let errors = fs::read_to_string(errors.path()).unwrap();
+    assert!(!errors.contains(ALIVE), "{errors}");
 }
 
 #[test]
@@ -469,7 +491,11 @@ fn meson_puts_the_plugin_where_gstreamer_looks() {
         .unwrap();
     let text = String::from_utf8_lossy(&inspected.stdout);
     assert!(text.contains("streamkvqa: "), "{text}");
-    for file in ["man/man7/streamkvqa.7", "streamkvqa/models/everyday/model.safetensors"] {
+    for file in [
+        "man/man7/streamkvqa.7",
+        "doc/streamkvqa/streamkvqa.md",
+        "streamkvqa/models/everyday/model.safetensors",
+    ] {
         assert!(at("installed/usr/share").join(file).is_file(), "{file}");
     }
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::process::{Command, Output};
 
-use super::{plugins, root};
+use super::{ALIVE, TRACED, plugins, root};
 
 /// The commands behind a dollar sign, each in one piece, that a part of them tells from others.
 fn command(part: &str) -> String {
@@ -27,12 +27,15 @@ fn run(command: &str, seconds: u32) -> (tempfile::TempDir, Output) {
         .args(["--signal=INT", "--kill-after=5", &seconds.to_string(), "sh", "-c", command])
         .current_dir(folder.path())
         .env("GST_PLUGIN_PATH", plugins())
+        .envs(TRACED)
         .env_remove("DISPLAY")
         .env_remove("WAYLAND_DISPLAY")
         .output()
         .expect("sh starts");
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(!errors.contains("ERROR") && !errors.contains("panicked"), "{command}\n{errors}");
+    for bad in ["ERROR", "panicked", ALIVE] {
+        assert!(!errors.contains(bad), "{command}\n{errors}");
+    }
     (folder, output)
 }
 

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Each pad of the element alone, in GstHarness: what goes in and comes out, without a pipeline around it.
 
+#[path = "../../../tests/common/leaks.rs"]
+mod leaks;
+
+use std::sync::Once;
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
@@ -12,8 +16,14 @@ const CAPS: &str = "video/x-raw,format=RGB,width=56,height=56,framerate=10/1";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn element() -> gst::Element {
-    gst::init().unwrap();
-    gststreamkvqa::plugin_register_static().unwrap();
+    static INIT: Once = Once::new();
+    INIT.call_once(|| {
+        // SAFETY: nothing else runs yet.
+        unsafe { std::env::set_var(leaks::VARIABLE.0, leaks::VARIABLE.1) };
+        gst::init().unwrap();
+        leaks::watch();
+        gststreamkvqa::plugin_register_static().unwrap();
+    });
     let element = gst::ElementFactory::make("streamkvqa").property("model-path", MODEL);
     element.property("max-tokens", 3u32).build().unwrap()
 }
