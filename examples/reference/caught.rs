@@ -53,9 +53,7 @@ pub fn all() -> Result<Vec<Caught>, Box<dyn Error>> {
             let mut buffer = gst::Buffer::from_mut_slice(vec![time.mseconds() as u8; FRAME]);
             if let Some(buffer) = buffer.get_mut() {
                 buffer.set_pts(time);
-                let unix = gst::Caps::new_empty_simple("timestamp/x-unix");
-                let wall = gst::ClockTime::from_seconds(1_700_000_000) + time;
-                gst::ReferenceTimestampMeta::add(buffer, &unix, wall, gst::ClockTime::NONE);
+                tell_time_of_day(buffer, time);
             }
             let _ = src.emit_by_name::<gst::FlowReturn>("push-buffer", &[&buffer]);
             time += gst::ClockTime::from_mseconds(100);
@@ -102,6 +100,13 @@ pub fn all() -> Result<Vec<Caught>, Box<dyn Error>> {
     }
 }
 
+/// The time of day of a frame, as a camera tells it.
+fn tell_time_of_day(buffer: &mut gst::BufferRef, time: gst::ClockTime) {
+    let unix = gst::Caps::new_empty_simple("timestamp/x-unix");
+    let wall = gst::ClockTime::from_seconds(1_700_000_000) + time;
+    gst::ReferenceTimestampMeta::add(buffer, &unix, wall, gst::ClockTime::NONE);
+}
+
 /// What begins and ceases in the clip of the toy world.
 fn alerts() -> Result<Vec<gst::Structure>, Box<dyn Error>> {
     let root = env!("CARGO_MANIFEST_DIR");
@@ -120,6 +125,14 @@ fn alerts() -> Result<Vec<gst::Structure>, Box<dyn Error>> {
         .build();
     let qa = pipeline.by_name("qa").ok_or("no qa")?;
     qa.emit_by_name::<u64>("ask-full", &[&question]);
+    let pad = qa.static_pad("sink").ok_or("no pad")?;
+    pad.add_probe(gst::PadProbeType::BUFFER, |_, info| {
+        if let Some(buffer) = info.buffer_mut() {
+            let time = buffer.pts().unwrap_or_default();
+            tell_time_of_day(buffer.make_mut(), time);
+        }
+        gst::PadProbeReturn::Ok
+    });
     pipeline.set_state(gst::State::Playing)?;
     let bus = pipeline.bus().ok_or("no bus")?;
     let mut alerts = Vec::new();

@@ -130,6 +130,11 @@ fn kind(kind: glib::Type) -> String {
 
 fn signals(page: &mut String) -> Result<(), Box<dyn Error>> {
     let element = glib::Type::from_name("GstStreamKvqa").ok_or("the element has no type")?;
+    let all = signals_of(element);
+    let known = |name: &str| words::SIGNALS.iter().any(|signal| signal.0 == name);
+    if let Some(unknown) = all.iter().find(|name| !known(name)) {
+        return Err(format!("nobody has said what the signal {unknown} is").into());
+    }
     for (title, action) in [("Signals", false), ("Actions", true)] {
         writeln!(page, "\n## {title}\n\n| | | |\n|---|---|---|")?;
         for name in words::SIGNALS {
@@ -152,6 +157,21 @@ fn signals(page: &mut String) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// The names of a type's own signals.
+fn signals_of(element: glib::Type) -> Vec<String> {
+    use glib::gobject_ffi;
+    use glib::translate::{FromGlibPtrNone, IntoGlib};
+    let mut many = 0;
+    // SAFETY: the ids are an array of `many`, which is ours to free; a name lives as long as its signal.
+    unsafe {
+        let ids = gobject_ffi::g_signal_list_ids(element.into_glib(), &mut many);
+        let name = |at| String::from_glib_none(gobject_ffi::g_signal_name(*ids.add(at)));
+        let names = (0..many as usize).map(name).collect();
+        glib::ffi::g_free(ids.cast());
+        names
+    }
+}
+
 fn messages(page: &mut String, caught: &[Caught]) -> Result<(), Box<dyn Error>> {
     writeln!(page, "{}", words::MESSAGES)?;
     for Caught { title, structures } in caught {
@@ -169,6 +189,7 @@ fn messages(page: &mut String, caught: &[Caught]) -> Result<(), Box<dyn Error>> 
         for (name, of) in fields {
             writeln!(page, "| `{name}` | {} | {} |", kind(of), words::field(title, &name)?)?;
         }
+        writeln!(page, "\n```python{}```", words::use_of(title)?)?;
     }
     Ok(())
 }

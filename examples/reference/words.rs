@@ -100,12 +100,11 @@ pub const MESSAGES: &str = r#"
 
 Element messages on the bus, and the custom meta on video buffers. Times without another word are nanoseconds of
 running time. A field that is not known is not there. `json` holds all fields as one text, with times in seconds.
+The examples stand in this function:
 
 ```python
 def on_message(bus, message):
-    if message.has_name("streamkvqa/alert"):
-        alert = message.get_structure()
-        print(alert["tag"], alert["status"], alert["since"] / Gst.SECOND)
+    said = message.get_structure()
 ```
 "#;
 
@@ -208,6 +207,59 @@ pub fn example(property: &str) -> Result<&'static str, String> {
     ];
     let found = examples.iter().find(|example| example.0 == property);
     found.map(|example| example.1).ok_or_else(|| format!("there is no example of {property}"))
+}
+
+/// What is done with a message or meta, in Python.
+///
+/// # Errors
+/// There is no example.
+pub fn use_of(title: &str) -> Result<&'static str, String> {
+    Ok(match title {
+        "streamkvqa/answer" => {
+            r#"
+if said.has_name("streamkvqa/answer") and said["status"] == "ok":
+    print(said["question"], said["answer"])
+    for seen in said["evidence"]:
+        print(f"    {seen['start'] / Gst.SECOND:.1f} to {seen['end'] / Gst.SECOND:.1f} s")
+"#
+        }
+        "streamkvqa/alert" => {
+            r#"
+if said.has_name("streamkvqa/alert"):
+    print(said["tag"], said["status"], said["since"] / Gst.SECOND)
+"#
+        }
+        "streamkvqa/video" => {
+            r#"
+if said.has_name("streamkvqa/video") and said["status"] == "stopped":
+    print(said["element"], "has seen nothing for", said["frame-age"] / Gst.SECOND, "s")
+"#
+        }
+        "streamkvqa/memory" => {
+            r#"
+if said.has_name("streamkvqa/memory"):
+    print(said["path"], said["status"], said["units"], "units in", said["took-ms"], "ms")
+"#
+        }
+        "streamkvqa/stats" => {
+            r#"
+if said.has_name("streamkvqa/stats") and said["lag-ms"] > 5000:
+    print(said["queue"], "frames wait,", said["dropped"], "are lost")
+"#
+        }
+        "StreamKvqaAnswerMeta" => {
+            r#"
+def on_buffer(pad, info):
+    meta = info.get_buffer().get_custom_meta("StreamKvqaAnswerMeta")
+    if meta:
+        print(meta.get_structure()["answer"])
+    return Gst.PadProbeReturn.OK
+
+qa.get_static_pad("src").add_probe(Gst.PadProbeType.BUFFER, on_buffer)
+"#
+        }
+        title => return Err(format!("there is no example of {title}")),
+    })
 }
 
 /// What a message or meta is for.
