@@ -136,10 +136,12 @@ install:
 	install -d "$$dir" 2>/dev/null && test -w "$$dir" || sudo=sudo; \
 	$$sudo install -D -m 755 '$(built)/libgststreamkvqa.so' "$$dir/libgststreamkvqa.so" && \
 	for file in models/*/*; do $$sudo install -D -m 644 "$$file" "$$share/streamkvqa/$$file" || exit; done && \
-	$$sudo install -D -m 644 docs/streamkvqa.7 "$$share/man/man7/streamkvqa.7"
+	$$sudo install -D -m 644 docs/streamkvqa.7 "$$share/man/man7/streamkvqa.7" && \
+	$$sudo install -D -m 644 docs/streamkvqa.md "$$share/doc/streamkvqa/streamkvqa.md"
 
 uninstall:
 	rm -f '$(DESTDIR)$(pluginsdir)/libgststreamkvqa.so' '$(DESTDIR)$(datadir)/man/man7/streamkvqa.7'
+	rm -rf '$(DESTDIR)$(datadir)/doc/streamkvqa'
 	cd models && for model in *; do rm -rf '$(DESTDIR)$(datadir)/streamkvqa/models/'"$$model"; done
 
 # One file for Debian 12 and its relatives. cargo-deb is fetched into the target folder.

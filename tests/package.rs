@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What is installed: each way to install has the plugin, the models and the manual page, and what they name
-//! is in the repository. `make check-deb` and `make check-cargo-c` install it.
+//! What is installed: each way to install has the plugin, the models, the manual page and the reference, and
+//! what they name is in the repository. `make check-deb` and `make check-cargo-c` install it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -60,7 +60,7 @@ fn installed(from: &str, to: &str) -> Vec<(String, String)> {
     files.iter().filter(fits).map(|file| placed(file, folder)).collect()
 }
 
-/// What every way to install brings: the files of the models and the manual page, below `share`.
+/// What every way to install brings: the files of the models, the manual page and the reference, below `share`.
 fn assert_shared(files: &[(String, String)], share: &str, way: &str) {
     let mut models = files_below("models");
     models.retain(|file| !file.contains("/."));
@@ -73,6 +73,9 @@ fn assert_shared(files: &[(String, String)], share: &str, way: &str) {
     let found = files.iter().find(|(from, _)| from == "docs/streamkvqa.7");
     let folder = manual.strip_suffix("/streamkvqa.7").unwrap();
     assert!(found.is_some_and(|(_, to)| *to == manual || to == folder), "{way}: {found:?}");
+    let found = files.iter().find(|(from, _)| from == "docs/streamkvqa.md");
+    let docs = format!("{share}/doc/");
+    assert!(found.is_some_and(|(_, to)| to.starts_with(&docs)), "{way}: {found:?}");
 }
 
 /// From where to where the package's files go; those that are built by name alone.
@@ -137,7 +140,7 @@ fn the_package_goes_by_one_name_and_the_version_of_the_crate() {
 }
 
 #[test]
-fn cargo_c_installs_the_models_and_the_manual_page() {
+fn cargo_c_installs_the_models_the_manual_page_and_the_reference() {
     let metadata = metadata();
     let assets = metadata["capi"]["install"]["data"]["asset"].as_array().unwrap();
     let part = |asset: &toml::Value, key: &str| asset[key].as_str().unwrap().to_owned();

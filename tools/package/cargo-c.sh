@@ -14,7 +14,7 @@ tools=$target/tools/bin
 
 if ! grep -qsF "\"cargo-c $version " "$target/tools/.crates.toml" || [ ! -x "$tools/cargo-cinstall" ]; then
     echo "==> installing cargo-c $version into $target/tools"
-    env -u CARGO_TARGET_DIR "$cargo" install --quiet cargo-c --version "=$version" --locked --force \
+    env -u CARGO_TARGET_DIR "$cargo" install --quiet --debug cargo-c --version "=$version" --locked --force \
         --root "$target/tools"
 fi
 
@@ -29,6 +29,7 @@ export GST_PLUGIN_PATH="$root/usr/lib/gstreamer-1.0" GST_REGISTRY="$root/registr
 export XDG_DATA_DIRS="$root/usr/share"
 gst-inspect-1.0 streamkvqa | grep -F "$root/usr/lib/gstreamer-1.0/libgststreamkvqa.so"
 test -s "$root/usr/share/man/man7/streamkvqa.7"
+test -s "$root/usr/share/doc/streamkvqa/streamkvqa.md"
 gst-launch-1.0 -q filesrc location=examples/media/everyday.webm ! decodebin ! \
     streamkvqa name=qa model-path=everyday question="what is here now?" question-interval=10000000000 ! \
     fakesink qa.text ! fdsink sync=false | grep -q dog

@@ -23,6 +23,8 @@ grep -q "/lib/.*-linux-gnu/gstreamer-1.0/libgststreamkvqa.so" /tmp/inspected || 
 say "man streamkvqa"
 gzip -dc /usr/share/man/man7/streamkvqa.7.gz | grep -q '^\.SH NAME' || die "no manual page"
 [ -s "/usr/share/doc/$name/copyright" ] || die "no copyright"
+[ -s "/usr/share/doc/$name/docs/streamkvqa.md" ] || [ -s "/usr/share/doc/$name/docs/streamkvqa.md.gz" ] ||
+    die "no reference of the element"
 
 # The first example of the manual page, word for word.
 say "asking about a clip"
