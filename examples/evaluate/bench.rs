@@ -10,7 +10,7 @@ use gststreamkvqa::{EngineError, Frame, Question, Stream, VideoLlm};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 
-use crate::plan::{Plan, paint};
+use crate::plan::{Plan, Sees, paint};
 use crate::world::{Asked, Drawn, World};
 
 /// What is the same for all cells.
@@ -75,6 +75,10 @@ pub struct Cell {
     pub frames: usize,
     pub budget: usize,
     pub kinds: BTreeMap<String, Count>,
+    /// The same of each video, by its number among the seeds: differences between methods are those on the same
+    /// videos. Earlier reports do not have it.
+    #[serde(default)]
+    pub videos: BTreeMap<u64, Count>,
     /// One over the number of different right answers.
     pub chance: BTreeMap<String, f64>,
     /// Answers whose first evidence overlaps the frames that hold the answer.
@@ -106,6 +110,7 @@ impl Cell {
 #[derive(Default)]
 struct Tally {
     kinds: BTreeMap<String, Count>,
+    videos: BTreeMap<u64, Count>,
     answers: BTreeMap<String, std::collections::BTreeSet<String>>,
     evidence: Count,
     ages: BTreeMap<usize, Count>,
@@ -175,6 +180,16 @@ fn one_video(
     video.questions.sort_by_key(|question| question.after_frame);
 
     let mut tally = Tally::default();
+    if plan.sees == Sees::Relevant {
+        for question in &video.questions {
+            let mut stream = Stream::new(model.clone(), plan.recipe.clone())?;
+            let frames = relevant(question, plan.budget).into_iter();
+            let frames = frames.map(|index| paint(&video, index)).collect::<Result<Vec<_>, _>>()?;
+            tally.push(&mut stream, &frames)?;
+            tally.note(question, &stream.ask(&Question::new(question.text.as_str()), |_| {})?);
+        }
+        return Ok(tally.of_video(seed));
+    }
     let options = gststreamkvqa::StreamOptions {
         store: plan.store.clone(),
         reuse: plan.reuse,
@@ -183,23 +198,47 @@ fn one_video(
     let mut stream = Stream::open(model.clone(), plan.recipe.clone(), options)?;
     let mut pushed = 0;
     for question in &video.questions {
-        if !plan.blind {
+        if plan.sees == Sees::All {
             let frames = (pushed..=question.after_frame).map(|index| paint(&video, index));
-            let frames: Vec<Frame> = frames.collect::<Result<_, _>>()?;
-            let start = Instant::now();
-            stream.push_frames(&frames)?;
-            tally.ingest += start.elapsed();
-            tally.frames += frames.len() as u64;
+            tally.push(&mut stream, &frames.collect::<Result<Vec<_>, _>>()?)?;
             pushed = pushed.max(question.after_frame + 1);
-            tally.peak = tally.peak.max(stream.stats().store.values());
         }
         tally.note(question, &stream.ask(&Question::new(question.text.as_str()), |_| {})?);
     }
     tally.stored = stream.stats().store.values();
-    Ok(tally)
+    Ok(tally.of_video(seed))
+}
+
+/// The frames that hold the answer, or evenly so many of them; where none does, since something never was, the
+/// newest ones.
+fn relevant(question: &Asked, most: usize) -> Vec<usize> {
+    let end = question.after_frame + 1;
+    let mut holding: Vec<usize> = question.relevant.iter().cloned().flatten().collect();
+    holding.retain(|index| *index < end);
+    holding.sort_unstable();
+    holding.dedup();
+    if holding.is_empty() {
+        return (end.saturating_sub(most)..end).collect();
+    }
+    let many = holding.len().min(most.max(1));
+    (0..many).map(|at| holding[at * holding.len() / many]).collect()
 }
 
 impl Tally {
+    fn push(&mut self, stream: &mut Stream, frames: &[Frame]) -> Result<(), EngineError> {
+        let start = Instant::now();
+        stream.push_frames(frames)?;
+        self.ingest += start.elapsed();
+        self.frames += frames.len() as u64;
+        self.peak = self.peak.max(stream.stats().store.values());
+        Ok(())
+    }
+
+    fn of_video(mut self, seed: u64) -> Self {
+        self.videos.insert(seed, self.kinds.values().copied().sum());
+        self
+    }
+
     fn note(&mut self, question: &Asked, answer: &gststreamkvqa::Answer) {
         let right = answer.text.trim() == question.answer;
         self.kinds.entry(question.kind.into()).or_default().add(right);
@@ -229,6 +268,7 @@ impl Tally {
         for (kind, answers) in other.answers {
             self.answers.entry(kind).or_default().extend(answers);
         }
+        self.videos.extend(other.videos);
         self.evidence = [self.evidence, other.evidence].into_iter().sum();
         for (age, count) in other.ages {
             let mine = self.ages.entry(age).or_default();
@@ -257,6 +297,7 @@ impl Tally {
                 .map(|(kind, answers)| (kind.clone(), chance(answers)))
                 .collect(),
             kinds: self.kinds,
+            videos: self.videos,
             evidence: self.evidence,
             ages: self.ages,
             context_tokens: Some(self.context / asked.max(1) as f64),

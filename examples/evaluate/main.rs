@@ -8,6 +8,7 @@
 //! ```
 
 mod bench;
+mod goals;
 mod plan;
 mod plot;
 mod report;
@@ -44,7 +45,8 @@ struct Args {
     #[arg(long, default_value = "auto")]
     dtype: DTypeChoice,
     /// Methods as published, each optionally with options: `rekv:recent=4+chunk=2`; `rekv+recent`
-    /// takes the value that the model's folder recommends. `blind` asks without video, `all` stands for
+    /// takes the value that the model's folder recommends. `blind` asks without video, `oracle` sees the frames
+    /// that hold the answer and no others, `all` stands for
     /// every method there is, as published and, where the folder makes it another, as recommended.
     #[arg(
         long,
@@ -104,6 +106,11 @@ struct Args {
     /// Print, too, how well is answered by how long ago what is asked about was last seen.
     #[arg(long)]
     by_age: bool,
+    /// Measure nothing, and say how far `auto` has come in these reports: files of `--out`, with `@UNITS`
+    /// behind one whose model takes so many units for 16 frames. With `--page` into its section
+    /// `<!-- goals -->`.
+    #[arg(long, value_delimiter = ',')]
+    goals: Vec<goals::Source>,
     /// Videos evaluated at the same time; default: one per core.
     #[arg(long)]
     jobs: Option<usize>,
@@ -178,6 +185,14 @@ fn of_model(name: &str, folder: &Path) -> String {
 }
 
 fn run(args: &Args) -> Result<(), Box<dyn std::error::Error>> {
+    if !args.goals.is_empty() {
+        let tables = goals::tables(&args.goals)?;
+        if let Some(page) = &args.page {
+            report::replace_section(page, "goals", &tables)?;
+        }
+        println!("{tables}");
+        return Ok(());
+    }
     check_kinds(args.world, &args.kinds)?;
     let world = World::open(args.world, args.atlas.clone(), args.styles.clone())?;
     let model =

@@ -9,6 +9,18 @@ use crate::world::{PAINTED, Video, World};
 
 /// The method that sees no video.
 const BLIND: &str = "blind";
+/// The method that sees the frames that hold the answer and no others.
+const ORACLE: &str = "oracle";
+
+/// What of a video a method sees before a question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sees {
+    All,
+    Nothing,
+    /// The frames that hold the answer, as many as the budget has room for: what any choice of frames may hope
+    /// for.
+    Relevant,
+}
 
 /// What is one cell's own.
 #[derive(Clone)]
@@ -21,7 +33,7 @@ pub struct Plan {
     /// The memory has room for so many frames as they come; `None`: for all.
     room: Option<usize>,
     pub reuse: ReuseOptions,
-    pub blind: bool,
+    pub sees: Sees,
 }
 
 impl Plan {
@@ -38,8 +50,11 @@ impl Plan {
         let (name, options) = method.split_once(':').unwrap_or((method, ""));
         let mut parts = name.split('+');
         let name = parts.next().unwrap_or_default();
-        let blind = name == BLIND;
-        let known = if blind { "full" } else { name };
+        let (known, sees) = match name {
+            BLIND => ("full", Sees::Nothing),
+            ORACLE => ("full", Sees::Relevant),
+            name => (name, Sees::All),
+        };
         let mut recipe = Recipe::published_for(known, model)?;
         let tuned = Recipe::for_model(known, model)?.options();
         for key in parts {
@@ -69,7 +84,7 @@ impl Plan {
                 _ => recipe.set(key, value)?,
             }
         }
-        Ok(Self { label: method.to_owned(), frames, budget, recipe, store, room, reuse, blind })
+        Ok(Self { label: method.to_owned(), frames, budget, recipe, store, room, reuse, sees })
     }
 
     /// The same with a bound of as many bytes as there is room for.

@@ -44,15 +44,25 @@ impl Report {
         }
     }
 
+    /// What an earlier run has saved.
+    pub fn read(path: &Path) -> Result<Self, String> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+        serde_json::from_str(&text)
+            .map_err(|error| format!("{} is no report: {error}", path.display()))
+    }
+
+    /// The folder of the model.
+    pub fn model(&self) -> &str {
+        &self.model
+    }
+
     /// Takes over the cells of an earlier run of the same work; there may be none.
     pub fn resume(&mut self, path: &Path) -> Result<(), String> {
-        let text = match std::fs::read_to_string(path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(format!("cannot read {}: {error}", path.display())),
-        };
-        let earlier: Self = serde_json::from_str(&text)
-            .map_err(|error| format!("{} is no report: {error}", path.display()))?;
+        if !path.exists() {
+            return Ok(());
+        }
+        let earlier = Self::read(path)?;
         let work = |report: &Self| {
             let Self {
                 world,
@@ -244,11 +254,11 @@ fn grouped(world: Name, cells: &[&Cell]) -> String {
     rows.join("\n")
 }
 
-fn header(columns: &[&str]) -> Vec<String> {
+pub fn header(columns: &[&str]) -> Vec<String> {
     vec![format!("| {} |", columns.join(" | ")), format!("|{}", "---|".repeat(columns.len()))]
 }
 
-fn line_of(columns: &[String]) -> String {
+pub fn line_of(columns: &[String]) -> String {
     format!("| {} |", columns.join(" | "))
 }
 
