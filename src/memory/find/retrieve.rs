@@ -129,13 +129,16 @@ pub fn best(
                 liked(&found.candidates, found.scores)
             }
         };
+        // Evenly over the stream, what is new in many pictures says more than few of them in part.
+        let thins = again && wanted.share(picture) < 1.0;
+        let count = if thins && choice.even >= MOSTLY { count.max(most) } else { count };
         let pick = |liked: &Liked| liked.chosen(choice, count);
         if !again {
             return view.pack_shared(&pick(&liked));
         }
         let tokens = first * view.held.geometry.unit_tokens;
-        let thin = |found| match wanted.share(picture) < 1.0 {
-            true => outstanding(found, choice.recent, tokens),
+        let thin = |found| match thins {
+            true => outstanding(found, choice.recent, tokens, view.held.geometry.columns()),
             false => Ok(found),
         };
         let reach = if choice.even >= MOSTLY { wanted.reach } else { 0 };
