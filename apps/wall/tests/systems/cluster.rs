@@ -125,6 +125,8 @@ fn a_wall_that_ends_gives_its_cameras_up_at_once_and_a_standing_question_goes_al
         "{numbers}"
     );
 
+    let units = |wall: &Wall| wall.own()[&camera]["health"]["memory_units"].as_u64();
+    let had = wait_for("what it remembers", || units(&b).filter(|units| *units > 2));
     let begin = Instant::now();
     b.end();
     all_live(&[&a], 2);
@@ -132,11 +134,9 @@ fn a_wall_that_ends_gives_its_cameras_up_at_once_and_a_standing_question_goes_al
     println!("handed over in {took:.1?}");
     assert!(took < WATCHED_AGAIN, "{took:?}\n{}", a.log());
     wait_for("its answer", || stands(&a));
-    // It was not begun anew: what the other machine saw is there.
-    assert!(
-        a.log().contains("restored")
-            || a.own()[&camera]["health"]["memory_units"].as_u64() > Some(0)
-    );
+    // It was not begun anew: what the other machine saw is there, as soon as anything is told of it.
+    let has = wait_for("what it remembers", || units(&a).filter(|units| *units > 0));
+    assert!(has > had, "{has} units of {had}\n{}", a.log());
     assert_eq!(a.delete(&format!("/api/cameras/{camera}/standing/ring")), 204);
     wait_for("its end", || (a.own()[&camera]["standing"].as_array()?.is_empty()).then_some(()));
 }
