@@ -58,8 +58,8 @@ for scenario; do
         *) source="filesrc location=$clip ! matroskademux ! vp8dec" ;;
     esac
     # shellcheck disable=SC2086 # words of a pipeline
-    GST_VALIDATE=print_issues timeout --kill-after=5 120 gst-validate-1.0 --set-scenario "$here/scenarios/$scenario.scenario" \
-        $source ! \
+    GST_VALIDATE=print_issues timeout --kill-after=5 120 \
+        gst-validate-1.0 --set-scenario "$here/scenarios/$scenario.scenario" $source ! \
         streamkvqa name=qa model-path="$model" max-tokens=4 question="what is here now?" \
             question-interval=500000000 ! fakevideosink \
         qa.text ! fakesink sync=true >"$logs/$scenario.log" 2>&1 || failed=$?
